@@ -1,0 +1,80 @@
+"""The ``treadle`` command from outside, as a person types it."""
+
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+
+from typer.testing import CliRunner
+
+from treadle.cli.main import app
+
+
+def _treadle(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "treadle", *arguments],
+        env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_version():
+    done = _treadle("--version")
+    assert (done.returncode, done.stdout) == (0, f"treadle {version('treadle')}\n")
+
+
+def test_help_names_the_tasks_and_loads_nothing_heavy():
+    code = (
+        "import sys; from treadle.cli.main import app; app(['--help'], standalone_mode=False);"
+        "print(sorted({'llvmlite', 'matplotlib', 'tensorboard'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "demo" in done.stdout
+    assert "doctor" in done.stdout
+    assert done.stdout.rstrip().endswith("[]")
+
+
+def test_no_task_shows_the_help():
+    assert "Usage" in _treadle().stdout
+
+
+def test_unknown_task():
+    done = _treadle("dmeo")
+    assert done.returncode == 2
+    assert "No such command 'dmeo'" in done.stderr
+
+
+def test_demo_checks_its_numbers():
+    result = CliRunner().invoke(app, ["demo", "--epochs", "0"])
+    assert result.exit_code == 2
+
+
+def test_doctor_reports_and_runs_a_kernel(tmp_path):
+    done = _treadle("doctor", TREADLE_CACHE_DIR=str(tmp_path / "cache"), TREADLE_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    for line in (
+        f"treadle {version('treadle')}",
+        f"numpy {version('numpy')}",
+        f"llvmlite {version('llvmlite')}",
+        "threads for kernels: 1",
+        str(tmp_path / "cache"),
+        "0 kernels, 0.0 MB of at most 1024 MB",
+        "TREADLE_NUM_THREADS=1",
+        "x * 2 over 1,048,576 float32 is right: 1 compiled in",
+    ):
+        assert line in done.stdout
+
+
+def test_doctor_names_what_is_missing(monkeypatch):
+    from treadle.cli import doctor
+
+    def installed(package: str) -> str | None:
+        return None if package in ("matplotlib", "rich") else "9.9"
+
+    monkeypatch.setattr(doctor, "_installed", installed)
+    lines = [*doctor.versions(), *doctor.extras()]
+    assert "rich MISSING: reinstall treadle" in lines
+    assert "plot: missing matplotlib; pip install 'treadle[plot]'" in lines
+    assert "check: mypy 9.9, ruff 9.9" in lines

@@ -1,0 +1,1 @@
+"""Treadle: a deep learning framework. (Under construction: see docs/architecture.md.)"""

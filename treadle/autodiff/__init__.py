@@ -1,0 +1,1 @@
+"""Gradients as functions from graphs to graphs."""

@@ -1,0 +1,124 @@
+"""Reverse mode: the whole backward pass on one screen.
+
+A gradient is recorded, not computed: ``backward`` walks the nodes from the last recorded to the
+first and appends, by each op's rule, the nodes of its adjoints to the same pending graph. Because
+the rules are written in ops, a gradient can be differentiated again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
+from typing import Any
+
+from treadle.base.errors import GradientError
+from treadle.ir.node import Leaf, Node, describe_site, recorder
+from treadle.ir.op import Joint, NoGradient
+from treadle.ops.elementwise import add
+
+_order = attrgetter("order")
+
+
+def reachable(outputs: Iterable[Node]) -> list[Node]:
+    """The nodes that a gradient flows through, last recorded first."""
+    seen = {n for n in outputs if n.needs_grad}
+    todo = list(seen)
+    while todo:
+        for i in todo.pop().inputs:
+            if i.needs_grad and i not in seen:
+                seen.add(i)
+                todo.append(i)
+    return sorted(seen, key=_order, reverse=True)
+
+
+def backward(
+    outputs: Sequence[Node],
+    adjoints: Sequence[Node],
+    *,
+    wanted: Iterable[Node] | None = None,
+    retain_graph: bool = False,
+    create_graph: bool = False,
+) -> dict[Node, Node]:
+    """The adjoints of all leaves (or of the ``wanted`` nodes) as nodes.
+
+    For L = sum_i <outputs[i], adjoints[i]> the result maps a node x to dL/dx. Adjoints of one value
+    are added in the reverse order of its recorded uses. Unless ``retain_graph``, the graph is
+    released: a second walk raises GradientError.
+    """
+    order = reachable(outputs)
+    needed = _leading_to(order, wanted) if wanted is not None else None
+    found: dict[Node, Any] = {}
+    for out, adjoint in zip(outputs, adjoints, strict=True):
+        _accumulate(found, out, adjoint)
+    state = recorder
+    grad_enabled, site = state.grad_enabled, state.site
+    state.grad_enabled = create_graph
+    try:
+        for n in order:
+            if n not in found or isinstance(n, Leaf):
+                continue
+            if n.spent:
+                raise GradientError(
+                    f"backward: the graph of {n.op.name} [{describe_site(n.site)}] was released by "
+                    f"an earlier backward(); pass retain_graph=True to the earlier call"
+                )
+            g = found[n] if needed is not None and n in needed[1] else found.pop(n)
+            if needed is None or n in needed[0]:
+                state.site = n.site
+                _step(n, g, found)
+    finally:
+        state.grad_enabled, state.site = grad_enabled, site
+    if not retain_graph:
+        _release(order)
+    return found
+
+
+def _leading_to(order: list[Node], wanted: Iterable[Node]) -> tuple[set[Node], set[Node]]:
+    """Nodes with a wanted node among their ancestors, and the wanted nodes."""
+    targets = set(wanted)
+    leading: set[Node] = set()
+    for n in reversed(order):
+        if any(i in targets or i in leading for i in n.inputs):
+            leading.add(n)
+    return leading, targets
+
+
+def _step(n: Node, g: Any, found: dict[Node, Any]) -> None:
+    """Adds what flows from ``n`` to its inputs, the last input first."""
+    sig, inputs = n.sig, n.inputs
+    if "project" in sig.op.traits:
+        source = inputs[0]
+        slots = found.setdefault(source, [None] * len(source.type))
+        index = sig.attrs["index"]
+        slots[index] = g if slots[index] is None else add(slots[index], g)
+        return
+    rules = sig.gradients
+    if type(rules) is Joint:
+        for i, a in reversed(list(zip(inputs, rules.rule(g, n), strict=True))):
+            if a is not None and i.needs_grad:
+                _accumulate(found, i, a)
+        return
+    for position in range(len(inputs) - 1, -1, -1):
+        i = inputs[position]
+        if i.needs_grad:
+            rule = rules[position]
+            if isinstance(rule, NoGradient):
+                continue
+            a = rule(g, n)
+            if a is not None:
+                _accumulate(found, i, a)
+
+
+def _accumulate(found: dict[Node, Any], n: Node, adjoint: Node) -> None:
+    if n.needs_grad:
+        known = found.get(n)
+        found[n] = adjoint if known is None else add(known, adjoint)
+
+
+def _release(order: list[Node]) -> None:
+    """Frees what only the gradient needed; values not yet computed keep their inputs."""
+    for n in order:
+        if not isinstance(n, Leaf):
+            n.spent = True
+            if n.value is not None:
+                n.inputs = ()

@@ -1,0 +1,89 @@
+"""The ``treadle`` command: what it offers. Each task is imported when it is called."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from treadle.base.errors import MissingExtraError
+
+app = typer.Typer(
+    name="treadle",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Treadle, a deep learning framework that generates its own kernels.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"treadle {version('treadle')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    wants_version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version and leave.",
+            callback=_print_version,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    seed: Annotated[
+        int, typer.Option(min=0, help="What all random numbers follow from.")
+    ] = 0,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the digits: 10 unless named.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for what is written: runs/demo-seedN unless named.")
+    ] = None,
+    validate: Annotated[
+        bool,
+        typer.Option(
+            "--validate",
+            help="Hold 1,000 of the 8,000 out and test on these: for choosing settings.",
+        ),
+    ] = False,
+) -> None:
+    """Train a convolutional network on 8,000 real handwritten digits and test it on 2,000 more.
+
+    Writes the weights, the learning curves, the digits it got wrong and TensorBoard event files.
+    """
+    from treadle.cli import demo as task
+
+    out = out or Path(f"runs/demo-seed{seed}")
+    raise typer.Exit(task.run(seed, epochs, out, validate))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine and this installation have, and run one generated kernel."""
+    from treadle.cli import doctor as task
+
+    raise typer.Exit(task.run())
+
+
+def main() -> None:
+    """Runs the command line of this process."""
+    try:
+        app()
+    except MissingExtraError as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(1)

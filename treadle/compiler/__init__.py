@@ -1,0 +1,1 @@
+"""From nodes to launches: lowering, and the evaluator that runs pending graphs."""

@@ -1,0 +1,59 @@
+"""What the compiler needs of a device. The runtime, a lower room, implements and registers it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from treadle.base.errors import DeviceError
+from treadle.ir.launch import KernelSpec
+
+
+class Memory(Protocol):
+    """A block of the device's memory; it is released when nobody refers to it."""
+
+    address: int
+    nbytes: int
+
+
+class Device(Protocol):
+    """A place where kernels run."""
+
+    name: str
+    vector_bits: int
+
+    def threads(self) -> int:
+        """How many threads a launch may be cut for."""
+
+    def allocate(self, nbytes: int) -> Memory:
+        """A block of at least ``nbytes``; MemoryError tells what is in use."""
+
+    def write(self, address: int, data: bytes) -> None:
+        """Copies a few bytes to the device."""
+
+    def compile(self, spec: KernelSpec) -> int:
+        """The kernel's entry, compiled at most once."""
+
+    def run(self, tape: Sequence[int], calls: int) -> tuple[int, int]:
+        """Runs calls ``(kernel, number of args, units, parallel, args...)`` in order.
+
+        Returns the position of the call that failed and its code, or (-1, 0).
+        """
+
+
+_devices: dict[str, Any] = {}
+
+
+def register_device(device: Device) -> None:
+    """Makes a device known under its name."""
+    _devices[device.name] = device
+
+
+def get_device(name: str) -> Device:
+    """The device of that name."""
+    try:
+        return _devices[name]  # type: ignore[no-any-return]
+    except KeyError:
+        raise DeviceError(
+            f"there is no device {name!r} here; there are {', '.join(map(repr, _devices))}"
+        ) from None

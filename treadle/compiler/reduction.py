@@ -1,0 +1,453 @@
+"""Reductions to loop IR, in the one order of the numerics (docs/design: Reductions).
+
+The elements of an output are numbered by the reduced axes, row-major, whatever the strides.
+Chunks of ``CHUNK`` elements; in a chunk, element r belongs to stripe r mod ``STRIPES`` and is merged
+into it in order; stripes combine by a fixed binary tree (i with i+8, i+4, i+2, i+1), chunks by
+another: neighbours, level by level, an odd one moving up unchanged. An absent stripe is left out,
+or holds the identity, which is exact. Every kernel here keeps that order, so they all give the
+same bits; which one runs, and on how many threads, is a matter of speed:
+
+``stripes``  the stripes of one output are the lanes of vectors: for runs of reduced elements that
+             lie side by side.
+``lanes``    a block of outputs are the lanes, and each has its stripes in a table in the
+             first-level cache: for outputs that lie side by side.
+
+Both take any strides. An output of more than one chunk gives a partial result per chunk, so that a
+single long sum uses all threads, and ``combine`` makes outputs of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from treadle.base import dtypes
+from treadle.base.dtypes import DType
+from treadle.base.shapes import contiguous_strides, prod
+from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout, Out, Plan, Work
+from treadle.ir.loop import BEGIN, END, Builder, Kernel, Operand, Pointer, Value
+from treadle.ir.nest import coalesce
+from treadle.ir.op import Op, Reduction
+from treadle.ops import registry
+
+STRIPES = 16
+CHUNK = 4096
+_HALVES = (8, 4, 2, 1)  # how the stripes combine
+_TABLE_BYTES = 16384  # of the stripes of a block of outputs: half of a small first-level cache
+_MIN_LANES = 8  # fewer outputs side by side than this are no lanes
+_MIN_RUN = 64  # nor do shorter runs pay for combining the stripes of one output
+
+Accumulators = tuple[Operand, ...]
+Places = Sequence[Pointer]  # one per accumulator
+
+
+class Axes(NamedTuple):
+    """Sizes and, for each operand (the input, then the outputs), strides of some axes."""
+
+    sizes: tuple[int, ...]
+    strides: tuple[tuple[int, ...], ...]
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The parameters that ``_Walk`` reads."""
+        return (*self.sizes[1:], *(s for row in self.strides for s in row))
+
+    def without(self, axis: int) -> Axes:
+        """All axes but one."""
+        return Axes(_drop(self.sizes, axis), tuple(_drop(row, axis) for row in self.strides))
+
+
+def _drop(row: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return row[:axis] + row[axis + 1 :]
+
+
+# --- the plan -------------------------------------------------------------------------------------
+
+
+def plan_reduction(
+    op: Op, source: Layout, outputs: Sequence[Layout], attrs: dict[str, Any], threads: int
+) -> Plan:
+    """The launches of ``op`` over ``attrs['axes']`` of an input that lies as ``source`` says.
+
+    Outputs are contiguous. One launch where an output has at most ``CHUNK`` elements, else two.
+    """
+    axes = attrs["axes"]
+    count = prod(source.shape[a] for a in axes)
+    num_outputs = prod(outputs[0].shape)
+    if num_outputs == 0:
+        return Plan(())
+    num_chunks = max(1, -(-count // CHUNK))
+    accumulators = [dtype for dtype, _ in _lowering(op.name).accumulators(source.dtype)]
+    targets: tuple[Argument, ...] = tuple(map(Out, range(len(outputs))))
+    shape: tuple[int, ...] = (count,)
+    if num_chunks > 1:
+        targets = tuple(map(Work, range(len(accumulators))))
+        shape = (count, num_chunks, num_outputs)
+    finals = tuple(o.dtype.short for o in outputs) if num_chunks == 1 else ()
+    kernel, numbers, units = _choose(op, source, axes, num_chunks, finals, threads)
+    work = prod(source.shape) * len(accumulators)
+    first = Launch(kernel, (*targets, In(0), *shape, *numbers), units, work)
+    if num_chunks == 1:
+        return Plan((first,))
+    spec = KernelSpec(
+        combine_kernel, (op.name, source.dtype.short, tuple(o.dtype.short for o in outputs))
+    )
+    ends = (*map(Out, range(len(outputs))), *targets)
+    levels = (num_chunks - 1).bit_length()
+    last = Launch(spec, (*ends, *shape, levels), num_outputs, num_chunks * num_outputs)
+    return Plan((first, last), tuple(a.itemsize * num_chunks * num_outputs for a in accumulators))
+
+
+def _choose(
+    op: Op,
+    source: Layout,
+    axes: tuple[int, ...],
+    num_chunks: int,
+    finals: tuple[str, ...],
+    threads: int,
+) -> tuple[KernelSpec, tuple[int, ...], int]:
+    """The kernel for these strides, its parameters after those of the shape, and its units."""
+    kept, reduced = _split(source, axes)
+    lane = _lane_axis(kept)
+    run, step = reduced.sizes[-1], reduced.strides[0][-1]
+    outer = reduced.without(len(reduced.sizes) - 1)
+    runs = (*((run, *outer.numbers) if outer.sizes else ()), *(() if step == 1 else (step,)))
+    key = (op.name, source.dtype.short, finals, len(outer.sizes), step == 1)
+    if lane is None or run == 0 or (run >= _MIN_RUN and _near(step) <= _near(kept.strides[0][lane])):
+        spec = KernelSpec(stripes_kernel, (*key, len(kept.sizes)))
+        return spec, (*runs, *kept.numbers), prod(kept.sizes) * num_chunks
+    lanes, around = kept.sizes[lane], kept.without(lane)
+    units = prod(around.sizes) * num_chunks
+    width = _block_width(op, source.dtype, lanes, units, threads)
+    strides = [row[lane] for row in kept.strides]
+    spec = KernelSpec(
+        lanes_kernel, (*key, len(around.sizes), strides[0] == 1, strides[1] == 1)
+    )
+    lane_numbers = (lanes, width, *(s for s in strides if s != 1))
+    return spec, (*runs, *lane_numbers, *around.numbers), units * -(-lanes // width)
+
+
+def _split(source: Layout, axes: tuple[int, ...]) -> tuple[Axes, Axes]:
+    """The kept axes (any order will do: large strides first) and the reduced ones, coalesced."""
+    others = [a for a in range(len(source.shape)) if a not in axes]
+    out_strides = dict(
+        zip(others, contiguous_strides(tuple(source.shape[a] for a in others)), strict=True)
+    )
+    others.sort(key=lambda a: -abs(source.strides[a]))
+    sizes, strides = coalesce(
+        tuple(source.shape[a] for a in others),
+        [tuple(source.strides[a] for a in others), tuple(out_strides[a] for a in others)],
+    )
+    kept = Axes(sizes, tuple(strides))
+    shape = tuple(source.shape[a] for a in axes)
+    if prod(shape) == 0:
+        return kept, Axes((0,), ((1,),))
+    sizes, strides = coalesce(shape, [tuple(source.strides[a] for a in axes)])
+    return kept, Axes(sizes, tuple(strides))
+
+
+def _near(stride: int) -> int:
+    """How good a stride is for lanes (less is better); repeating one element is the worst."""
+    return abs(stride) if stride else 1 << 62
+
+
+def _lane_axis(kept: Axes) -> int | None:
+    """The kept axis whose outputs could be lanes: long enough, and closest together."""
+    long_enough = [a for a, size in enumerate(kept.sizes) if size >= _MIN_LANES]
+    return min(long_enough, key=lambda a: _near(kept.strides[0][a]), default=None)
+
+
+def _table_width(reduction: Reduction, dtype: DType) -> int:
+    """How many outputs' stripes fit the table; a multiple of 16."""
+    size = STRIPES * sum(a.itemsize for a, _ in reduction.accumulators(dtype))
+    return _TABLE_BYTES // size // 16 * 16
+
+
+def _block_width(op: Op, dtype: DType, lanes: int, units: int, threads: int) -> int:
+    """Outputs per unit: even blocks that fit the table, and a unit for every thread if it can."""
+    blocks = -(-lanes // _table_width(_lowering(op.name), dtype))
+    blocks = max(blocks, min(-(-threads // units), lanes // STRIPES))
+    return -(-(-(-lanes // blocks)) // STRIPES) * STRIPES
+
+
+def _lowering(name: str) -> Reduction:
+    lower = registry.get(name).lower
+    if not isinstance(lower, Reduction):
+        raise TypeError(f"{name} is no reduction: its lowering is a {type(lower).__name__}")
+    return lower
+
+
+# --- what the kernels share -------------------------------------------------------------------------
+
+
+class _Walk:
+    """Axes as a kernel sees them: parameters, and where a row-major index leads."""
+
+    def __init__(self, k: Builder, stem: str, rank: int, operands: int) -> None:
+        self.k = k
+        self.sizes = [k.size(f"{stem}n{axis}") for axis in range(1, rank)]
+        self.strides = [
+            [k.size(f"{stem}s{j}_{axis}") for axis in range(rank)] for j in range(operands)
+        ]
+
+    def offsets(self, index: Operand) -> list[Operand]:
+        """The offset of element ``index`` in every operand."""
+        k, rank = self.k, len(self.strides[0])
+        found: list[Operand] = [k.const(0, dtypes.int64) for _ in self.strides]
+        for axis in reversed(range(rank)):
+            position = index
+            if axis:
+                position = k.rem(index, self.sizes[axis - 1])
+                index = k.div(index, self.sizes[axis - 1])
+            found = [
+                k.add(f, k.mul(position, row[axis]))
+                for f, row in zip(found, self.strides, strict=True)
+            ]
+        return found
+
+
+class _Body:
+    """A reduction's rules over arrays of accumulators, and the parameters that all kernels have."""
+
+    def __init__(self, kind: str, name: str, short: str, finals: tuple[str, ...]) -> None:
+        self.k = k = Builder(f"{name}_{kind}_{short}")
+        self.rules = _lowering(name)
+        self.dtype = dtypes.by_short(short)
+        self.accumulators = self.rules.accumulators(self.dtype)
+        self.is_final = bool(finals)
+        stored = [dtypes.by_short(f) for f in finals] or [a for a, _ in self.accumulators]
+        self.targets = [k.pointer(f"out{j}", dtype) for j, dtype in enumerate(stored)]
+
+    def shape_parameters(self, has_chunks: bool) -> None:
+        """Elements per output; where they are several chunks, how many, and how many outputs."""
+        self.count = self.k.size("count")
+        if has_chunks:
+            self.num_chunks = self.k.size("num_chunks")
+            self.num_outputs = self.k.size("num_outputs")
+
+    def reduced_parameters(self, outer_rank: int, is_unit: bool) -> None:
+        """The runs of reduced elements."""
+        self.run: Value | None = self.k.size("run") if outer_rank else None
+        self.runs = _Walk(self.k, "r", outer_rank, 1) if outer_rank else None
+        self.step: Value | int = 1 if is_unit else self.k.size("step")
+
+    def chunk(self, unit: Operand) -> tuple[Operand, Operand, Operand, Operand]:
+        """(index among outputs, first and last element of its chunk, chunk * num_outputs)."""
+        k = self.k
+        zero = k.const(0, dtypes.int64)
+        if self.is_final:
+            return unit, zero, self.count, zero
+        chunk = k.rem(unit, self.num_chunks)
+        lo = k.mul(chunk, CHUNK)
+        hi = k.minimum(k.add(lo, CHUNK), self.count)
+        return k.div(unit, self.num_chunks), lo, hi, k.mul(chunk, self.num_outputs)
+
+    def segments(
+        self,
+        lo: Operand,
+        hi: Operand,
+        base: Operand,
+        body: Callable[[Operand, Operand, Operand], None],
+    ) -> None:
+        """``body(a, b, origin)`` for each run: elements a..b, of which r is at origin + r*step."""
+        k = self.k
+        if self.run is None or self.runs is None:
+            body(lo, hi, base)
+            return
+        last = k.add(k.div(k.sub(hi, 1), self.run), 1)
+        with k.loop(k.div(lo, self.run), last) as index:
+            start = k.mul(index, self.run)
+            origin = k.add(base, self.runs.offsets(index)[0])
+            origin = k.sub(origin, k.mul(start, self.step))
+            a, b = k.maximum(lo, start), k.minimum(hi, k.add(start, self.run))
+            body(a, b, origin)
+
+    # accumulators in memory
+    def locals(self, size: int) -> Places:
+        """Arrays of accumulators."""
+        return [self.k.local(dtype, size) for dtype, _ in self.accumulators]
+
+    def load(self, places: Places, index: Operand) -> Accumulators:
+        """The accumulators at ``index``."""
+        return tuple(self.k.load(p, index) for p in places)
+
+    def store(self, places: Places, index: Operand, values: Accumulators) -> None:
+        """Sets the accumulators at ``index``."""
+        for place, value in zip(places, values, strict=True):
+            self.k.store(place, index, value)
+
+    def merge_into(self, places: Places, index: Operand, values: Accumulators) -> None:
+        """Merges ``values``, which come later, into the accumulators at ``index``."""
+        merged = self.rules.merge(self.k, self.load(places, index), values)
+        self.store(places, index, merged)
+
+    def copy(self, source: Places, target: Places) -> None:
+        """Copies the stripes of one output."""
+        with self.k.loop(0, STRIPES, kind="vector") as s:
+            self.store(target, s, self.load(source, s))
+
+    def element(self, x: Pointer, at: Operand, index: Operand) -> Accumulators:
+        """What element number ``index``, at ``x[at]``, brings."""
+        return self.rules.lift(self.k, self.k.load(x, at), index)
+
+    def store_result(self, index: Operand, values: Accumulators) -> None:
+        """The outputs, or the partial result of a chunk."""
+        if self.is_final:
+            outputs = self.rules.finish(self.k, values, self.count)
+            values = tuple(
+                self.k.convert(o, target.dtype)
+                for o, target in zip(outputs, self.targets, strict=True)
+            )
+        self.store(self.targets, index, values)
+
+
+# --- kernels ----------------------------------------------------------------------------------------
+
+
+def stripes_kernel(
+    name: str, short: str, finals: tuple[str, ...], outer_rank: int, is_unit: bool, kept_rank: int
+) -> Kernel:
+    """A unit is a chunk of one output; its stripes are the lanes."""
+    body = _Body("stripes", name, short, finals)
+    k = body.k
+    x = k.pointer("x", body.dtype)
+    body.shape_parameters(not body.is_final)
+    body.reduced_parameters(outer_rank, is_unit)
+    kept = _Walk(k, "k", kept_rank, 2)
+    # LLVM keeps an array in registers where all indices into it are constant, so the hot loop has
+    # its own; single elements go to ``stripes``.
+    stripes, registers = body.locals(STRIPES), body.locals(STRIPES)
+    identity = tuple(k.const(value, dtype) for dtype, value in body.accumulators)
+
+    def single(lo: Operand, hi: Operand, origin: Operand) -> None:
+        with k.loop(lo, hi) as r:
+            values = body.element(x, k.add(origin, k.mul(r, body.step)), r)
+            body.merge_into(stripes, k.op("and", r, STRIPES - 1), values)
+
+    def segment(lo: Operand, hi: Operand, origin: Operand) -> None:
+        if outer_rank:  # a run may start at any stripe
+            start = k.minimum(hi, k.op("and", k.add(lo, STRIPES - 1), -STRIPES))
+            single(lo, start, origin)
+            lo = start
+        middle = k.add(lo, k.op("and", k.sub(hi, lo), -STRIPES))
+        body.copy(stripes, registers)
+        with k.loop(lo, middle, STRIPES) as first, k.loop(0, STRIPES, kind="vector") as s:
+            r = k.add(first, s)
+            at = k.add(k.add(origin, k.mul(first, body.step)), k.mul(s, body.step))
+            body.merge_into(registers, s, body.element(x, at, r))
+        body.copy(registers, stripes)
+        single(middle, hi, origin)
+
+    with k.loop(BEGIN, END) as unit:
+        output, lo, hi, row = body.chunk(unit)
+        base, at = kept.offsets(output)
+        with k.loop(0, STRIPES, kind="vector") as s:
+            body.store(stripes, s, identity)
+        body.segments(lo, hi, base, segment)
+        tree = body.locals(STRIPES)
+        body.copy(stripes, tree)
+        for half in _HALVES:
+            with k.loop(0, half, kind="vector") as s:
+                body.merge_into(tree, s, body.load(tree, k.add(s, half)))
+        body.store_result(k.add(row, at), body.load(tree, k.const(0, dtypes.int64)))
+    return k.kernel
+
+
+def lanes_kernel(
+    name: str,
+    short: str,
+    finals: tuple[str, ...],
+    outer_rank: int,
+    is_unit: bool,
+    around_rank: int,
+    loads_vectors: bool,
+    stores_vectors: bool,
+) -> Kernel:
+    """A unit is a chunk of a block of outputs, which are the lanes."""
+    body = _Body("lanes", name, short, finals)
+    k = body.k
+    x = k.pointer("x", body.dtype)
+    body.shape_parameters(not body.is_final)
+    body.reduced_parameters(outer_rank, is_unit)
+    lanes, width = k.size("lanes"), k.size("width")
+    load_step = 1 if loads_vectors else k.size("load_step")
+    store_step = 1 if stores_vectors else k.size("store_step")
+    around = _Walk(k, "k", around_rank, 2)
+    table_width = _table_width(body.rules, body.dtype)
+    table = body.locals(STRIPES * table_width)
+    num_blocks = k.div(k.add(lanes, k.sub(width, 1)), width)
+
+    def slot(stripe: Operand, lane: Operand) -> Operand:
+        return k.add(k.mul(stripe, table_width), lane)
+
+    with k.loop(BEGIN, END) as unit:
+        left = k.mul(k.rem(unit, num_blocks), width)
+        num_lanes = k.minimum(width, k.sub(lanes, left))
+        output, lo, hi, row = body.chunk(k.div(unit, num_blocks))
+        base, at = around.offsets(output)
+        base, at = k.add(base, k.mul(left, load_step)), k.add(at, k.mul(left, store_step))
+
+        def rows(
+            lo: Operand, hi: Operand, origin: Operand, put: Callable[..., None]
+        ) -> None:
+            with k.loop(lo, hi) as r:
+                stripe = k.op("and", r, STRIPES - 1)
+                start = k.add(origin, k.mul(r, body.step))
+                with k.loop(0, num_lanes, kind="vector") as lane:
+                    values = body.element(x, k.add(start, k.mul(lane, load_step)), r)
+                    put(table, slot(stripe, lane), values)
+
+        def segment(a: Operand, b: Operand, origin: Operand) -> None:
+            # The first element of a stripe is stored, the others are merged into it.
+            begun = k.minimum(k.maximum(k.add(lo, STRIPES), a), b)
+            rows(a, begun, origin, body.store)
+            rows(begun, b, origin, body.merge_into)
+
+        body.segments(lo, hi, base, segment)
+        for half in _HALVES:  # stripes beyond the last element are left out
+            present = k.minimum(k.sub(k.sub(hi, lo), half), half)
+            with (
+                k.loop(0, present) as stripe,
+                k.loop(0, num_lanes, kind="vector") as lane,
+            ):
+                values = body.load(table, slot(k.add(stripe, half), lane))
+                body.merge_into(table, slot(stripe, lane), values)
+        with k.loop(0, num_lanes, kind="vector") as lane:
+            target = k.add(k.add(row, at), k.mul(lane, store_step))
+            body.store_result(target, body.load(table, lane))
+    return k.kernel
+
+
+def combine_kernel(name: str, short: str, finals: tuple[str, ...]) -> Kernel:
+    """A unit is an output: merges its chunks' partial results in place, neighbours first."""
+    body = _Body("combine", name, short, finals)
+    k = body.k
+    partial = [k.pointer(f"w{j}", dtype) for j, (dtype, _) in enumerate(body.accumulators)]
+    body.shape_parameters(has_chunks=True)
+    levels = k.size("levels")
+
+    def place(index: Operand, output: Operand) -> Operand:
+        return k.add(k.mul(index, body.num_outputs), output)
+
+    with k.loop(0, levels) as level:
+        size = k.op("shl", k.const(1, dtypes.int64), level)
+        present = k.op("shr", k.add(body.num_chunks, k.sub(size, 1)), level)
+        pairs = k.op("shr", present, 1)
+        with k.loop(0, pairs) as pair, k.loop(BEGIN, END, kind="vector") as output:
+            first = k.mul(pair, 2)
+            a = body.load(partial, place(first, output))
+            b = body.load(partial, place(k.add(first, 1), output))
+            body.store(partial, place(pair, output), body.rules.merge(k, a, b))
+        # An odd one moves up: to the place after the pairs.
+        with (
+            k.loop(pairs, k.sub(present, pairs)) as pair,
+            k.loop(BEGIN, END, kind="vector") as output,
+        ):
+            last = body.load(partial, place(k.mul(pair, 2), output))
+            body.store(partial, place(pair, output), last)
+    with k.loop(BEGIN, END, kind="vector") as output:
+        body.store_result(output, body.load(partial, output))
+    return k.kernel
+
+
+__all__ = ["CHUNK", "STRIPES", "combine_kernel", "lanes_kernel", "plan_reduction", "stripes_kernel"]

@@ -1,0 +1,386 @@
+"""Tier 0: a pending graph run node by node on generic kernels, in one native call.
+
+``evaluate`` looks at what this thread has recorded, drops what nobody can read any more, and turns
+the rest into a *tape*: the kernels' addresses with their arguments, in the order of recording, which
+the device runs without coming back to Python. Views cost no call.
+
+What is kept? A node's value stays if somebody outside the graph holds the node (a tensor, or a node
+that is not evaluated yet), or if a gradient that can still be asked for reads it (``residuals``). The
+first is read off the reference count: whatever exceeds the references from the graph itself is
+somebody else's. Everything else lives in memory that is handed on within the tape. A value dropped
+this way and wanted after all is computed again: dropping is never wrong, only slower.
+
+Nothing visible changes before the tape has run: an error, Ctrl-C or lack of memory while it is being
+made puts the pending graph back as it was.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from sys import getrefcount
+from typing import Any, NamedTuple
+
+from treadle.base.errors import EvaluationError, IndexRangeError
+from treadle.compiler import lower
+from treadle.compiler.device import Device, get_device
+from treadle.ir import node as ir_node
+from treadle.ir.launch import In, Layout, Out, Work
+from treadle.ir.node import Limits, Node, Recorder, Signature, describe_site, recorder
+from treadle.ops.source import Scalar
+
+# Below this many scalar operations a launch is not worth a second thread.
+PARALLEL_WORK = 1 << 15
+
+# Layouts and addresses of a value: (memory, layout, address). A node with several results has a
+# tuple of these.
+Value = tuple[Any, Layout, int]
+
+
+class Call(NamedTuple):
+    """One call as it goes to the tape: head, addresses as (slot, bytes), numbers."""
+
+    head: tuple[int, ...]
+    slots: tuple[tuple[int, int], ...]
+    numbers: tuple[int, ...]
+    message: str
+
+
+class Prepared(NamedTuple):
+    """A plan with its kernels compiled. Slots: outputs, then inputs, then workspaces."""
+
+    calls: tuple[Call, ...]
+    workspaces: tuple[int, ...]
+
+
+class Moved(NamedTuple):
+    """What a view does to one layout; ``copy`` comes first where the layout does not allow it."""
+
+    layout: Layout
+    offset: int
+    copy: Prepared | None
+
+
+class Evaluator:
+    """Runs pending graphs on one device. One graph at a time; any thread may come."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.lock = threading.RLock()
+        self.threads = device.threads()
+        self.tape: list[int] = []
+        self.owners: list[tuple[Node, str]] = []
+        self.free: dict[int, list[Any]] = {}
+        self.supplied: list[Node] = []
+
+    # --- what to run ------------------------------------------------------------------------------
+
+    def evaluate(self, state: Recorder) -> None:
+        """Evaluates whatever of the thread's pending graph can still be read."""
+        with self.lock:
+            pending = state.pending
+            live: list[Node] = []
+            try:
+                self._select(pending, live)
+                self._run(live)
+            except BaseException:
+                # Whoever evaluates next finds the graph as it was recorded.
+                live.reverse()
+                for n in live:
+                    n.uses = 0
+                state.pending[:0] = live
+                raise
+            state.nbytes = 0
+
+    def _select(self, pending: list[Node], live: list[Node]) -> None:
+        """Moves what is worth computing from ``pending`` to ``live``, last node first."""
+        while pending:
+            live.append(pending.pop())
+            n = live[-1]
+            # The references that are not somebody else's: live, n, the argument, our consumers.
+            if not n.uses and getrefcount(n) == 3:
+                del live[-1]
+                continue
+            if getrefcount(n) - 3 > n.uses:
+                n.keep = True
+            inputs = n.inputs
+            for i in inputs:
+                i.uses += 1
+            if n.needs_grad and not n.spent:
+                for r in n.sig.residuals:
+                    (n if r == "out" else inputs[r]).keep = True  # type: ignore[index]
+
+    def _run(self, live: list[Node]) -> None:
+        """Runs ``live`` (last node first); empties it when all have their values."""
+        while True:
+            start = [n for n in live if n.value is None]
+            failed = -2
+            try:
+                failed, code = self._attempt(live)
+            finally:
+                if failed != -1:
+                    for n in (*start, *self.supplied):
+                        n.value = None
+            if failed < 0:
+                break
+            owner, message = self.owners[failed]
+            owner.error = _failure(owner, message, code)
+            self._recount(live)
+        for n in live:
+            if not n.needs_grad or n.spent:
+                n.inputs = ()
+        live.clear()
+        self.tape, self.owners, self.free, self.supplied = [], [], {}, []
+
+    def run_alone(self, n: Node) -> None:
+        """Evaluates one node that no pending graph of this thread has."""
+        with self.lock:
+            live = [n]
+            n.keep = True
+            self._recount(live)
+            try:
+                self._run(live)
+            finally:
+                for i in n.inputs:
+                    i.uses = 0
+
+    def _recount(self, live: list[Node]) -> None:
+        for n in live:
+            for i in n.inputs:
+                i.uses = 0
+        for n in live:
+            for i in n.inputs:
+                i.uses += 1
+
+    def _attempt(self, live: list[Node]) -> tuple[int, int]:
+        """Makes the tape and runs it."""
+        if self.device.threads() != self.threads:
+            self.threads = self.device.threads()
+            forget_plans()
+        self.tape, self.owners, self.free, self.supplied = [], [], {}, []
+        free = self.free
+        step = self._step
+        for n in reversed(live):
+            if n.value is None:
+                step(n)
+            for i in n.inputs:
+                i.uses = uses = i.uses - 1
+                if not uses and not i.keep:
+                    value = i.value
+                    i.value = None
+                    if value is not None:
+                        _recycle(value, free)
+        if not self.owners:
+            return -1, 0
+        return self.device.run(self.tape, len(self.owners))
+
+    # --- one node ---------------------------------------------------------------------------------
+
+    def _step(self, n: Node) -> None:
+        """Gives ``n`` its value: memory, and the calls that will fill it."""
+        sig = n.sig
+        values: list[Value] = []
+        plain = True
+        for i in n.inputs:
+            value = i.value
+            if value is None:
+                value = self._supply(i)
+                if value is None:
+                    n.error = i.error
+                    return
+            values.append(value)
+            if plain and not sig.is_view and value[1] is not i.type.layout:
+                plain = False
+        if n.error is not None:
+            return
+        if sig.is_view:
+            n.value = self._view(n, values[0])
+            return
+        if plain and sig.plan is not None:
+            prepared = sig.plan
+        else:
+            prepared = self._prepared(sig, values, plain, n)
+        outs = []
+        addresses = []
+        free = self.free
+        for kind in sig.types:
+            nbytes = kind.nbytes
+            blocks = free.get(nbytes)
+            memory = blocks.pop() if blocks else self._allocate(nbytes, n)
+            addresses.append(memory.address)
+            outs.append((memory, kind.layout, memory.address))
+        for value in values:
+            addresses.append(value[2])
+        self._emit(n, prepared, addresses)
+        n.value = outs[0] if sig.type is sig.types[0] else tuple(outs)
+
+    def _emit(self, n: Node, prepared: Prepared, addresses: list[int]) -> None:
+        """Appends the calls to the tape."""
+        held = [self._allocate(nbytes, n) for nbytes in prepared.workspaces]
+        addresses += [memory.address for memory in held]
+        tape, owners = self.tape, self.owners
+        for head, slots, numbers, message in prepared.calls:
+            tape += head
+            for slot, offset in slots:
+                tape.append(addresses[slot] + offset)
+            tape += numbers
+            owners.append((n, message))
+        for memory in held:
+            self.free.setdefault(memory.nbytes, []).append(memory)
+
+    def _allocate(self, nbytes: int, n: Node) -> Any:
+        try:
+            return self.device.allocate(nbytes)
+        except MemoryError as error:
+            raise MemoryError(
+                f"{n.op.name}: the result {n.type} needs {nbytes} bytes: {error} "
+                f"[{describe_site(n.site)}]"
+            ) from None
+
+    def _view(self, n: Node, value: Any) -> Value:
+        """The same memory under another layout, after a copy where that is the only way."""
+        sig = n.sig
+        if "project" in sig.op.traits:
+            # A tuple of its own, so that the memory's reference count tells of both.
+            memory, layout, address = value[sig.attrs["index"]]
+            return memory, layout, address
+        memory, layout, address = value
+        moved = sig.plans.get(layout)
+        if moved is None:
+            moved = sig.plans[layout] = self._moved(sig, layout)
+        if moved.copy is None:
+            return memory, moved.layout, address + moved.offset
+        memory = self._allocate(sig.nbytes, n)
+        self._emit(n, moved.copy, [memory.address, address])
+        return memory, moved.layout, memory.address
+
+    def _moved(self, sig: Signature, layout: Layout) -> Moved:
+        lowering: Any = sig.op.lower
+        out = sig.types[0]
+        moved = lowering.move(layout, out, **sig.attrs)
+        if moved is not None:
+            strides, offset = moved
+            result = Layout(out.dtype, out.shape, strides)
+            if strides == out.layout.strides:
+                result = out.layout
+            return Moved(result, offset * out.dtype.itemsize, None)
+        plain = ir_node.type_of(layout.dtype, layout.shape).layout
+        plan = lower.Plan((lower.copy_launch(layout, Out(0), plain.strides),))
+        return Moved(out.layout, 0, self._compile(plan, [out.layout], [layout]))
+
+    def _prepared(self, sig: Signature, values: list[Value], plain: bool, n: Node) -> Prepared:
+        layouts = tuple(value[1] for value in values)
+        prepared = sig.plans.get(layouts)
+        if prepared is None:
+            outputs = [kind.layout for kind in sig.types]
+            plan = lower.plan(
+                sig.op, sig.attrs, layouts, outputs, self.threads, self.device.vector_bits
+            )
+            prepared = sig.plans[layouts] = self._compile(plan, outputs, layouts)
+        if plain:
+            sig.plan = prepared
+        return prepared  # type: ignore[no-any-return]
+
+    def _compile(
+        self, plan: lower.Plan, outputs: Sequence[Layout], inputs: Sequence[Layout]
+    ) -> Prepared:
+        """Kernels to addresses, roles to slots."""
+        calls = []
+        for launch in plan.launches:
+            slots: list[tuple[int, int]] = []
+            numbers: list[int] = []
+            for argument in launch.args:
+                match argument:
+                    case Out(index, offset):
+                        slots.append((index, offset * outputs[index].dtype.itemsize))
+                    case In(index, offset):
+                        size = inputs[index].dtype.itemsize
+                        slots.append((len(outputs) + index, offset * size))
+                    case Work(index, offset):
+                        slots.append((len(outputs) + len(inputs) + index, offset))
+                    case _:
+                        numbers.append(argument)
+            parallel = launch.units > 1 and launch.work >= PARALLEL_WORK
+            entry = self.device.compile(launch.kernel)
+            head = (entry, len(launch.args), launch.units, int(parallel))
+            calls.append(Call(head, tuple(slots), tuple(numbers), launch.message))
+        return Prepared(tuple(calls), plan.workspaces)
+
+    # --- values that the pending graph does not make ------------------------------------------
+
+    def _supply(self, wanted: Node) -> Any:
+        """A value that is not in this pending graph: a number, or one that was dropped."""
+        todo, missing = [wanted], {}
+        while todo:
+            n = todo.pop()
+            if n.value is None and n.error is None and n not in missing:
+                missing[n] = None
+                todo.extend(n.inputs)
+        for n in sorted(missing, key=lambda n: n.order):
+            if isinstance(n, Scalar):
+                memory = self._allocate(8, n)
+                self.device.write(memory.address, n.packed)
+                n.value = (memory, n.type.layout, memory.address)
+            else:
+                self._step(n)
+            n.keep = True
+            self.supplied.append(n)
+        return wanted.value
+
+
+def _recycle(value: Any, free: dict[int, list[Any]]) -> None:
+    """Hands the memory of a dropped value on, unless something else still refers to it."""
+    for memory in [value[0]] if isinstance(value[1], Layout) else [v[0] for v in value]:
+        # The value, the list, this loop's name and the argument.
+        if getrefcount(memory) == 4:
+            free.setdefault(memory.nbytes, []).append(memory)
+
+
+def _failure(n: Node, message: str, code: int) -> Exception:
+    text = message or f"the kernel stopped with code {code}"
+    kind = IndexRangeError if "index" in text else EvaluationError
+    return kind(f"{n.op.name}: {text} [{describe_site(n.site)}]")
+
+
+def forget_plans() -> None:
+    """Drops every prepared plan (they are made for a number of threads)."""
+    for sig in ir_node._signatures.values():
+        sig.plan = None
+        sig.plans.clear()
+
+
+_evaluators: dict[str, Evaluator] = {}
+
+
+def evaluator(device: str = "cpu") -> Evaluator:
+    """The evaluator of a device."""
+    known = _evaluators.get(device)
+    if known is None:
+        known = _evaluators[device] = Evaluator(get_device(device))
+    return known
+
+
+def evaluate() -> None:
+    """Evaluates what this thread has recorded."""
+    evaluator().evaluate(recorder)
+
+
+def value_of(n: Node) -> Value:
+    """The value of one node, evaluating what is pending; raises the first error on its way."""
+    if n.value is None:
+        evaluate()
+        if n.value is None and n.error is None:
+            evaluator().run_alone(n)
+        if n.error is not None:
+            raise n.error
+    return n.value  # type: ignore[no-any-return]
+
+
+def force(nodes: Iterable[Node]) -> None:
+    """Evaluates these nodes; raises the first error among them."""
+    for n in nodes:
+        value_of(n)
+
+
+Limits.evaluate = staticmethod(evaluate)  # type: ignore[method-assign]
+__all__ = ["Evaluator", "evaluate", "evaluator", "force", "forget_plans", "value_of"]

@@ -1,0 +1,1 @@
+"""Graphs of nodes, and the loop IR that kernels are written in."""

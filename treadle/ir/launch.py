@@ -1,0 +1,96 @@
+"""What one op becomes on a device: kernels to launch, in order, on operands with given layouts.
+
+A lowering (in an op's record, or in ``codegen/contraction.py``) turns layouts into a ``Plan``. The
+plan names kernels by how to build them, so that a kernel already compiled is never built again,
+and refers to memory by role; addresses are filled in when the plan runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from treadle.base.dtypes import DType
+from treadle.base.shapes import Shape, contiguous_strides, prod
+from treadle.ir.loop import Kernel
+
+
+class Layout(NamedTuple):
+    """How an operand lies in memory: element [i, j] is at i*strides[0] + j*strides[1] elements."""
+
+    dtype: DType
+    shape: Shape
+    strides: tuple[int, ...]
+
+    @property
+    def is_contiguous(self) -> bool:
+        """True for row-major order without gaps (axes of size 1 do not count)."""
+        expected = 1
+        for size, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
+            if size != 1:
+                if stride != expected:
+                    return prod(self.shape) == 0
+                expected *= size
+        return True
+
+
+def contiguous(dtype: DType, shape: Shape) -> Layout:
+    """The row-major layout."""
+    return Layout(dtype, shape, contiguous_strides(shape))
+
+
+class In(NamedTuple):
+    """The address of input ``index`` (plus ``offset`` elements)."""
+
+    index: int
+    offset: int = 0
+
+
+class Out(NamedTuple):
+    """The address of output ``index`` (plus ``offset`` elements)."""
+
+    index: int
+    offset: int = 0
+
+
+class Work(NamedTuple):
+    """The address of workspace ``index`` (plus ``offset`` bytes)."""
+
+    index: int
+    offset: int = 0
+
+
+Argument = In | Out | Work | int
+
+
+class KernelSpec(NamedTuple):
+    """A kernel by how to build it: ``build(*key)`` gives its loop IR. ``key`` is hashable."""
+
+    build: Callable[..., Kernel]
+    key: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One call of a kernel.
+
+    ``args`` fill the kernel's parameters in order, addresses first, then numbers. The kernel is run for the range 0..units, in
+    one piece, or cut into contiguous pieces for several threads where ``work`` (a rough number of
+    scalar operations for the whole launch) makes that worth while and ``units`` > 1. Any cut must
+    give the same bits. ``thread`` in a kernel is below the number of threads the plan was made for.
+    """
+
+    kernel: KernelSpec
+    args: tuple[Argument, ...]
+    units: int
+    work: int
+    message: str = ""  # what a Fail in this kernel means, for the user
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Launches in order, and the bytes of each workspace they share."""
+
+    launches: tuple[Launch, ...]
+    workspaces: tuple[int, ...] = ()

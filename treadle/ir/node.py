@@ -1,0 +1,295 @@
+"""Nodes: one application of an op each, immutable, typed, and tied to the user's line.
+
+Recording is the hot path of the framework. What it costs per call is one dictionary look-up by
+operand types: a ``Signature`` (op, attributes, types of the inputs) is made once and holds all that
+follows from it, so that an operation seen before is neither checked nor planned again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from types import CodeType
+from typing import Any
+
+from treadle.base.dtypes import DType
+from treadle.base.errors import TreadleError
+from treadle.base.flags import flags
+from treadle.base.shapes import Shape, prod
+from treadle.ir.launch import Layout, contiguous
+from treadle.ir.op import Joint, NoGradient, Op, Source, View
+
+_INTERN_LIMIT = 1 << 16  # forgetting what was interned costs time, never correctness
+
+
+class Type:
+    """What is known of a value before it is computed. Interned: make it with ``type_of``."""
+
+    __slots__ = ("device", "dtype", "layout", "nbytes", "ndim", "shape", "size")
+
+    def __init__(self, dtype: DType, shape: Shape, device: str) -> None:
+        self.dtype = dtype
+        self.shape = shape
+        self.device = device
+        self.ndim = len(shape)
+        self.size = prod(shape)
+        self.nbytes = self.size * dtype.itemsize
+        self.layout: Layout = contiguous(dtype, shape)
+
+    def __repr__(self) -> str:
+        return f"{self.dtype.short}[{','.join(map(str, self.shape))}]"
+
+
+_types: dict[tuple[DType, Shape, str], Type] = {}
+
+
+def type_of(dtype: DType, shape: Shape, device: str = "cpu") -> Type:
+    """The type with these parts.
+
+    >>> from treadle.base import dtypes
+    >>> type_of(dtypes.float32, (2, 3))
+    f32[2,3]
+    """
+    key = (dtype, shape, device)
+    known = _types.get(key)
+    if known is None:
+        if len(_types) >= _INTERN_LIMIT:
+            _types.clear()
+        known = _types[key] = Type(dtype, shape, device)
+    return known
+
+
+class Signature:
+    """An op with its attributes and the types of its inputs: what structure is made of."""
+
+    __slots__ = (
+        "attrs", "gradients", "inputs", "is_view", "nbytes", "op", "plan", "plans", "residuals",
+        "type", "types",
+    )  # fmt: skip
+
+    def __init__(self, op: Op, attrs: dict[str, Any], inputs: tuple[Type, ...]) -> None:
+        self.op = op
+        self.attrs = attrs
+        self.inputs = inputs
+        result: Any = op.infer(inputs, attrs)
+        self.types: tuple[Type, ...] = result if isinstance(result, tuple) else (result,)
+        self.type: Any = result if isinstance(result, tuple) else self.types[0]
+        self.nbytes = sum(t.nbytes for t in self.types)
+        self.is_view = isinstance(op.lower, View)
+        # None: nothing flows back. A tuple: a rule per input. Joint: one rule for all.
+        gradient = op.gradient
+        differentiable = not isinstance(gradient, NoGradient) and any(
+            t.dtype.is_floating_point for t in self.types
+        )
+        self.gradients: Any = gradient if differentiable else None
+        if "project" in op.traits and self.types[0].dtype.is_floating_point:
+            self.gradients = ()  # backward() hands the adjoint on, in its place
+        self.residuals = op.residuals
+        # Filled in by the compiler: plans by the layouts of the inputs; ``plan`` when all of
+        # them are contiguous.
+        self.plan: Any = None
+        self.plans: dict[Any, Any] = {}
+
+
+_signatures: dict[tuple[Any, ...], Signature] = {}
+
+
+class Node:
+    """One application of an op.
+
+    ``value`` is None until evaluated, then what the device made of it (one value, or a tuple of them
+    for several outputs). ``site`` is the (code, instruction) that recorded it. ``order`` rises with
+    time, so that sorting by it is a topological sort. ``spent`` means that backward() has been here
+    and released the graph. ``uses`` and ``keep`` belong to the evaluator.
+    """
+
+    __slots__ = (
+        "__weakref__", "error", "inputs", "keep", "needs_grad", "order", "sig", "site", "spent",
+        "type", "uses", "value",
+    )  # fmt: skip
+
+    def __init__(
+        self, sig: Signature, inputs: tuple[Node, ...], site: Site | None, needs_grad: bool
+    ) -> None:
+        self.sig = sig
+        self.type = sig.type
+        self.inputs = inputs
+        self.site = site
+        self.needs_grad = needs_grad
+        self.order = _next_order()
+        self.value: Any = None
+        self.error: Exception | None = None
+        self.uses = 0
+        self.keep = False
+        self.spent = False
+
+    @property
+    def op(self) -> Op:
+        """The op applied."""
+        return self.sig.op
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """The attributes of this application."""
+        return self.sig.attrs
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of the result."""
+        return self.type.shape  # type: ignore[no-any-return]
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of the result."""
+        return self.type.dtype  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        return f"<node {self.op.name}: {self.type} [{describe_site(self.site)}]>"
+
+
+class Leaf(Node):
+    """A value that gradients are asked for; ``owner()`` is the tensor whose ``grad`` they go to."""
+
+    __slots__ = ("owner",)
+
+    owner: Callable[[], Any]
+
+
+_next_order = itertools.count().__next__
+
+
+# --- the user's line ------------------------------------------------------------------------------
+
+Site = tuple[CodeType, int]
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_internal: dict[str, bool] = {}  # file name -> is it one of Treadle's own
+
+
+def _is_internal(filename: str) -> bool:
+    known = _internal.get(filename)
+    if known is None:
+        known = _internal[filename] = filename.startswith((_PACKAGE, "<string>"))
+    return known
+
+
+def user_site() -> Site | None:
+    """The innermost frame that is not Treadle's own (None where there is none)."""
+    frame = sys._getframe(1)
+    internal = _internal
+    while frame is not None:
+        code = frame.f_code
+        filename = code.co_filename
+        if not (internal[filename] if filename in internal else _is_internal(filename)):
+            return code, frame.f_lasti
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+def describe_site(site: Site | None) -> str:
+    """``train.py:41``."""
+    if site is None:
+        return "unknown line"
+    code, instruction = site
+    line = code.co_firstlineno
+    for start, end, number in code.co_lines():
+        if start <= instruction < end and number is not None:
+            line = number
+    return f"{os.path.basename(code.co_filename)}:{line}"
+
+
+# --- recording --------------------------------------------------------------------------------
+
+
+class Recorder(threading.local):
+    """What a Python thread has recorded and not yet evaluated, and how it records."""
+
+    def __init__(self) -> None:
+        self.pending: list[Node] = []
+        self.nbytes = 0
+        self.grad_enabled = True
+        self.site: Site | None = None  # set while backward() records for a node of the user's
+
+
+recorder = Recorder()
+
+
+class Limits:
+    """The budget of one thread's pending graph, and who evaluates it when it is passed."""
+
+    nodes = flags.PENDING_NODES
+    nbytes = flags.PENDING_BYTES
+
+    @staticmethod
+    def evaluate() -> None:
+        """Replaced by the compiler (which is a lower room)."""
+        raise TreadleError("no evaluator is installed; import treadle, not treadle.ir alone")
+
+
+def make_signature(op: Op, attrs: dict[str, Any], types: tuple[Type, ...]) -> Signature:
+    """Checks the operands (``infer`` raises) and makes the signature."""
+    for name, value in attrs.items():
+        hash(value)
+        if isinstance(value, list):
+            raise TypeError(f"{op.name}: attribute {name} must be hashable, got {value!r}")
+    try:
+        return Signature(op, attrs, types)
+    except (ValueError, TypeError, IndexError) as error:
+        raise located(error) from None
+
+
+def located(error: Exception) -> Exception:
+    """The error with the user's line at its end (once, however many rooms it passes)."""
+    if hasattr(error, "site"):
+        return error
+    site = recorder.site or user_site()
+    told = type(error)(f"{error} [{describe_site(site)}]")
+    told.site = site  # type: ignore[attr-defined]
+    return told
+
+
+def record(op: Op, inputs: Sequence[Node], attrs: dict[str, Any]) -> Node:
+    """Appends a node to this thread's pending graph and returns it."""
+    inputs = tuple(inputs)
+    types = tuple([i.type for i in inputs])
+    key = (op, types, *attrs.items()) if attrs else (op, types)
+    sig = _signatures.get(key)
+    if sig is None:
+        sig = make_signature(op, attrs, types)
+        if len(_signatures) >= _INTERN_LIMIT:
+            _signatures.clear()
+        _signatures[key] = sig
+    state = recorder
+    needs_grad = False
+    if state.grad_enabled and sig.gradients is not None:
+        for i in inputs:
+            if i.needs_grad:
+                needs_grad = True
+                break
+    node = Node(sig, inputs, state.site or user_site(), needs_grad)
+    pending = state.pending
+    pending.append(node)
+    state.nbytes = nbytes = state.nbytes + sig.nbytes
+    if len(pending) >= Limits.nodes or nbytes >= Limits.nbytes:
+        Limits.evaluate()
+    return node
+
+
+def from_value(source: Op, kind: Type, value: Any, site: Site | None = None) -> Node:
+    """A node that is already evaluated (data that came from outside)."""
+    key = (source, (), kind)
+    sig = _signatures.get(key)
+    if sig is None:
+        sig = _signatures[key] = Signature(source, {"type": kind}, ())
+    node = Node(sig, (), site, False)
+    node.value = value
+    recorder.nbytes += kind.nbytes
+    return node
+
+
+__all__ = [
+    "Joint", "Leaf", "Limits", "Node", "Recorder", "Signature", "Source", "Type", "describe_site",
+    "from_value", "located", "make_signature", "record", "recorder", "type_of", "user_site",
+]  # fmt: skip

@@ -1,0 +1,169 @@
+"""The record of a primitive operation: all that is known of it, in one place (design, section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from treadle.base.dtypes import DType
+from treadle.ir.launch import Layout, Plan
+from treadle.ir.loop import Builder, Operand
+
+if TYPE_CHECKING:
+    from treadle.ir.node import Node, Type
+
+
+# --- how an op becomes code: one of these is an op's ``lower`` ---------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Elementwise:
+    """``emit(k, *operands, **attrs)`` gives the result of one element.
+
+    ``compute``: "own" does the arithmetic in the operands' dtype, "f32" widens f16 and bf16
+    operands first and rounds the result once. Ops whose IR statement rounds correctly use "own".
+    """
+
+    emit: Callable[..., Operand]
+    compute: str = "own"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A movement that only re-reads memory: ``move(layout, type, **attrs)`` gives the new layout's
+    strides and the offset in elements, or None where the data must be copied first."""
+
+    move: Callable[..., tuple[tuple[int, ...], int] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """A reduction over ``attrs['axes']`` in the order of section 4.
+
+    ``accumulators(dtype)`` gives for the input's dtype the list of accumulators, each
+    (dtype, identity); ``lift(k, x, r)`` turns the element with logical index ``r`` into a tuple, one
+    operand per accumulator; ``merge(k, a, b)`` combines two tuples (``a`` comes before ``b``);
+    ``finish(k, acc, n)`` gives the outputs from the last tuple and the count ``n`` (an i64 operand).
+    """
+
+    accumulators: Callable[[DType], list[tuple[DType, float | int | bool]]]
+    lift: Callable[[Builder, Operand, Operand], tuple[Operand, ...]]
+    merge: Callable[
+        [Builder, tuple[Operand, ...], tuple[Operand, ...]], tuple[Operand, ...]
+    ]
+    finish: Callable[[Builder, tuple[Operand, ...], Operand], tuple[Operand, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Contraction:
+    """Handed to ``codegen/contraction.py``: 'matmul', 'conv_forward', 'conv_input', 'conv_weight'."""
+
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loops:
+    """A kernel of its own: ``plan(inputs, outputs, attrs, threads)`` over the operands' layouts.
+
+    Outputs are contiguous. ``contiguous`` names the inputs that must be contiguous too (they are
+    copied when they are not); the others may have any strides.
+    """
+
+    plan: Callable[[Sequence[Layout], Sequence[Layout], dict[str, Any], int], Plan]
+    contiguous: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Has no kernel: its value is made by the recorder (buffers, scalars)."""
+
+
+Lowering = Elementwise | View | Reduction | Contraction | Loops | Source
+
+
+# --- what else a record holds -------------------------------------------------------------------
+
+
+class NoGradient(NamedTuple):
+    """Written where an op has no gradient; ``reason`` is told to who asks for one."""
+
+    reason: str
+
+
+class NotYet(NamedTuple):
+    """A rule that does not exist yet; using it raises and says so by ``what``."""
+
+    what: str
+
+
+class Joint(NamedTuple):
+    """A gradient that is computed for all inputs at once: ``rule(g, node)`` gives a sequence."""
+
+    rule: Callable[[Any, Any], Sequence[Any]]
+
+
+Gradient = tuple[Callable[["Node", "Node"], "Node | None"] | NoGradient, ...]
+
+
+class Sample(NamedTuple):
+    """Inputs on which the op table tries an op: arrays and attributes."""
+
+    args: tuple[np.ndarray, ...]
+    attrs: dict[str, Any] = {}
+    smooth: bool = True  # the gradient can be checked by finite differences here
+
+
+class ErrorSample(NamedTuple):
+    """Inputs that must be refused when recorded, and the text that the error must contain."""
+
+    args: tuple[np.ndarray, ...]
+    attrs: dict[str, Any]
+    error: type[Exception]
+    text: str
+
+
+class Cost(NamedTuple):
+    """Floating (or integer) operations, and bytes read and written."""
+
+    flops: int
+    bytes: int
+
+
+@dataclass(eq=False, slots=True)
+class Op:
+    """A primitive. Calling it with nodes records it: ``mul(a, b)``, ``reduce_sum(a, axes=(0,))``.
+
+    ``infer(types, attrs)`` checks the operands and gives the result's type (a tuple of types for
+    several outputs). ``gradient`` has one function ``f(g, node)`` per input, written in other ops;
+    ``residuals`` names the values that they read: input positions and ``"out"``.
+    ``reference(*arrays, **attrs)`` is the same in NumPy. ``dtypes`` are those of the first input
+    that the op takes.
+    """
+
+    name: str
+    family: str
+    traits: frozenset[str]
+    infer: Callable[[Sequence[Type], dict[str, Any]], Type | tuple[Type, ...]]
+    gradient: Gradient | NoGradient | Joint
+    residuals: tuple[int | str, ...]
+    lower: Lowering
+    reference: Callable[..., Any]
+    samples: Callable[[], Iterable[Sample]]
+    errors: Callable[[], Iterable[ErrorSample]]
+    cost: Callable[[Sequence[Type], Type | tuple[Type, ...], dict[str, Any]], Cost]
+    dtypes: tuple[DType, ...]
+    doc: str
+    jvp: Any = field(default=NotYet("forward mode"))
+    batch: Any = field(default=NotYet("batching"))
+    version: int = 1
+
+    def __call__(self, *inputs: Node, **attrs: Any) -> Node:
+        from treadle.ir.node import record
+
+        return record(self, inputs, attrs)
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"

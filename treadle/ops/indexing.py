@@ -1,0 +1,474 @@
+"""Reading and writing at computed places.
+
+Two families, each a read, an adding write and a replacing write that are one another's gradients:
+
+- ``take``, ``take_add``, ``take_update``: whole slices along one axis, named by an index of any
+  shape: ``take(x, index, axis=1)[a, i, j, b] = x[a, index[i, j], b]``;
+- ``gather``, ``scatter_add``, ``scatter``: single elements, as in PyTorch:
+  ``gather(x, index, axis=1)[a, i, b] = x[a, index[a, i, b], b]``.
+
+An index is int64 and lies in [0, size); a launch of its own checks that before anything is written
+(negative indices are resolved above). Elements that meet at one place do so in index order: the
+writes run serially along the indexed axis and in parallel over all others, so neither the number of
+threads nor the width of vectors changes a bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from treadle.base import dtypes
+from treadle.base.dtypes import DType
+from treadle.base.errors import DTypeError, ShapeError
+from treadle.base.shapes import Shape, contiguous_strides, prod
+from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout, Out, Plan, Work
+from treadle.ir.loop import BEGIN, END, I64, Builder, Kernel, Operand, Value
+from treadle.ir.nest import Strides, copy_launch, nest_kernel, nest_launch
+from treadle.ir.node import Node, Type, type_of
+from treadle.ir.op import ErrorSample, Loops, NoGradient, Op, Sample
+from treadle.ops.elementwise import eq, where
+from treadle.ops.movement import expand, reshape, zeros_of
+from treadle.ops.registry import ALL, NUMERIC, check_dtype, elements_cost, floats, register, rng
+from treadle.ops.source import iota
+
+WHOLE = NoGradient("an index is a whole number")
+_ALL_BUT_BOOL = NUMERIC
+
+# --- geometry -----------------------------------------------------------------------------------
+#
+# Both families visit a shape ("places") in which ``axis`` counts the indices. At every place there
+# is one index and one element of the result (of a read) or of the patch (of a write).
+
+Geometry = Callable[[Shape, Layout, int], tuple[Shape, Strides]]
+
+
+def _slice_places(shape: Shape, index: Layout, axis: int) -> tuple[Shape, Strides]:
+    """take: one index for a whole slice, so its strides are 0 along all axes but one."""
+    places = (*shape[:axis], prod(index.shape), *shape[axis + 1 :])
+    return places, tuple(int(a == axis) for a in range(len(places)))
+
+
+def _element_places(shape: Shape, index: Layout, axis: int) -> tuple[Shape, Strides]:
+    """gather: one index for every element."""
+    return index.shape, contiguous_strides(index.shape)
+
+
+def _flat_along(strides: Strides, axis: int) -> Strides:
+    """The strides with 0 for ``axis``: there the index moves, not the place."""
+    return (*strides[:axis], 0, *strides[axis + 1 :])
+
+
+def _without(values: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return (*values[:axis], *values[axis + 1 :])
+
+
+# --- kernels ------------------------------------------------------------------------------------
+
+
+def _check_kernel() -> Kernel:
+    """Fails with code 1 at an index outside [0, size)."""
+    k = Builder("check_index")
+    index, size = k.pointer("index", I64), k.bitcast(k.size("size"), dtypes.uint64)
+    with k.loop(BEGIN, END) as i:
+        # Negative numbers are the largest ones without a sign.
+        at = k.bitcast(k.load(index, i), dtypes.uint64)
+        with k.when(k.compare("ge", at, size)):
+            k.fail(1)
+    return k.kernel
+
+
+def _check_launches(index: Layout, operand: int, size: int, axis: int) -> list[Launch]:
+    """The check of a contiguous index; none for an empty one."""
+    count = prod(index.shape)
+    if count == 0:
+        return []
+    message = (
+        f"index out of range: indices must lie in [0, {size}) along dimension {axis} "
+        f"(the size of the tensor there)"
+    )
+    return [Launch(KernelSpec(_check_kernel, ()), (In(operand), size), count, count, message)]
+
+
+def _strides_of(k: Builder, rank: int, classes: str) -> list[list[Operand | int]]:
+    """The stride parameters of ``nest_launch``, a row for each operand."""
+    rows: list[list[Operand | int]] = []
+    for operand, kind in enumerate(classes):
+        row: list[Operand | int] = [k.size(f"s{operand}_{axis}") for axis in range(rank - 1)]
+        row.append({"c": 1, "b": 0}[kind] if kind != "s" else k.size(f"s{operand}_{rank - 1}"))
+        rows.append(row)
+    return rows
+
+
+def _read_kernel(short: str, rank: int, classes: str) -> Kernel:
+    """out[place] = x[place + index[place] * step]."""
+    dtype = dtypes.by_short(short)
+    k = Builder(f"read_at_{short}_{rank}{classes}")
+    out, index, x = k.pointer("out", dtype), k.pointer("index", I64), k.pointer("x", dtype)
+    step = k.size("step")
+    sizes = [k.size(f"n{axis}") for axis in range(1, rank)]
+    strides = _strides_of(k, rank, classes)
+
+    def element(bases: list[Operand]) -> Operand:
+        """Where the index sends a place."""
+        return k.add(bases[2], k.mul(k.load(index, bases[1]), step))
+
+    def axis_loop(axis: int, bases: list[Operand]) -> None:
+        lo, hi = (BEGIN, END) if axis == 0 else (k.const(0, I64), sizes[axis - 1])
+        innermost = axis == rank - 1
+        shared = innermost and classes[1] == "b"
+        if shared:
+            bases = [bases[0], bases[1], element(bases)]
+        with k.loop(lo, hi, kind="vector" if innermost else "serial") as i:
+            at = [k.add(b, k.mul(i, s[axis])) for b, s in zip(bases, strides, strict=True)]
+            if innermost:
+                k.store(out, at[0], k.load(x, at[2] if shared else element(at)))
+            else:
+                axis_loop(axis + 1, at)
+
+    axis_loop(0, [k.const(0, I64)] * 3)
+    return k.kernel
+
+
+def _write_kernel(
+    target_short: str, short: str, add: bool, inside: bool, rank: int, classes: str
+) -> Kernel:
+    """target[place + index[place] * step] = patch[place], or += where ``add``.
+
+    The loops run over all axes but the indexed one; that one is a serial loop, inside the last of
+    them, or around it where ``inside`` says that the last axis lies inside the indexed one.
+    """
+    k = Builder(f"{'add' if add else 'write'}_at_{short}_{rank}{classes}")
+    target = k.pointer("target", dtypes.by_short(target_short))
+    index, patch = k.pointer("index", I64), k.pointer("patch", dtypes.by_short(short))
+    count, step = k.size("count"), k.size("step")
+    index_step, patch_step = k.size("index_step"), k.size("patch_step")
+    sizes = [k.size(f"n{axis}") for axis in range(1, rank)]
+    strides = _strides_of(k, rank, classes)
+
+    def moved(bases: list[Operand], i: Operand, axis: int) -> list[Operand]:
+        return [k.add(b, k.mul(i, s[axis])) for b, s in zip(bases, strides, strict=True)]
+
+    def write(place: Operand, source: Operand) -> None:
+        value = k.convert(k.load(patch, source), target.dtype)
+        k.store(target, place, k.add(k.load(target, place), value) if add else value)
+
+    def indexed_loop(bases: list[Operand], lo: Operand, hi: Operand) -> None:
+        with k.loop(0, count) as j:
+            index_at = k.add(bases[1], k.mul(j, index_step))
+            patch_at = k.add(bases[2], k.mul(j, patch_step))
+            if not inside:
+                write(k.add(bases[0], k.mul(k.load(index, index_at), step)), patch_at)
+                return
+            shared = k.mul(k.load(index, index_at), step) if classes[1] == "b" else None
+            with k.loop(lo, hi, kind="vector") as i:
+                place, own_index, source = moved([bases[0], index_at, patch_at], i, rank - 1)
+                offset = k.mul(k.load(index, own_index), step) if shared is None else shared
+                write(k.add(place, offset), source)
+
+    def axis_loop(axis: int, bases: list[Operand]) -> None:
+        lo, hi = (k.const(0, I64), sizes[axis - 1]) if 0 < axis < rank else (BEGIN, END)
+        if axis == rank - inside:
+            indexed_loop(bases, lo, hi)
+            return
+        with k.loop(lo, hi) as i:
+            axis_loop(axis + 1, moved(bases, i, axis))
+
+    axis_loop(0, [k.const(0, I64)] * 3)
+    return k.kernel
+
+
+def _cast_kernel(target: str, source: str, rank: int, classes: str) -> Kernel:
+    """A copy into another dtype."""
+    pair = dtypes.by_short(target), dtypes.by_short(source)
+    return nest_kernel(
+        f"cast_{source}_{target}", pair, rank, classes, lambda k, x: k.convert(x[0], pair[0])
+    )
+
+
+# --- plans --------------------------------------------------------------------------------------
+
+
+def _read_plan(geometry: Geometry) -> Callable[..., Plan]:
+    def plan(
+        inputs: Sequence[Layout], outputs: Sequence[Layout], attrs: dict[str, Any], threads: int
+    ) -> Plan:
+        x, index = inputs
+        axis: int = attrs["axis"]
+        places, index_strides = geometry(x.shape, index, axis)
+        launches = _check_launches(index, 1, x.shape[axis], axis)
+        if prod(places):
+            strides = (contiguous_strides(places), index_strides, _flat_along(x.strides, axis))
+            arguments = (Out(0), In(1), In(0), x.strides[axis])
+            launches.append(
+                nest_launch(_read_kernel, (x.dtype.short,), arguments, places, strides)
+            )
+        return Plan(tuple(launches))
+
+    return plan
+
+
+def _write_plan(geometry: Geometry, add: bool) -> Callable[..., Plan]:
+    """Copies the base and writes into the copy; 16-bit sums are kept in an f32 workspace."""
+
+    def plan(
+        inputs: Sequence[Layout], outputs: Sequence[Layout], attrs: dict[str, Any], threads: int
+    ) -> Plan:
+        base, index, patch = inputs
+        out = outputs[0]
+        launches = _check_launches(index, 1, base.shape[attrs["axis"]], attrs["axis"])
+        write = geometry(base.shape, index, attrs["axis"])
+        wide = add and base.dtype.kind == "f" and base.dtype.bits == 16
+        if prod(base.shape) == 0:
+            return Plan(tuple(launches))
+        if not wide:
+            launches.append(copy_launch(base, Out(0), out.strides))
+            launches += _write_launches(Out(0), out, patch, write, attrs["axis"], add)
+            return Plan(tuple(launches))
+        sums = Layout(dtypes.float32, out.shape, out.strides)
+        launches.append(_cast_launch(Work(0), sums, In(0), base))
+        launches += _write_launches(Work(0), sums, patch, write, attrs["axis"], add)
+        launches.append(_cast_launch(Out(0), out, Work(0), sums))
+        return Plan(tuple(launches), (prod(out.shape) * sums.dtype.itemsize,))
+
+    return plan
+
+
+def _cast_launch(target: Argument, wanted: Layout, source: Argument, given: Layout) -> Launch:
+    key = (wanted.dtype.short, given.dtype.short)
+    strides = (wanted.strides, given.strides)
+    return nest_launch(_cast_kernel, key, (target, source), wanted.shape, strides)
+
+
+def _write_launches(
+    target: Argument, layout: Layout, patch: Layout, write: tuple[Shape, Strides], axis: int,
+    add: bool,
+) -> list[Launch]:  # fmt: skip
+    """The launch that writes the patch into ``target``; none for an empty patch."""
+    places, index_strides = write
+    if prod(places) == 0:
+        return []
+    patch_strides = contiguous_strides(places)
+    key = (layout.dtype.short, patch.dtype.short, add, prod(places[axis + 1 :]) > 1)
+    arguments = (
+        target, In(1), In(2),
+        places[axis], layout.strides[axis], index_strides[axis], patch_strides[axis],
+    )  # fmt: skip
+    strides = [_without(s, axis) for s in (layout.strides, index_strides, patch_strides)]
+    shape = _without(places, axis)
+    return [nest_launch(_write_kernel, key, arguments, shape, strides, 2 * places[axis])]
+
+
+# --- checks -------------------------------------------------------------------------------------
+
+
+def _check_index(name: str, x: Type, index: Type, axis: int) -> None:
+    if index.dtype is not dtypes.int64:
+        raise DTypeError(
+            f"{name}: got an index of dtype {index.dtype.name}; it must be int64; convert it with "
+            f".to(treadle.int64) first"
+        )
+    if not 0 <= axis < x.ndim:
+        raise ShapeError(
+            f"{name}: got dimension {axis} for a tensor of shape {x.shape}; it must be one of its "
+            f"{x.ndim} dimensions, counted from 0"
+        )
+
+
+def _check_patch(name: str, base: Type, patch: Type, shape: Shape) -> None:
+    if patch.dtype is not base.dtype:
+        raise DTypeError(
+            f"{name}: got a base of dtype {base.dtype.name} and a patch of dtype "
+            f"{patch.dtype.name}; they must be equal (convert one of them first)"
+        )
+    if patch.shape != shape:
+        raise ShapeError(
+            f"{name}: got a patch of shape {patch.shape} for a base of shape {base.shape}; with "
+            f"this index it must have the shape {shape} (reshape or expand it first)"
+        )
+
+
+def _slice_shape(name: str, x: Type, index: Type, axis: int) -> Shape:
+    _check_index(name, x, index, axis)
+    return (*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
+
+
+def _element_shape(name: str, x: Type, index: Type, axis: int) -> Shape:
+    if x.ndim != index.ndim:
+        raise ShapeError(
+            f"{name}: got a tensor of shape {x.shape} and an index of shape {index.shape}; they "
+            f"must have equally many dimensions"
+        )
+    _check_index(name, x, index, axis)
+    for other, (size, count) in enumerate(zip(x.shape, index.shape, strict=True)):
+        if other != axis and count > size:
+            raise ShapeError(
+                f"{name}: got a tensor of shape {x.shape} and an index of shape {index.shape}; "
+                f"along dimension {other} the index must be no larger than the tensor (only "
+                f"dimension {axis} may be)"
+            )
+    return index.shape
+
+
+def _read_infer(name: str, shape_of: Callable[..., Shape], allowed: Sequence[DType]) -> Any:
+    def infer(types: Sequence[Type], attrs: dict[str, Any]) -> Type:
+        x, index = types
+        check_dtype(name, x, allowed)
+        return type_of(x.dtype, shape_of(name, x, index, attrs["axis"]), x.device)
+
+    return infer
+
+
+def _write_infer(name: str, shape_of: Callable[..., Shape], allowed: Sequence[DType]) -> Any:
+    def infer(types: Sequence[Type], attrs: dict[str, Any]) -> Type:
+        base, index, patch = types
+        check_dtype(name, base, allowed)
+        _check_patch(name, base, patch, shape_of(name, base, index, attrs["axis"]))
+        return base
+
+    return infer
+
+
+# --- gradients ----------------------------------------------------------------------------------
+
+
+def _last_slice(n: Node) -> Node:
+    """Where in its patch a take_update's value stayed: no later index names the same place."""
+    axis, index, patch = n.attrs["axis"], n.inputs[1], n.inputs[2]
+    count = index.type.size
+    flat, order = reshape(index, shape=(count,)), iota(shape=(count,), axis=0, dtype=dtypes.int64)
+    places = zeros_of(type_of(dtypes.int64, (n.shape[axis],)))
+    stayed = eq(take(take_update(places, flat, order, axis=0), flat, axis=0), order)
+    after = len(n.shape) - axis - 1
+    return expand(reshape(stayed, shape=(*index.shape, *(1,) * after)), shape=patch.shape)
+
+
+def _last_element(n: Node) -> Node:
+    """The same for scatter."""
+    axis, index = n.attrs["axis"], n.inputs[1]
+    order = iota(shape=index.shape, axis=axis, dtype=dtypes.int64)
+    places = zeros_of(type_of(dtypes.int64, n.shape))
+    return eq(gather(scatter(places, index, order, axis=axis), index, axis=axis), order)
+
+
+def _where_last(last: Node, g: Node) -> Node:
+    return where(last, g, zeros_of(g.type))
+
+
+# --- references and samples ---------------------------------------------------------------------
+
+
+def _take_write_reference(add: bool) -> Callable[..., np.ndarray]:
+    def reference(
+        base: np.ndarray, index: np.ndarray, patch: np.ndarray, axis: int
+    ) -> np.ndarray:
+        wide = np.float32 if add and base.dtype.itemsize == 2 and base.dtype.kind in "fV" else None
+        out = base.astype(wide or base.dtype)
+        rows = np.moveaxis(out, axis, 0)
+        after = (*out.shape[:axis], index.size, *out.shape[axis + 1 :])
+        values = np.moveaxis(patch.reshape(after), axis, 0).astype(out.dtype)
+        for at, value in zip(index.ravel(), values, strict=True):
+            rows[at] = rows[at] + value if add else value
+        return out.astype(base.dtype)
+
+    return reference
+
+
+def _scatter_reference(add: bool) -> Callable[..., np.ndarray]:
+    def reference(
+        base: np.ndarray, index: np.ndarray, patch: np.ndarray, axis: int
+    ) -> np.ndarray:
+        wide = np.float32 if add and base.dtype.itemsize == 2 and base.dtype.kind in "fV" else None
+        out = base.astype(wide or base.dtype)
+        values = patch.astype(out.dtype)
+        for place in np.ndindex(index.shape):
+            at = (*place[:axis], index[place], *place[axis + 1 :])
+            out[at] = out[at] + values[place] if add else values[place]
+        return out.astype(base.dtype)
+
+    return reference
+
+
+def _gather_reference(x: np.ndarray, index: np.ndarray, axis: int) -> np.ndarray:
+    part = tuple(
+        slice(None) if a == axis else slice(count) for a, count in enumerate(index.shape)
+    )
+    return np.take_along_axis(x[part], index, axis)
+
+
+def _indices(shape: Shape, size: int) -> np.ndarray:
+    return rng(prod(shape)).integers(0, max(size, 1), shape, np.int64)
+
+
+_TAKEN = (  # shape of x, shape of the index, axis
+    ((5,), (), 0),
+    ((5,), (9,), 0),
+    ((1,), (2, 2), 0),
+    ((4, 3), (2, 3), 0),
+    ((4, 3), (7,), 1),
+    ((2, 5, 18), (6,), 1),
+    ((0, 3), (0,), 0),
+    ((4, 3), (2, 0), 1),
+    ((2, 0, 3), (4,), 2),
+)
+_GATHERED = (
+    ((5,), (9,), 0),
+    ((4, 3), (4, 7), 1),
+    ((4, 3), (2, 2), 0),
+    ((2, 5, 18), (2, 6, 17), 1),
+    ((3, 4, 5), (2, 3, 7), 2),
+    ((0, 3), (0, 3), 0),
+    ((4, 3), (4, 0), 1),
+)
+
+
+def _read_samples(cases: Iterable[tuple[Shape, Shape, int]]) -> Callable[[], Iterable[Sample]]:
+    return lambda: (
+        Sample((floats(*shape), _indices(index, shape[axis])), {"axis": axis})
+        for shape, index, axis in cases
+    )
+
+
+def _take_write_samples() -> Iterable[Sample]:
+    for shape, index, axis in _TAKEN:
+        patch = floats(*shape[:axis], *index, *shape[axis + 1 :], seed=1)
+        yield Sample((floats(*shape), _indices(index, shape[axis]), patch), {"axis": axis})
+
+
+def _scatter_samples() -> Iterable[Sample]:
+    for shape, index, axis in _GATHERED:
+        arrays = (floats(*shape), _indices(index, shape[axis]), floats(*index, seed=1))
+        yield Sample(arrays, {"axis": axis})
+
+
+def _refused(name: str, shape: Shape, text: str) -> Callable[[], Iterable[ErrorSample]]:
+    """``shape`` is that of an index which does not fit (4, 3) along axis 1; None of take's."""
+
+    def errors() -> Iterable[ErrorSample]:
+        is_write = name not in ("take", "gather")
+        patch = (floats(4, 2),) if is_write else ()
+        x, index = floats(4, 3), np.zeros((4, 2) if "ta" not in name else 2, np.int64)
+        yield ErrorSample(
+            (x, index.astype(np.int32), *patch), {"axis": 1}, DTypeError,
+            f"{name}: got an index of dtype int32",
+        )  # fmt: skip
+        yield ErrorSample(
+            (x, index, *patch), {"axis": 2}, ShapeError, f"{name}: got dimension 2 for a tensor"
+        )
+        if shape:
+            yield ErrorSample(
+                (x, np.zeros(shape, np.int64), *patch), {"axis": 1}, ShapeError, text
+            )
+        if is_write:
+            yield ErrorSample(
+                (x, index, floats(4, 1)), {"axis": 1}, ShapeError,
+                f"{name}: got a patch of shape (4, 1) for a base of shape (4, 3)",
+            )  # fmt: skip
+            yield ErrorSample(
+                (x, index, floats(4, 2).astype(np.float64)), {"axis": 1}, DTypeError,
+                f"{name}: got a base of dtype float32 and a patch of dtype float64",
+            )  # fmt: skip
+
+    return errors

@@ -1,0 +1,1 @@
+"""Where programs run: compiled kernels and their cache, the thread pool, memory, devices."""

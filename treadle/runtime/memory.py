@@ -1,0 +1,349 @@
+"""Memory of the CPU: a caching allocator, and buffers that give their block back when they die.
+
+Sizes are rounded up to classes, four to each doubling; blocks of at most 64 KiB are carved from
+slabs, larger ones are mapped one by one, from 2 MiB on in huge pages. A block that dies goes to its
+class's list of free blocks and is the next to be handed out. So a program that repeats itself asks
+the system once; when one needs new memory that would take more than it ever used at once, and a
+quarter and 256 MiB on top, free mapped blocks are returned first, in the order they died.
+
+There are no locks here, because ``Buffer.__del__`` may run between any two instructions of any
+thread, also inside ``allocate``. A block belongs to whoever takes it out of the list of free
+blocks, and ``list.pop``, ``list.remove`` and ``list.append`` are atomic under the GIL; all other
+tables are hints or belong to blocks already owned. The counters are for people to read.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import ctypes
+import errno
+import mmap
+import os
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from treadle.base.dtypes import DType
+from treadle.base.flags import flags
+
+ALIGNMENT = 64
+_SMALL = 64 << 10  # the largest block carved from a slab
+_SLAB = 64 << 10  # the smallest slab
+_BLOCKS_PER_SLAB = 16  # at least so many
+_HUGE = 2 << 20  # a huge page
+_SLACK = 256 << 20  # what may always be reserved on top of the peak
+_PAGE = mmap.PAGESIZE
+
+
+class _SizeClass(list[int]):
+    """The addresses of the free blocks of one size."""
+
+    __slots__ = ("is_mapped", "nbytes")
+
+    def __init__(self, nbytes: int) -> None:
+        super().__init__()
+        self.nbytes = nbytes
+        self.is_mapped = nbytes > _SMALL
+
+
+class _Counters:
+    """What is handed out (allocated) and held from the system (reserved), in bytes."""
+
+    __slots__ = (
+        "allocated", "allocated_peak", "allocations", "frees", "most", "reserved", "reserved_peak",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.allocations = 0
+        self.frees = 0
+        self.allocated = 0
+        self.allocated_peak = 0
+        self.most = 0  # the peak that nobody resets
+        self.reserved = 0
+        self.reserved_peak = 0
+
+
+_counters = _Counters()
+_classes: dict[int, _SizeClass] = {}
+_mappings: dict[int, mmap.mmap] = {}  # by address of the block or slab
+_slabs: dict[int, int] = {}  # address of a slab -> size of its blocks
+_freed: dict[int, _SizeClass] = {}  # mapped blocks that are free, the one freed first in front
+
+
+def _class_size(nbytes: int) -> int:
+    """The size of the block for ``nbytes``: four sizes to each doubling, whole units.
+
+    >>> _class_size(1), _class_size(1000), _class_size(1100), _class_size(100_000)
+    (64, 1024, 1280, 114688)
+    """
+    unit = ALIGNMENT if nbytes <= _SMALL else _PAGE if nbytes <= _HUGE else _HUGE
+    step = max(unit, 1 << max((nbytes - 1).bit_length() - 3, 0))
+    return max(-(-nbytes // step) * step, unit)
+
+
+@lru_cache(maxsize=4096)
+def _class_of(nbytes: int) -> _SizeClass:
+    if nbytes < 0:
+        raise ValueError(f"got a size of {nbytes} bytes; a size must not be negative")
+    size = _class_size(nbytes)
+    return _classes.setdefault(size, _SizeClass(size))
+
+
+# The class of every small size, by the number of 64-byte units it needs.
+_small = [_class_of(units * ALIGNMENT) for units in range(_SMALL // ALIGNMENT + 1)]
+
+
+class Buffer:
+    """``nbytes`` of memory at ``address``, given back when nothing refers to the buffer."""
+
+    __slots__ = ("__weakref__", "_home", "_owner", "address", "nbytes")
+
+    address: int
+    nbytes: int
+    _home: _SizeClass | None  # where the block goes; None for memory of somebody else
+    _owner: Any
+
+    def __del__(  # the module's names may be gone at exit, so they are bound here
+        self, counters: _Counters = _counters, freed: dict[int, _SizeClass] = _freed
+    ) -> None:
+        home = self._home
+        if home is not None:
+            counters.allocated -= home.nbytes
+            counters.frees += 1
+            home.append(self.address)
+            if home.is_mapped:
+                freed[self.address] = home
+
+    def __repr__(self) -> str:
+        return f"Buffer({self.nbytes} bytes at {self.address:#x})"
+
+    def array(
+        self,
+        dtype: DType,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...] | None = None,
+        offset: int = 0,
+    ) -> np.ndarray[Any, Any]:
+        """A NumPy view of the memory (no copy) that keeps the buffer alive.
+
+        ``strides`` (row-major if None) and ``offset`` count elements, as in ``ir.launch.Layout``.
+        Raises ValueError where an element would lie outside the buffer.
+        """
+        itemsize = dtype.itemsize
+        steps = None if strides is None else tuple(step * itemsize for step in strides)
+        try:
+            return np.ndarray(
+                shape, dtype.numpy, np.asarray(_Bytes(self)), offset * itemsize, steps
+            )
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"an array of {dtype!r} with shape {shape}, strides {strides} and offset {offset} "
+                f"does not lie inside the buffer of {self.nbytes} bytes ({error}); ask for fewer "
+                "elements or allocate more"
+            ) from None
+
+
+class _Bytes:
+    """The bytes of a buffer in NumPy's array interface."""
+
+    __slots__ = ("__array_interface__", "_buffer")
+
+    def __init__(self, buffer: Buffer) -> None:
+        self._buffer = buffer
+        self.__array_interface__ = {
+            "version": 3,
+            "typestr": "|u1",
+            "shape": (buffer.nbytes,),
+            "data": (buffer.address, False),
+        }
+
+
+def allocate(nbytes: int) -> Buffer:
+    """A buffer of ``nbytes``, aligned to 64 bytes, its contents undefined.
+
+    Raises MemoryError, with what is in use, where the system has no memory left.
+    """
+    if 0 <= nbytes <= _SMALL:
+        home = _small[(nbytes + 63) >> 6]
+        try:
+            address = home.pop()
+        except IndexError:
+            address = _carve(home)
+    else:
+        home = _class_of(nbytes)
+        try:
+            address = home.pop()
+            _freed.pop(address, None)
+        except IndexError:
+            _trim(home.nbytes)
+            address = _map(home.nbytes, nbytes)
+    buffer = Buffer()
+    buffer.address = address
+    buffer.nbytes = nbytes
+    buffer._home = home
+    counters = _counters
+    counters.allocations += 1
+    counters.allocated += home.nbytes
+    if counters.allocated > counters.allocated_peak:
+        counters.allocated_peak = counters.allocated
+    return buffer
+
+
+def wrap(owner: Any, address: int, nbytes: int) -> Buffer:
+    """A buffer over the memory of ``owner``, which it keeps alive (a NumPy array, a file map)."""
+    buffer = Buffer()
+    buffer.address = address
+    buffer.nbytes = nbytes
+    buffer._home = None
+    buffer._owner = owner
+    return buffer
+
+
+def memory_stats() -> dict[str, int]:
+    """What the allocator holds, in bytes of whole blocks, and how often it was called.
+
+    ``allocated``: handed out; ``reserved``: taken from the system, free blocks included.
+    """
+    counters = _counters
+    return {
+        "allocated.current": counters.allocated,
+        "allocated.peak": counters.allocated_peak,
+        "reserved.current": counters.reserved,
+        "reserved.peak": counters.reserved_peak,
+        "allocations": counters.allocations,
+        "frees": counters.frees,
+    }
+
+
+def reset_peak_memory_stats() -> None:
+    """Lets the peaks start again from what is in use now."""
+    _counters.allocated_peak = _counters.allocated
+    _counters.reserved_peak = _counters.reserved
+
+
+def empty_cache() -> None:
+    """Returns to the system all mapped blocks that are free, and slabs with no block in use."""
+    while _freed:
+        _unmap_oldest()
+    for home in list(_classes.values()):
+        if home.nbytes <= _SMALL:
+            _release_slabs(home)
+
+
+def _carve(home: _SizeClass) -> int:
+    """A block of a new slab, whose other blocks become free."""
+    block = home.nbytes
+    size = _slab_size(block)
+    start = _map(size, block)
+    _slabs[start] = block
+    home.extend(range(start + (size // block - 1) * block, start, -block))
+    return start
+
+
+def _slab_size(block: int) -> int:
+    return max(_SLAB, block * _BLOCKS_PER_SLAB)
+
+
+def _map(size: int, asked: int) -> int:
+    """Fresh memory from the system; ``asked`` is for the error text."""
+    try:
+        return _map_now(size)
+    except MemoryError:
+        empty_cache()
+    try:
+        return _map_now(size)
+    except MemoryError:
+        raise MemoryError(
+            f"cannot allocate {_pretty(asked)}: the system has no memory left; "
+            f"{_pretty(_counters.allocated)} are in use and {_pretty(_counters.reserved)} are "
+            "reserved by this process; use a smaller batch or drop tensors no longer needed"
+        ) from None
+
+
+def _map_now(size: int) -> int:
+    # The system aligns to pages only, so a block in huge pages brings room to align it; what is
+    # never touched costs no memory.
+    huge = size % _HUGE == 0
+    length = size + (_HUGE if huge else 0)
+    try:
+        if hasattr(mmap, "MAP_ANONYMOUS"):
+            mapping = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        else:
+            mapping = mmap.mmap(-1, length)
+    except OverflowError:
+        raise MemoryError from None
+    except OSError as error:
+        if error.errno not in (errno.ENOMEM, errno.EAGAIN) and os.name == "posix":
+            raise
+        raise MemoryError from None
+    address = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
+    if huge:
+        start = -(-address // _HUGE) * _HUGE
+        if flags.HUGE_PAGES and hasattr(mmap, "MADV_HUGEPAGE"):
+            with contextlib.suppress(OSError):  # advice: a system without huge pages refuses it
+                mapping.madvise(mmap.MADV_HUGEPAGE, start - address, size)
+        address = start
+    _mappings[address] = mapping
+    _counters.reserved += size
+    _counters.reserved_peak = max(_counters.reserved_peak, _counters.reserved)
+    return address
+
+
+def _trim(size: int) -> None:
+    """Returns old free blocks where ``size`` more bytes would reserve beyond the limit."""
+    counters = _counters
+    counters.most = max(counters.most, counters.allocated_peak, counters.allocated + size)
+    limit = counters.most * 5 // 4 + _SLACK
+    while _freed and counters.reserved + size > limit:
+        _unmap_oldest()
+
+
+def _unmap_oldest() -> None:
+    try:
+        address, home = next(iter(_freed.items()))
+    except (StopIteration, RuntimeError):  # another thread emptied or changed the table
+        return
+    _freed.pop(address, None)
+    try:
+        home.remove(address)
+    except ValueError:
+        return  # another thread has taken the block
+    _unmap(address, home.nbytes)
+
+
+def _unmap(address: int, size: int) -> None:
+    """Returns a block or slab that the caller owns."""
+    _mappings.pop(address).close()
+    _counters.reserved -= size
+
+
+def _release_slabs(home: _SizeClass) -> None:
+    """Unmaps the slabs of one class whose blocks are all free."""
+    taken = []
+    with contextlib.suppress(IndexError):
+        while True:
+            taken.append(home.pop())
+    slabs = sorted(start for start, block in _slabs.items() if block == home.nbytes)
+    blocks: dict[int, list[int]] = {start: [] for start in slabs}
+    for address in taken:
+        blocks[slabs[bisect.bisect_right(slabs, address) - 1]].append(address)
+    size = _slab_size(home.nbytes)
+    for start, free in blocks.items():
+        if len(free) == size // home.nbytes:
+            del _slabs[start]
+            _unmap(start, size)
+        else:
+            home.extend(free)
+
+
+def _pretty(nbytes: int) -> str:
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if nbytes >= unit:
+            return f"{nbytes / unit:.1f} {name}"
+    return f"{nbytes} bytes"
+
+
+# Memory outlives the interpreter: threads in generated code may still write to it at exit.
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(_mappings))

@@ -1,0 +1,397 @@
+"""Elementwise functions of tensors: promotion, broadcasting, operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from treadle.base import dtypes
+from treadle.base.dtypes import DType, result_type_of
+from treadle.base.errors import DTypeError, ShapeError
+from treadle.base.shapes import Shape, broadcast_shapes
+from treadle.ir.node import Node, located, record
+from treadle.ir.op import Op
+from treadle.ops import elementwise as e
+from treadle.ops.movement import expand
+from treadle.ops.source import number
+from treadle.tensor.handle import Handle, wrap
+
+if TYPE_CHECKING:
+    from treadle.tensor.tensor import Tensor
+
+Number = float | int | bool
+Operand = Any  # a Tensor or a Number
+_NUMBERS = (float, int, bool)
+
+
+def refuse(name: str, value: Any) -> TypeError:
+    """The error for an operand that is neither a tensor nor a number."""
+    return located(TypeError(
+        f"{name}: got a {type(value).__name__}; it takes tensors and Python numbers; make a tensor "
+        f"with treadle.tensor(value)"
+    ))  # type: ignore[return-value]  # fmt: skip
+
+
+def cast(node: Node, dtype: DType) -> Node:
+    """The node in that dtype."""
+    return node if node.dtype is dtype else e.convert(node, dtype=dtype)
+
+
+def stretch(node: Node, shape: Shape) -> Node:
+    """The node broadcast to that shape."""
+    return node if node.shape == shape else expand(node, shape=shape)
+
+
+def common_dtype(name: str, *operands: Operand) -> DType:
+    """The result type of tensors and numbers by PyTorch's rules."""
+    tensors: list[tuple[DType, int]] = []
+    scalars: list[type] = []
+    for x in operands:
+        if isinstance(x, Handle):
+            kind = x.node.type
+            tensors.append((kind.dtype, kind.ndim))
+        elif isinstance(x, _NUMBERS):
+            scalars.append(bool if isinstance(x, bool) else int if isinstance(x, int) else float)
+        elif hasattr(x, "__float__") and getattr(x, "ndim", None) == 0:
+            scalars.append(float if "float" in type(x).__name__ else int)
+        else:
+            raise refuse(name, x)
+    return result_type_of(tensors, scalars)
+
+
+def operand_nodes(name: str, dtype: DType, *operands: Operand) -> list[Node]:
+    """The operands as nodes of one dtype and one shape."""
+    nodes = []
+    for x in operands:
+        if isinstance(x, Handle):
+            nodes.append(cast(x.node, dtype))
+        else:
+            value = x if isinstance(x, _NUMBERS) else x.item()
+            nodes.append(number(value, dtype))
+    first = nodes[0].shape
+    if all(n.shape == first for n in nodes):
+        return nodes
+    try:
+        shape = broadcast_shapes(*(n.shape for n in nodes))
+    except ShapeError as error:
+        raise located(ShapeError(f"{name}: {error}")) from None
+    return [stretch(n, shape) for n in nodes]
+
+
+def binary(op: Op, x: Operand, y: Operand) -> Tensor:
+    """Records a two-operand op after promotion and broadcasting."""
+    if isinstance(x, Handle) and isinstance(y, Handle):
+        a = x._node if x._base is None else x.node
+        b = y._node if y._base is None else y.node
+        if a.type is b.type and a.type.dtype in op.dtypes:
+            return wrap(record(op, (a, b), {}))
+    name = op.name
+    dtype = common_dtype(name, x, y)
+    return wrap(record(op, operand_nodes(name, dtype, x, y), {}))
+
+
+def unary(op: Op, x: Tensor) -> Tensor:
+    """Records a one-operand op."""
+    if not isinstance(x, Handle):
+        raise refuse(op.name, x)
+    return wrap(record(op, (x.node,), {}))
+
+
+def unary_float(op: Op, x: Tensor) -> Tensor:
+    """Records a function of real numbers: integers become the default float first."""
+    if not isinstance(x, Handle):
+        raise refuse(op.name, x)
+    node = x.node
+    if not node.dtype.is_floating_point:
+        node = cast(node, dtypes.get_default_dtype())
+    return wrap(record(op, (node,), {}))
+
+
+# --- arithmetic ----------------------------------------------------------------------------------
+
+
+def add(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
+    """``input + alpha * other`` with broadcasting and promotion; for bools the logical or."""
+    if alpha != 1:
+        other = mul(other, alpha) if isinstance(other, Handle) else other * alpha
+    return _with_bool(e.add, e.bitwise_or, input, other)
+
+
+def sub(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
+    """``input - alpha * other`` with broadcasting and promotion."""
+    if alpha != 1:
+        other = mul(other, alpha) if isinstance(other, Handle) else other * alpha
+    return binary(e.sub, input, other)
+
+
+def mul(input: Operand, other: Operand) -> Tensor:
+    """``input * other`` with broadcasting and promotion; for bools the logical and."""
+    return _with_bool(e.mul, e.bitwise_and, input, other)
+
+
+def _with_bool(op: Op, logical: Op, x: Operand, y: Operand) -> Tensor:
+    if isinstance(x, Handle) and isinstance(y, Handle):
+        a = x._node if x._base is None else x.node
+        b = y._node if y._base is None else y.node
+        if a.type is b.type:
+            return wrap(record(logical if a.type.dtype.kind == "b" else op, (a, b), {}))
+    dtype = common_dtype(op.name, x, y)
+    chosen = logical if dtype.kind == "b" else op
+    return wrap(record(chosen, operand_nodes(op.name, dtype, x, y), {}))
+
+
+def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> Tensor:
+    """``input / other``; integers give floats. ``rounding_mode`` "floor" or "trunc" rounds."""
+    if rounding_mode == "floor":
+        return floor_divide(input, other)
+    if rounding_mode not in (None, "trunc"):
+        raise located(ValueError(
+            f"div: got rounding_mode {rounding_mode!r}; it is None, 'floor' or 'trunc'"
+        ))  # fmt: skip
+    dtype = common_dtype("div", input, other)
+    real = dtype if dtype.is_floating_point else dtypes.get_default_dtype()
+    quotient = record(e.div, operand_nodes("div", real, input, other), {})
+    if rounding_mode == "trunc":
+        quotient = cast(e.trunc(quotient), dtype)
+    return wrap(quotient)
+
+
+def _whole_division(op: Op, x: Operand, y: Operand) -> Tensor:
+    """Integer division by zero is an error, as in PyTorch; floats follow IEEE."""
+    dtype = common_dtype(op.name, x, y)
+    if not dtype.is_floating_point:
+        zero = y == 0 if not isinstance(y, Handle) else bool(wrap(_any_zero(y.node)).item())
+        if zero:
+            raise located(ZeroDivisionError(
+                f"{op.name}: got an integer division by zero; mask the zeros or divide floats"
+            ))  # fmt: skip
+    return wrap(record(op, operand_nodes(op.name, dtype, x, y), {}))
+
+
+def _any_zero(node: Node) -> Node:
+    from treadle.ops.reduce import reduce_any
+
+    zeros = e.eq(node, e.full_like(node, 0))
+    return reduce_any(zeros, axes=tuple(range(len(node.shape)))) if node.shape else zeros
+
+
+def floor_divide(input: Operand, other: Operand) -> Tensor:
+    """``floor(input / other)``."""
+    return _whole_division(e.floor_divide, input, other)
+
+
+def remainder(input: Operand, other: Operand) -> Tensor:
+    """``input - other * floor(input / other)``: the sign of ``other``, as Python's %."""
+    return _whole_division(e.remainder, input, other)
+
+
+def fmod(input: Operand, other: Operand) -> Tensor:
+    """The C remainder: the sign of ``input``."""
+    return _whole_division(e.fmod, input, other)
+
+
+def pow(input: Operand, exponent: Operand) -> Tensor:
+    """``input ** exponent``; integers stay integers."""
+    if isinstance(exponent, _NUMBERS) and exponent == 2 and isinstance(input, Handle):
+        return mul(input, input)  # what the op itself does with an exponent of 2
+    dtype = common_dtype("pow", input, exponent)
+    if dtype.kind == "b":
+        raise located(DTypeError("pow: got bool operands; convert them with .to(dtype) first"))
+    if not dtype.is_floating_point and isinstance(exponent, int) and exponent < 0:
+        raise located(ValueError(
+            f"pow: got an integer tensor and the negative exponent {exponent}; convert the tensor "
+            f"to a float dtype first"
+        ))  # fmt: skip
+    op = e.pow_ if dtype.is_floating_point else e.integer_pow
+    return wrap(record(op, operand_nodes("pow", dtype, input, exponent), {}))
+
+
+def neg(input: Tensor) -> Tensor:
+    """``-input``."""
+    return unary(e.neg, input)
+
+
+def abs(input: Tensor) -> Tensor:
+    """``|input|``."""
+    return unary(e.abs_, input)
+
+
+def _comparison(op: Op) -> Callable[[Operand, Operand], Tensor]:
+    def compare(input: Operand, other: Operand) -> Tensor:
+        return binary(op, input, other)
+
+    compare.__name__ = compare.__qualname__ = op.name
+    compare.__doc__ = f"``{op.doc}``, elementwise, as a bool tensor."
+    return compare
+
+
+eq, ne, lt, le, gt, ge = map(_comparison, (e.eq, e.ne, e.lt, e.le, e.gt, e.ge))
+
+
+# --- bits and logic ------------------------------------------------------------------------------
+
+
+def _bits(op: Op, name: str, doc: str) -> Callable[[Operand, Operand], Tensor]:
+    def function(input: Operand, other: Operand) -> Tensor:
+        return binary(op, input, other)
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"``{op.doc}`` of integers{doc}."
+    return function
+
+
+bitwise_and = _bits(e.bitwise_and, "bitwise_and", " or bools")
+bitwise_or = _bits(e.bitwise_or, "bitwise_or", " or bools")
+bitwise_xor = _bits(e.bitwise_xor, "bitwise_xor", " or bools")
+bitwise_left_shift = _bits(e.shift_left, "bitwise_left_shift", "")
+bitwise_right_shift = _bits(e.shift_right, "bitwise_right_shift", "")
+
+
+def bitwise_not(input: Tensor) -> Tensor:
+    """``~input`` of integers, or the logical not of bools."""
+    return unary(e.bitwise_not, input)
+
+
+def _as_bool(x: Operand) -> Tensor:
+    return ne(x, 0) if not isinstance(x, Handle) or x.node.dtype.kind != "b" else x  # type: ignore[return-value]
+
+
+def logical_and(input: Tensor, other: Tensor) -> Tensor:
+    """True where both are nonzero."""
+    return bitwise_and(_as_bool(input), _as_bool(other))
+
+
+def logical_or(input: Tensor, other: Tensor) -> Tensor:
+    """True where either is nonzero."""
+    return bitwise_or(_as_bool(input), _as_bool(other))
+
+
+def logical_xor(input: Tensor, other: Tensor) -> Tensor:
+    """True where exactly one is nonzero."""
+    return bitwise_xor(_as_bool(input), _as_bool(other))
+
+
+def logical_not(input: Tensor) -> Tensor:
+    """True where zero."""
+    return bitwise_not(_as_bool(input))
+
+
+def maximum(input: Operand, other: Operand) -> Tensor:
+    """The larger one, elementwise; NaN wins."""
+    return binary(e.maximum, input, other)
+
+
+def minimum(input: Operand, other: Operand) -> Tensor:
+    """The smaller one, elementwise; NaN wins."""
+    return binary(e.minimum, input, other)
+
+
+def where(condition: Tensor, input: Operand, other: Operand) -> Tensor:
+    """``input`` where the condition holds, else ``other``; all three broadcast."""
+    dtype = common_dtype("where", input, other)
+    mask = condition.node
+    if mask.dtype.kind != "b":
+        raise located(DTypeError(
+            f"where: got a condition of dtype {mask.dtype.name}; it must be bool: compare first, "
+            f"as in x > 0"
+        ))  # fmt: skip
+    x, y = operand_nodes("where", dtype, input, other)
+    shape = broadcast_shapes(mask.shape, x.shape)
+    return wrap(e.where(stretch(mask, shape), stretch(x, shape), stretch(y, shape)))
+
+
+def clamp(input: Tensor, min: Operand = None, max: Operand = None) -> Tensor:
+    """``minimum(maximum(input, min), max)``; NaN stays; the gradient flows inside the bounds."""
+    if min is None and max is None:
+        raise located(ValueError("clamp: got neither min nor max; give at least one of them"))
+    bounds = [b for b in (min, max) if b is not None]
+    dtype = common_dtype("clamp", input, *bounds)
+    out = wrap(cast(input.node, dtype))
+    if min is not None:
+        out = where(lt(out, min), min, out)
+    if max is not None:
+        out = where(gt(out, max), max, out)
+    return wrap(cast(out.node, dtype))
+
+
+def _function(op: Op, real: bool = True) -> Callable[[Tensor], Tensor]:
+    def function(input: Tensor) -> Tensor:
+        return unary_float(op, input) if real else unary(op, input)
+
+    function.__name__ = function.__qualname__ = op.name
+    function.__doc__ = f"{op.doc[0].upper()}{op.doc[1:]}, elementwise."
+    return function
+
+
+exp, expm1, log, log1p = map(_function, (e.exp, e.expm1, e.log, e.log1p))
+sin, cos, tanh, sigmoid, erf = map(_function, (e.sin, e.cos, e.tanh, e.sigmoid, e.erf))
+sqrt = _function(e.sqrt)
+sign = _function(e.sign, real=False)
+
+
+def _rounding(op: Op) -> Callable[[Tensor], Tensor]:
+    def function(input: Tensor) -> Tensor:
+        return unary(op, input) if input.node.dtype.is_floating_point else input
+
+    function.__name__ = function.__qualname__ = op.name
+    function.__doc__ = f"{op.doc[0].upper()}{op.doc[1:]}, elementwise; integers stay."
+    return function
+
+
+floor, ceil, trunc, round = map(_rounding, (e.floor, e.ceil, e.trunc, e.round_))
+
+
+def square(input: Tensor) -> Tensor:
+    """``input * input``."""
+    return mul(input, input)
+
+
+def rsqrt(input: Tensor) -> Tensor:
+    """``1 / sqrt(input)``."""
+    return div(1.0, sqrt(input))
+
+
+def reciprocal(input: Tensor) -> Tensor:
+    """``1 / input``."""
+    return div(1.0, input)
+
+
+def log2(input: Tensor) -> Tensor:
+    """The logarithm to the base 2, as ``log(input) / log(2)``."""
+    return div(log(input), 0.6931471805599453)
+
+
+def log10(input: Tensor) -> Tensor:
+    """The logarithm to the base 10, as ``log(input) / log(10)``."""
+    return div(log(input), 2.302585092994046)
+
+
+def isnan(input: Tensor) -> Tensor:
+    """True where NaN."""
+    return ne(input, input)
+
+
+def isinf(input: Tensor) -> Tensor:
+    """True where infinite."""
+    return eq(abs(input), float("inf"))
+
+
+def isfinite(input: Tensor) -> Tensor:
+    """True where neither infinite nor NaN."""
+    return lt(abs(input), float("inf"))
+
+
+def lerp(input: Tensor, end: Tensor, weight: Operand) -> Tensor:
+    """``input + weight * (end - input)``."""
+    return add(input, mul(weight, sub(end, input)))
+
+
+def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 1) -> Tensor:
+    """``input + value * tensor1 * tensor2``."""
+    product = mul(tensor1, tensor2)
+    return add(input, product if value == 1 else mul(product, value))
+
+
+def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 1) -> Tensor:
+    """``input + value * tensor1 / tensor2``."""
+    return add(input, div(tensor1 if value == 1 else mul(tensor1, value), tensor2))

@@ -1,0 +1,88 @@
+"""Whether what is recorded can be differentiated."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from treadle.ir.node import recorder
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _GradMode:
+    """A context, a decorator, and (``set_grad_enabled``) a plain switch."""
+
+    def __init__(self, mode: bool) -> None:
+        self.mode = mode
+        self.previous: list[bool] = []
+
+    def __enter__(self) -> None:
+        self.previous.append(recorder.grad_enabled)
+        recorder.grad_enabled = self.mode
+
+    def __exit__(self, *exc: object) -> None:
+        recorder.grad_enabled = self.previous.pop()
+
+    def __call__(self, function: F) -> F:
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            with type(self)._again(self.mode):
+                return function(*args, **kwargs)
+
+        return wrapped  # type: ignore[return-value]
+
+    @staticmethod
+    def _again(mode: bool) -> _GradMode:
+        return _GradMode(mode)
+
+
+class no_grad(_GradMode):  # noqa: N801 - PyTorch's name
+    """Records without gradients.
+
+    >>> import treadle
+    >>> x = treadle.ones(2, requires_grad=True)
+    >>> with treadle.no_grad():
+    ...     y = x * 2
+    >>> y.requires_grad
+    False
+    """
+
+    def __new__(cls, function: Any = None) -> Any:
+        """``@no_grad`` without parentheses decorates too."""
+        self = super().__new__(cls)
+        if function is None:
+            return self
+        self.__init__()  # type: ignore[misc]
+        return self(function)
+
+    def __init__(self) -> None:
+        super().__init__(False)
+
+
+class enable_grad(_GradMode):  # noqa: N801
+    """Records with gradients again, inside ``no_grad``."""
+
+    def __init__(self) -> None:
+        super().__init__(True)
+
+
+class set_grad_enabled(_GradMode):  # noqa: N801
+    """Switches at once, and back at the end of a ``with`` block."""
+
+    def __init__(self, mode: bool) -> None:
+        super().__init__(bool(mode))
+        self.previous.append(recorder.grad_enabled)
+        recorder.grad_enabled = self.mode
+
+    def __enter__(self) -> None:
+        recorder.grad_enabled = self.mode
+
+
+inference_mode = no_grad
+
+
+def is_grad_enabled() -> bool:
+    """True where gradients are recorded."""
+    return recorder.grad_enabled

@@ -1,0 +1,185 @@
+"""What a tensor is underneath: a handle that points to a node, and may alias another handle.
+
+Nodes never change; assignment re-points handles. A *view* handle remembers the handle it was taken
+from (its base, never itself a view), the chain of view ops that leads to it, and the version of the
+base it was built at. A write through any alias re-points the base and raises its version; other
+views notice when they are next read and are rebuilt from the base by their chain. So everything
+behaves as if the memory were shared, as PyTorch documents, while no value that a gradient needs is
+ever overwritten.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from itertools import chain, repeat
+from typing import TYPE_CHECKING, Any
+
+from treadle.base.errors import GradientError
+from treadle.ir.node import Leaf, Node, located, make_signature, recorder, user_site
+from treadle.ir.op import Op
+from treadle.ops.movement import (
+    alias,
+    detach,
+    flip,
+    graft,
+    permute,
+    reshape,
+    slice_,
+    slice_update,
+)
+
+if TYPE_CHECKING:
+    from treadle.tensor.tensor import Tensor
+
+ViewStep = tuple[Op, dict[str, Any]]
+
+
+class Handle:
+    """Points to a node; the base of ``Tensor``, which adds what users call."""
+
+    __slots__ = ("__dict__", "__weakref__", "_base", "_chain", "_grad", "_node", "_version")
+
+    _node: Node
+    _base: Tensor | None
+    _chain: tuple[ViewStep, ...]
+    _version: int
+    _grad: Tensor | None
+
+    @property
+    def node(self) -> Node:
+        """The node that this handle stands for now."""
+        base = self._base
+        if base is not None and base._version != self._version:
+            self._rebuild(base)
+        return self._node
+
+    def _rebuild(self, base: Tensor) -> None:
+        node = base._node
+        for op, attrs in self._chain:
+            node = op(node, **attrs)
+        if isinstance(self._node, Leaf):
+            node = make_leaf(node, self)
+        self._node = node
+        self._version = base._version
+
+    def _write(self, node: Node) -> None:
+        """Makes ``node`` the value of this handle and of all that alias it."""
+        old = self.node
+        base = self._base
+        root: Any = self if base is None else base
+        if old.needs_grad and recorder.grad_enabled and isinstance(root._node, Leaf):
+            what = "a leaf" if base is None else "a view of a leaf"
+            raise located(GradientError(
+                f"an in-place operation on {what} tensor that requires a gradient (shape "
+                f"{old.shape}); do it inside `with treadle.no_grad():`, or write `x = x + ...`"
+            ))  # fmt: skip
+        if base is None:
+            self._node = _carried_over(self, old, node)
+            self._version += 1
+            return
+        stages = [base._node]
+        for op, attrs in self._chain[:-1]:
+            stages.append(op(stages[-1], **attrs))
+        value = node
+        for (op, attrs), before in zip(reversed(self._chain), reversed(stages), strict=True):
+            value = _unviewed(op, attrs, before, value)
+        base._node = _carried_over(base, base._node, value)
+        base._version += 1
+        if any(op is detach for op, _ in self._chain) and node.needs_grad:
+            node = detach(node)
+        self._node = make_leaf(node, self) if isinstance(old, Leaf) else node
+        self._version = base._version
+
+
+def _carried_over(handle: Handle, old: Node, new: Node) -> Node:
+    """``new`` for a handle that stood for ``old``: leaves stay leaves, history stays history."""
+    if isinstance(old, Leaf):
+        return make_leaf(new, handle)
+    if old.needs_grad and not new.needs_grad and recorder.grad_enabled:
+        return graft(new, old)
+    return new
+
+
+def _unviewed(op: Op, attrs: dict[str, Any], before: Node, value: Node) -> Node:
+    """``before`` with the part that the view step shows replaced by ``value``."""
+    if op is reshape:
+        return reshape(value, shape=before.shape)
+    if op is permute:
+        axes = attrs["axes"]
+        return permute(value, axes=tuple(sorted(range(len(axes)), key=axes.__getitem__)))
+    if op is flip:
+        return flip(value, axes=attrs["axes"])
+    if op is slice_:
+        return slice_update(before, value, starts=attrs["starts"], steps=attrs["steps"])
+    if op is detach:
+        return detach(value) if value.needs_grad else value
+    raise located(RuntimeError(
+        f"an in-place operation on a tensor made by {op.name}(), where several elements share one "
+        f"place in memory; call .clone() first"
+    ))  # fmt: skip
+
+
+def make_leaf(value: Node, owner: Handle) -> Leaf:
+    """A leaf with that value, whose gradient goes to ``owner``."""
+    if isinstance(value, Leaf):
+        value = detach(value)
+    sig = _leaf_signatures.get(value.type)
+    if sig is None:
+        sig = _leaf_signatures[value.type] = make_signature(alias, {}, (value.type,))
+    leaf = Leaf(sig, (value,), user_site(), True)
+    leaf.owner = weakref.ref(owner)
+    leaf.spent = True  # nothing flows further back
+    if value.value is None:
+        recorder.pending.append(leaf)
+    else:
+        leaf.value = (*value.value,)
+        leaf.keep = True
+        leaf.inputs = ()
+    return leaf
+
+
+_leaf_signatures: dict[Any, Any] = {}
+_tensor_class: type[Tensor]
+
+
+def set_tensor_class(cls: type[Tensor]) -> None:
+    """Called once by ``tensor.py``: the class that ``wrap`` makes."""
+    global _tensor_class
+    _tensor_class = cls
+
+
+def wrap(node: Node) -> Tensor:
+    """A new tensor for a node."""
+    tensor = _tensor_class.__new__(_tensor_class)
+    tensor._node = node
+    tensor._base = None
+    tensor._chain = ()
+    tensor._version = 0
+    tensor._grad = None
+    return tensor
+
+
+def view_of(tensor: Handle, op: Op, **attrs: Any) -> Tensor:
+    """A handle that shows ``tensor`` through a view op, sharing its memory."""
+    source = tensor.node
+    view = wrap(op(source, **attrs))
+    base: Any = tensor if tensor._base is None else tensor._base
+    view._base = base
+    view._chain = (*tensor._chain, (op, attrs))
+    view._version = base._version
+    return view
+
+
+def commit(handles: Sequence[Handle], nodes: Sequence[Node]) -> None:
+    """Re-points many handles at once, none of them a view: all of them, or none.
+
+    Signals are handled between bytecodes, and this is a single call into C: Ctrl-C cannot leave
+    half of a network updated.
+    """
+    count = len(handles)
+    carried = [_carried_over(h, h._node, n) for h, n in zip(handles, nodes, strict=True)]
+    versions = [h._version + 1 for h in handles]
+    names = chain(repeat("_node", count), repeat("_version", count))
+    deque(map(setattr, chain(handles, handles), names, chain(carried, versions)), maxlen=0)

@@ -1,0 +1,53 @@
+"""Values in and out: NumPy arrays to nodes, nodes to arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from treadle.base import dtypes
+from treadle.base.dtypes import DType
+from treadle.compiler.device import get_device
+from treadle.compiler.tier0 import value_of
+from treadle.ir.node import Node, from_value, type_of, user_site
+from treadle.ops.source import buffer
+
+
+def node_from_array(array: Any, dtype: DType | None = None) -> Node:
+    """A node with a copy of the array: an operation sees the value of the moment it was written."""
+    array = np.asarray(array)
+    target = dtypes.from_numpy(array.dtype) if dtype is None else dtype
+    memory: Any = get_device("cpu").allocate(array.size * target.itemsize)
+    if array.size:
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.copyto(memory.array(target, array.shape), array, casting="unsafe")
+    return node_from_memory(memory, target, array.shape)
+
+
+def node_from_memory(memory: Any, dtype: DType, shape: tuple[int, ...]) -> Node:
+    """A node over memory that already holds the value, row-major."""
+    kind = type_of(dtype, tuple(shape))
+    node = from_value(buffer, kind, (memory, kind.layout, memory.address), user_site())
+    node.keep = True
+    return node
+
+
+def array_of(node: Node) -> np.ndarray[Any, Any]:
+    """The value as a read-only NumPy view of its memory (evaluates what is pending)."""
+    memory, layout, address = value_of(node)
+    if node.type.size == 0:
+        array = np.empty(layout.shape, layout.dtype.numpy)
+    elif any(s < 0 for s in layout.strides):
+        # NumPy wants the lowest address for its base; walk there, and turn the axes back.
+        lowest = sum((n - 1) * s for n, s in zip(layout.shape, layout.strides, strict=True) if s < 0)
+        offset = (address - memory.address) // layout.dtype.itemsize + lowest
+        steps = tuple(map(abs, layout.strides))
+        array = memory.array(layout.dtype, layout.shape, steps, offset)
+        turned = tuple(slice(None, None, -1 if s < 0 else 1) for s in layout.strides)
+        array = array[turned]
+    else:
+        offset = (address - memory.address) // layout.dtype.itemsize
+        array = memory.array(layout.dtype, layout.shape, layout.strides, offset)
+    array.flags.writeable = False
+    return array

@@ -1,0 +1,78 @@
+"""Runs the elementary functions of ``ops/mathlib`` on arrays and measures their errors."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from treadle.base.dtypes import DType
+from treadle.codegen.llvm import print_llvm
+from treadle.ir.loop import BEGIN, END, Builder
+from treadle.ir.loop_text import print_kernel
+from treadle.ops import mathlib
+from treadle.runtime.jit import compile_kernel, host_target
+
+Array = np.ndarray[Any, Any]
+_Kernel = ctypes.CFUNCTYPE(
+    ctypes.c_int32, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64
+)
+
+
+@lru_cache(maxsize=None)
+def compiled(name: str, dtype: DType, kind: str = "vector") -> Callable[..., Array]:
+    """``mathlib.<name>`` as a function of contiguous arrays of ``dtype``.
+
+    ``kind`` is the kind of its loop: "vector", or "serial" for one element at a time.
+    """
+    arity = 2 if name == "pow" else 1
+    k = Builder(f"{name}_{dtype.short}_{kind}")
+    out = k.pointer("out", dtype)
+    inputs = [k.pointer(f"x{i}", dtype) for i in range(arity)]
+    with k.loop(BEGIN, END, kind=kind) as i:
+        k.store(out, i, getattr(mathlib, name)(k, *(k.load(x, i) for x in inputs)))
+    bits = host_target().vector_bits
+    address = compile_kernel(
+        k.kernel.name, print_kernel(k.kernel), lambda: print_llvm(k.kernel, bits)
+    )
+    native = _Kernel(address)
+
+    def call(*arrays: Array) -> Array:
+        operands = [np.ascontiguousarray(a, dtype.numpy) for a in arrays]
+        result = np.empty_like(operands[0])
+        table = np.array([a.ctypes.data for a in (result, *operands)], np.int64)
+        native(table.ctypes.data, 0, result.size, 0)
+        return result
+
+    return call
+
+
+def ulp_errors(result: Array, reference: Array) -> Array:
+    """How far results are from a reference of higher precision, in units of the last place.
+
+    The unit is the spacing of the result's dtype at the reference, at least the smallest subnormal.
+    A NaN where the reference has none (or the other way round), an infinity where the reference
+    does not round to it and a wrong sign of zero count as infinite.
+    """
+    info = np.finfo(result.dtype)
+    with np.errstate(all="ignore"):
+        rounded = reference.astype(result.dtype)
+        _, exponent = np.frexp(reference)
+        last = np.maximum(exponent - 1 - info.nmant, info.minexp - info.nmant)
+        unit = np.ldexp(reference.dtype.type(1), last)
+        # Beyond the largest number an overflow is as far off as the number that would come next.
+        top = np.ldexp(reference.dtype.type(1), info.maxexp)
+        value = np.where(np.isinf(result), np.copysign(top, result), result)
+        bound = np.clip(reference, -top, top)
+        errors = np.abs((value.astype(reference.dtype) - bound) / unit).astype(np.float64)
+    errors[np.isnan(result) & np.isnan(reference)] = 0
+    errors[np.isnan(result) != np.isnan(reference)] = np.inf
+    same_sign = np.signbit(result) == np.signbit(rounded)
+    errors[(result == 0) & ~np.isnan(reference) & ~same_sign] = np.inf
+    errors[np.isinf(reference)] = np.where(
+        result[np.isinf(reference)] == rounded[np.isinf(reference)], 0, np.inf
+    )
+    return errors

@@ -1,0 +1,1 @@
+"""PyTorch's paths (``treadle.utils.data``, ``treadle.utils.tensorboard``): re-exports only."""

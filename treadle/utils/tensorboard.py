@@ -1,0 +1,5 @@
+"""PyTorch's path to ``SummaryWriter``."""
+
+from treadle.train.tensorboard import SummaryWriter
+
+__all__ = ["SummaryWriter"]
