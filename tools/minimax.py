@@ -129,7 +129,7 @@ def main(wanted: str = "") -> None:
             coefficients, error = fit(table)
             print(f"# {name}: error 2^{np.log2(error):.1f}")
             for c in coefficients:
-                print(f"    {c!r},")
+                print(f"    {c:.9g}," if table.dtype is np.float32 else f"    {c!r},")
 
 
 if __name__ == "__main__":

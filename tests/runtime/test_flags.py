@@ -10,7 +10,7 @@ from treadle.base.flags import Flags, flags
 def test_defaults_and_types():
     fresh = Flags({"XDG_CACHE_HOME": "ignored here"})
     assert fresh.NUM_THREADS == 0
-    assert fresh.DEBUG == frozenset()
+    assert not fresh.DEBUG
     assert fresh.HUGE_PAGES is True
     assert fresh.PENDING_NODES == 4096
     assert fresh.PENDING_BYTES == 1 << 30
@@ -27,7 +27,7 @@ def test_environment_is_parsed():
         }
     )
     assert fresh.NUM_THREADS == 3
-    assert fresh.DEBUG == {"time", "graph"}
+    assert sorted(fresh.DEBUG) == ["graph", "time"]
     assert fresh.HUGE_PAGES is False
     assert os.path.expanduser("~/kernels") == fresh.CACHE_DIR
 
@@ -58,7 +58,7 @@ def test_context_restores_also_after_an_error():
     before = flags.NUM_THREADS
     with pytest.raises(KeyError), flags.context(num_threads=7, debug="asm"):
         assert flags.NUM_THREADS == 7
-        assert flags.DEBUG == {"asm"}
+        assert "asm" in flags.DEBUG
         raise KeyError
     assert before == flags.NUM_THREADS
     with pytest.raises(ValueError, match=r"the flag VECTOR_BITS is 5; expected one of"):  # noqa: SIM117

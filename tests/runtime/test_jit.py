@@ -140,7 +140,9 @@ def test_compile_error_names_the_kernel_and_the_next_try_starts_anew():
 
 
 def test_missing_symbol_is_told_and_not_cached(capfd):
-    text = "declare i32 @nonesuch()\ndefine i32 @jit_link() { %x = call i32 @nonesuch() ret i32 %x }"
+    text = (
+        "declare i32 @nonesuch()\ndefine i32 @jit_link() { %x = call i32 @nonesuch() ret i32 %x }"
+    )
     with pytest.raises(CompileError, match="the kernel jit_link was compiled but cannot be loaded"):
         jit.compile_kernel("jit_link", "link", lambda: text)
     assert kernel_cache.entries() == []
@@ -181,13 +183,6 @@ def test_processes_share_the_cache(cache_dir):
     for compiled, loaded in children(cache_dir, 2):  # both at once
         assert compiled + loaded == 10
     assert children(cache_dir, 1) == [(0, 10)]
-    for entry in kernel_cache.entries()[:4]:
-        entry.path.write_bytes(entry.path.read_bytes()[:50])
-    with pytest.warns(RuntimeWarning, match="damaged"):
-        for entry in kernel_cache.entries():
-            kernel_cache.load(entry.key)
-    for entry in kernel_cache.entries()[:4]:
-        entry.path.unlink()
 
 
 def test_damaged_object_is_compiled_again():

@@ -36,17 +36,19 @@ def backward(
     adjoints: Sequence[Node],
     *,
     wanted: Iterable[Node] | None = None,
+    kept: Iterable[Node] = (),
     retain_graph: bool = False,
     create_graph: bool = False,
 ) -> dict[Node, Node]:
-    """The adjoints of all leaves (or of the ``wanted`` nodes) as nodes.
+    """The adjoints of all leaves (or of the ``wanted`` nodes only) and of the ``kept`` ones.
 
     For L = sum_i <outputs[i], adjoints[i]> the result maps a node x to dL/dx. Adjoints of one value
     are added in the reverse order of its recorded uses. Unless ``retain_graph``, the graph is
     released: a second walk raises GradientError.
     """
     order = reachable(outputs)
-    needed = _leading_to(order, wanted) if wanted is not None else None
+    targets = set(kept if wanted is None else wanted)
+    leading = None if wanted is None else _leading_to(order, targets)
     found: dict[Node, Any] = {}
     for out, adjoint in zip(outputs, adjoints, strict=True):
         _accumulate(found, out, adjoint)
@@ -62,8 +64,8 @@ def backward(
                     f"backward: the graph of {n.op.name} [{describe_site(n.site)}] was released by "
                     f"an earlier backward(); pass retain_graph=True to the earlier call"
                 )
-            g = found[n] if needed is not None and n in needed[1] else found.pop(n)
-            if needed is None or n in needed[0]:
+            g = found[n] if n in targets else found.pop(n)
+            if leading is None or n in leading:
                 state.site = n.site
                 _step(n, g, found)
     finally:
@@ -73,14 +75,13 @@ def backward(
     return found
 
 
-def _leading_to(order: list[Node], wanted: Iterable[Node]) -> tuple[set[Node], set[Node]]:
-    """Nodes with a wanted node among their ancestors, and the wanted nodes."""
-    targets = set(wanted)
+def _leading_to(order: list[Node], targets: set[Node]) -> set[Node]:
+    """The nodes with a target among their ancestors."""
     leading: set[Node] = set()
     for n in reversed(order):
         if any(i in targets or i in leading for i in n.inputs):
             leading.add(n)
-    return leading, targets
+    return leading
 
 
 def _step(n: Node, g: Any, found: dict[Node, Any]) -> None:

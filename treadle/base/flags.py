@@ -148,9 +148,7 @@ class Flags:
         """Told only where there is no such attribute."""
         close = difflib.get_close_matches(name.upper(), _FLAGS, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
-        raise AttributeError(
-            f"there is no flag {name!r}; {hint}the flags are {', '.join(_FLAGS)}"
-        )
+        raise AttributeError(f"there is no flag {name!r}; {hint}the flags are {', '.join(_FLAGS)}")
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in _FLAGS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -115,11 +115,9 @@ def train(
     test: Examples,
     settings: Settings,
     seed: int,
-    history: list[dict[str, float]],
-    writer: SummaryWriter,
     console: Console,
-) -> None:
-    """Trains ``net`` and appends each epoch's loss and accuracies to ``history``."""
+) -> Iterator[dict[str, float]]:
+    """Trains ``net``; yields loss and accuracies after each epoch."""
     loader = DataLoader(
         digits,
         batch_size=settings.batch_size,
@@ -143,9 +141,7 @@ def train(
                 right = (scores.argmax(1) == labels).sum().item()
                 progress.step(len(labels), loss=loss.item(), accuracy=right / len(labels))
             accuracy = float((predict(net, test.images) == test.labels).mean())
-            history.append(progress.end_epoch(**{f"{test.name}_accuracy": accuracy}))
-            for name, value in history[-1].items():
-                writer.add_scalar(name, value, epoch + 1)
+            yield progress.end_epoch(**{f"{test.name}_accuracy": accuracy})
 
 
 def report(
@@ -194,7 +190,10 @@ def run(seed: int, epochs: int | None, out: Path, validate: bool = False) -> int
     with SummaryWriter(out / "events") as writer:
         writer.add_text("settings", "\n".join(f"    {k}: {v}" for k, v in asdict(settings).items()))
         try:
-            train(net, digits, test, settings, seed, history, writer, console)
+            for metrics in train(net, digits, test, settings, seed, console):
+                history.append(metrics)
+                for name, value in metrics.items():
+                    writer.add_scalar(name, value, len(history))
         except KeyboardInterrupt:
             status, ending = 130, f"Stopped in epoch {len(history) + 1}, after training"
         seconds = time.monotonic() - begin

@@ -234,6 +234,9 @@ def add_tile(
     first: Operand,
 ) -> None:
     """``target = (0 if first else target) + acc`` for the tile's first ``rows`` rows."""
+    for place in range(0, tile.rows * tile.columns, tile.lanes):
+        with k.loop(0, tile.lanes, kind="vector") as lane:
+            k.store(spill, k.add(lane, place), k.load(acc, k.add(lane, place)))
     zero = k.const(0, tile.dtype)
 
     def add_to(place: Operand, value: Operand) -> None:
@@ -243,23 +246,14 @@ def add_tile(
     for vector, slot in enumerate(slots):
         whole = k.compare("eq", k.sub(slot.end, slot.begin), tile.lanes)
         whole = both(k, whole, k.compare("eq", slot.stride, 1))
-        with k.when(whole):
-            for row in range(tile.rows):
-                with k.when(k.compare("gt", rows, row)):
-                    start = k.add(slot.offset, k.mul(row_stride, row))
-                    at = (row * tile.vectors + vector) * tile.lanes
-                    with k.loop(0, tile.lanes, kind="vector") as lane:
-                        add_to(k.add(start, lane), k.load(acc, k.add(lane, at)))
-        with k.when(negate(k, whole)):
-            for row in range(tile.rows):
-                at = (row * tile.vectors + vector) * tile.lanes
-                with k.loop(0, tile.lanes, kind="vector") as lane:
-                    value = k.load(acc, k.add(lane, at))
-                    k.store(spill, k.add(lane, row * tile.lanes), value)
-            with k.loop(0, rows) as i, k.loop(slot.begin, slot.end) as j:
-                start = k.add(slot.offset, k.mul(i, row_stride))
+        with k.loop(0, rows) as row:
+            start = k.add(slot.offset, k.mul(row, row_stride))
+            at = k.add(k.mul(row, tile.columns), vector * tile.lanes)
+            with k.when(whole), k.loop(0, tile.lanes, kind="vector") as lane:
+                add_to(k.add(start, lane), k.load(spill, k.add(at, lane)))
+            with k.when(negate(k, whole)), k.loop(slot.begin, slot.end) as j:
                 place = k.add(start, k.mul(j, slot.stride))
-                add_to(place, k.load(spill, k.add(k.mul(i, tile.lanes), j)))
+                add_to(place, k.load(spill, k.add(at, j)))
 
 
 def tile_rows(

@@ -31,7 +31,7 @@ from treadle.codegen.contraction import (
     tile_for,
     tile_rows,
 )
-from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout, Out, Plan, Work
+from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout, Out, Plan
 from treadle.ir.loop import BEGIN, END, Builder, Kernel, Operand
 
 _SIZES = (
@@ -55,7 +55,7 @@ def gemm(tile: Tile) -> Kernel:
     out, left, right = (k.pointer(name, tile.dtype) for name in ("out", "left", "right"))
     size = sizes(k, _SIZES)
     acc = k.local(tile.dtype, tile.rows * tile.columns)
-    spill = k.local(tile.dtype, tile.rows * tile.lanes)
+    spill = k.local(tile.dtype, tile.rows * tile.columns)
     blocks = k.maximum(ceil_div(k, size.depth, BLOCK), 1)
     row_tiles, panels = ceil_div(k, size.m, tile.rows), ceil_div(k, size.n, tile.columns)
     with k.loop(BEGIN, END) as unit:
@@ -82,12 +82,13 @@ def gemm(tile: Tile) -> Kernel:
                 with k.loop(i0, i1) as i:
                     row = k.mul(i, tile.rows)
                     base = k.add(k.mul(batch, size.left_batch), k0)
-                    a = Factor(left, tile_rows(k, tile, row, size.m, base, size.left_row), lambda t: t)
+                    rows = tile_rows(k, tile, row, size.m, base, size.left_row)
+                    a = Factor(left, rows, lambda t: t)
                     multiply(k, tile, acc, a, b, depth)
                     at = k.add(to, k.mul(row, size.out_row))
                     slots = _slots(k, tile, k.sub(column, skip), skip, shown, at, size.out_column)
-                    rows = k.minimum(k.sub(size.m, row), tile.rows)
-                    add_tile(k, tile, acc, spill, out, slots, rows, size.out_row, first)
+                    count = k.minimum(k.sub(size.m, row), tile.rows)
+                    add_tile(k, tile, acc, spill, out, slots, count, size.out_row, first)
     return k.kernel
 
 

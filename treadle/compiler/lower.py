@@ -8,7 +8,8 @@ from typing import Any
 from treadle.base import dtypes
 from treadle.base.errors import CompileError
 from treadle.base.shapes import contiguous_strides, prod
-from treadle.codegen import contraction
+from treadle.codegen.conv import plan_conv
+from treadle.codegen.gemm import plan_matmul
 from treadle.compiler.reduction import plan_reduction
 from treadle.ir.launch import Argument, In, Launch, Layout, Out, Plan, Work
 from treadle.ir.loop import Builder, Kernel, Operand
@@ -29,11 +30,23 @@ def plan(
         case Reduction():
             return plan_reduction(op, inputs[0], outputs, attrs, threads)
         case Contraction(kind):
-            return contraction.plan(kind, inputs, outputs[0], attrs, threads, vector_bits)
+            return _plan_contraction(kind, attrs, inputs, outputs[0], threads, vector_bits)
         case Loops(make, demanded):
             return _plan_loops(make, demanded, attrs, inputs, outputs, threads)
         case _:
             raise CompileError(f"{op.name} has no kernel; this is a defect of its record")
+
+
+def _plan_contraction(
+    kind: str, attrs: dict[str, Any], inputs: Sequence[Layout], output: Layout, threads: int,
+    vector_bits: int,
+) -> Plan:  # fmt: skip
+    x, y = inputs
+    if kind == "matmul":
+        return plan_matmul(x, y, output, threads, vector_bits)
+    geometry = (attrs["stride"], attrs["padding"], attrs["dilation"], attrs["groups"])
+    name = kind.removeprefix("conv_")
+    return plan_conv(name, x, y, output, *geometry, threads, vector_bits)
 
 
 def _plan_elementwise(

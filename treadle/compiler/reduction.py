@@ -19,6 +19,7 @@ single long sum uses all threads, and ``combine`` makes outputs of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from treadle.base import dtypes
@@ -33,9 +34,9 @@ from treadle.ops import registry
 STRIPES = 16
 CHUNK = 4096
 _HALVES = (8, 4, 2, 1)  # how the stripes combine
-_TABLE_BYTES = 16384  # of the stripes of a block of outputs: half of a small first-level cache
+_TABLE_BYTES = 1 << 17  # of the stripes of a block of outputs: half of a small second-level cache
+_GROUP = 4  # elements of a stripe that one pass over the table takes in
 _MIN_LANES = 8  # fewer outputs side by side than this are no lanes
-_MIN_RUN = 64  # nor do shorter runs pay for combining the stripes of one output
 
 Accumulators = tuple[Operand, ...]
 Places = Sequence[Pointer]  # one per accumulator
@@ -113,7 +114,7 @@ def _choose(
     outer = reduced.without(len(reduced.sizes) - 1)
     runs = (*((run, *outer.numbers) if outer.sizes else ()), *(() if step == 1 else (step,)))
     key = (op.name, source.dtype.short, finals, len(outer.sizes), step == 1)
-    if lane is None or run == 0 or (run >= _MIN_RUN and _near(step) <= _near(kept.strides[0][lane])):
+    if lane is None or run == 0 or (run >= STRIPES and _near(step) <= _near(kept.strides[0][lane])):
         spec = KernelSpec(stripes_kernel, (*key, len(kept.sizes)))
         return spec, (*runs, *kept.numbers), prod(kept.sizes) * num_chunks
     lanes, around = kept.sizes[lane], kept.without(lane)
@@ -281,10 +282,10 @@ class _Body:
         merged = self.rules.merge(self.k, self.load(places, index), values)
         self.store(places, index, merged)
 
-    def copy(self, source: Places, target: Places) -> None:
-        """Copies the stripes of one output."""
+    def fill(self, stripes: Places, values: Accumulators) -> None:
+        """Sets all stripes of one output."""
         with self.k.loop(0, STRIPES, kind="vector") as s:
-            self.store(target, s, self.load(source, s))
+            self.store(stripes, s, values)
 
     def element(self, x: Pointer, at: Operand, index: Operand) -> Accumulators:
         """What element number ``index``, at ``x[at]``, brings."""
@@ -314,38 +315,47 @@ def stripes_kernel(
     body.shape_parameters(not body.is_final)
     body.reduced_parameters(outer_rank, is_unit)
     kept = _Walk(k, "k", kept_rank, 2)
-    # LLVM keeps an array in registers where all indices into it are constant, so the hot loop has
-    # its own; single elements go to ``stripes``.
-    stripes, registers = body.locals(STRIPES), body.locals(STRIPES)
+    # LLVM keeps these in registers because all indices into them are constant.
+    stripes, tree = body.locals(STRIPES), body.locals(STRIPES)
     identity = tuple(k.const(value, dtype) for dtype, value in body.accumulators)
 
-    def single(lo: Operand, hi: Operand, origin: Operand) -> None:
-        with k.loop(lo, hi) as r:
-            values = body.element(x, k.add(origin, k.mul(r, body.step)), r)
-            body.merge_into(stripes, k.op("and", r, STRIPES - 1), values)
+    def element(first: Operand, s: Operand, origin: Operand) -> Accumulators:
+        at = k.add(k.add(origin, k.mul(first, body.step)), k.mul(s, body.step))
+        return body.element(x, at, k.add(first, s))
+
+    def partial_row(first: Operand, lo: Operand, hi: Operand, origin: Operand) -> None:
+        """Elements lo..hi of the row of stripes that begins with element ``first``."""
+        for left in range(0, STRIPES, _HALVES[0]):
+            right = left + _HALVES[0]
+            reached = k.op("lt", lo, k.add(first, right))
+            with (
+                k.when(k.op("and", reached, k.op("gt", hi, k.add(first, left)))),
+                k.loop(left, right, kind="vector") as s,
+            ):
+                r = k.add(first, s)
+                inside = k.op("and", k.op("ge", r, lo), k.op("lt", r, hi))
+                near = k.minimum(k.maximum(r, lo), k.sub(hi, 1))
+                values = body.element(x, k.add(origin, k.mul(near, body.step)), r)
+                values = tuple(map(partial(k.select, inside), values, identity))
+                body.merge_into(stripes, s, values)
 
     def segment(lo: Operand, hi: Operand, origin: Operand) -> None:
         if outer_rank:  # a run may start at any stripe
             start = k.minimum(hi, k.op("and", k.add(lo, STRIPES - 1), -STRIPES))
-            single(lo, start, origin)
+            partial_row(k.op("and", lo, -STRIPES), lo, start, origin)
             lo = start
         middle = k.add(lo, k.op("and", k.sub(hi, lo), -STRIPES))
-        body.copy(stripes, registers)
         with k.loop(lo, middle, STRIPES) as first, k.loop(0, STRIPES, kind="vector") as s:
-            r = k.add(first, s)
-            at = k.add(k.add(origin, k.mul(first, body.step)), k.mul(s, body.step))
-            body.merge_into(registers, s, body.element(x, at, r))
-        body.copy(registers, stripes)
-        single(middle, hi, origin)
+            body.merge_into(stripes, s, element(first, s, origin))
+        partial_row(middle, middle, hi, origin)
 
     with k.loop(BEGIN, END) as unit:
         output, lo, hi, row = body.chunk(unit)
         base, at = kept.offsets(output)
-        with k.loop(0, STRIPES, kind="vector") as s:
-            body.store(stripes, s, identity)
+        body.fill(stripes, identity)
         body.segments(lo, hi, base, segment)
-        tree = body.locals(STRIPES)
-        body.copy(stripes, tree)
+        with k.loop(0, STRIPES, kind="vector") as s:
+            body.store(tree, s, body.load(stripes, s))
         for half in _HALVES:
             with k.loop(0, half, kind="vector") as s:
                 body.merge_into(tree, s, body.load(tree, k.add(s, half)))
@@ -377,8 +387,8 @@ def lanes_kernel(
     table = body.locals(STRIPES * table_width)
     num_blocks = k.div(k.add(lanes, k.sub(width, 1)), width)
 
-    def slot(stripe: Operand, lane: Operand) -> Operand:
-        return k.add(k.mul(stripe, table_width), lane)
+    def slot(r: Operand, lane: Operand) -> Operand:
+        return k.add(k.mul(k.op("and", r, STRIPES - 1), width), lane)
 
     with k.loop(BEGIN, END) as unit:
         left = k.mul(k.rem(unit, num_blocks), width)
@@ -387,21 +397,33 @@ def lanes_kernel(
         base, at = around.offsets(output)
         base, at = k.add(base, k.mul(left, load_step)), k.add(at, k.mul(left, store_step))
 
-        def rows(
-            lo: Operand, hi: Operand, origin: Operand, put: Callable[..., None]
-        ) -> None:
-            with k.loop(lo, hi) as r:
-                stripe = k.op("and", r, STRIPES - 1)
-                start = k.add(origin, k.mul(r, body.step))
-                with k.loop(0, num_lanes, kind="vector") as lane:
-                    values = body.element(x, k.add(start, k.mul(lane, load_step)), r)
-                    put(table, slot(stripe, lane), values)
+        def element(r: Operand, lane: Operand, origin: Operand) -> Accumulators:
+            at = k.add(k.add(origin, k.mul(r, body.step)), k.mul(lane, load_step))
+            return body.element(x, at, r)
+
+        def begin(r: Operand, origin: Operand) -> None:
+            with k.loop(0, num_lanes, kind="vector") as lane:
+                body.store(table, slot(r, lane), element(r, lane, origin))
+
+        def proceed(r: Operand, origin: Operand, times: int) -> None:
+            with k.loop(0, num_lanes, kind="vector") as lane:
+                values = body.load(table, slot(r, lane))
+                for next_r in range(times):
+                    later = element(k.add(r, STRIPES * next_r), lane, origin)
+                    values = body.rules.merge(k, values, later)
+                body.store(table, slot(r, lane), values)
 
         def segment(a: Operand, b: Operand, origin: Operand) -> None:
-            # The first element of a stripe is stored, the others are merged into it.
+            # The first element of a stripe is stored, the others are merged into it: some at a
+            # time, for less traffic with the table.
             begun = k.minimum(k.maximum(k.add(lo, STRIPES), a), b)
-            rows(a, begun, origin, body.store)
-            rows(begun, b, origin, body.merge_into)
+            grouped = k.add(begun, k.op("and", k.sub(b, begun), -STRIPES * _GROUP))
+            with k.loop(a, begun) as r:
+                begin(r, origin)
+            with k.loop(begun, grouped, STRIPES * _GROUP) as first, k.loop(0, STRIPES) as r:
+                proceed(k.add(first, r), origin, _GROUP)
+            with k.loop(grouped, b) as r:
+                proceed(r, origin, 1)
 
         body.segments(lo, hi, base, segment)
         for half in _HALVES:  # stripes beyond the last element are left out

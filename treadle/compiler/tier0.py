@@ -27,6 +27,7 @@ from treadle.compiler.device import Device, get_device
 from treadle.ir import node as ir_node
 from treadle.ir.launch import In, Layout, Out, Work
 from treadle.ir.node import Limits, Node, Recorder, Signature, describe_site, recorder
+from treadle.ir.op import Bundle
 from treadle.ops.source import Scalar
 
 # Below this many scalar operations a launch is not worth a second thread.
@@ -194,7 +195,10 @@ class Evaluator:
         if n.error is not None:
             return
         if sig.is_view:
-            n.value = self._view(n, values[0])
+            if isinstance(sig.op.lower, Bundle):
+                n.value = tuple((*value,) for value in values[: len(sig.types)])
+            else:
+                n.value = self._view(n, values[0])
             return
         if plain and sig.plan is not None:
             prepared = sig.plan

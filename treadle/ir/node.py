@@ -20,7 +20,7 @@ from treadle.base.errors import TreadleError
 from treadle.base.flags import flags
 from treadle.base.shapes import Shape, prod
 from treadle.ir.launch import Layout, contiguous
-from treadle.ir.op import Joint, NoGradient, Op, Source, View
+from treadle.ir.op import Bundle, NoGradient, Op, View
 
 _INTERN_LIMIT = 1 << 16  # forgetting what was interned costs time, never correctness
 
@@ -78,7 +78,7 @@ class Signature:
         self.types: tuple[Type, ...] = result if isinstance(result, tuple) else (result,)
         self.type: Any = result if isinstance(result, tuple) else self.types[0]
         self.nbytes = sum(t.nbytes for t in self.types)
-        self.is_view = isinstance(op.lower, View)
+        self.is_view = isinstance(op.lower, (View, Bundle))  # needs no memory of its own
         # None: nothing flows back. A tuple: a rule per input. Joint: one rule for all.
         gradient = op.gradient
         differentiable = not isinstance(gradient, NoGradient) and any(
@@ -288,8 +288,3 @@ def from_value(source: Op, kind: Type, value: Any, site: Site | None = None) -> 
     recorder.nbytes += kind.nbytes
     return node
 
-
-__all__ = [
-    "Joint", "Leaf", "Limits", "Node", "Recorder", "Signature", "Source", "Type", "describe_site",
-    "from_value", "located", "make_signature", "record", "recorder", "type_of", "user_site",
-]  # fmt: skip

@@ -81,7 +81,12 @@ class Source:
     """Has no kernel: its value is made by the recorder (buffers, scalars)."""
 
 
-Lowering = Elementwise | View | Reduction | Contraction | Loops | Source
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Has no kernel: its results are its first inputs."""
+
+
+Lowering = Elementwise | View | Reduction | Contraction | Loops | Source | Bundle
 
 
 # --- what else a record holds -------------------------------------------------------------------

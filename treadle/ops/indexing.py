@@ -25,7 +25,7 @@ from treadle.base.dtypes import DType
 from treadle.base.errors import DTypeError, ShapeError
 from treadle.base.shapes import Shape, contiguous_strides, prod
 from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout, Out, Plan, Work
-from treadle.ir.loop import BEGIN, END, I64, Builder, Kernel, Operand, Value
+from treadle.ir.loop import BEGIN, END, I64, Builder, Kernel, Operand
 from treadle.ir.nest import Strides, copy_launch, nest_kernel, nest_launch
 from treadle.ir.node import Node, Type, type_of
 from treadle.ir.op import ErrorSample, Loops, NoGradient, Op, Sample
@@ -35,7 +35,6 @@ from treadle.ops.registry import ALL, NUMERIC, check_dtype, elements_cost, float
 from treadle.ops.source import iota
 
 WHOLE = NoGradient("an index is a whole number")
-_ALL_BUT_BOOL = NUMERIC
 
 # --- geometry -----------------------------------------------------------------------------------
 #
@@ -202,9 +201,7 @@ def _read_plan(geometry: Geometry) -> Callable[..., Plan]:
         if prod(places):
             strides = (contiguous_strides(places), index_strides, _flat_along(x.strides, axis))
             arguments = (Out(0), In(1), In(0), x.strides[axis])
-            launches.append(
-                nest_launch(_read_kernel, (x.dtype.short,), arguments, places, strides)
-            )
+            launches.append(nest_launch(_read_kernel, (x.dtype.short,), arguments, places, strides))
         return Plan(tuple(launches))
 
     return plan
@@ -312,16 +309,17 @@ def _element_shape(name: str, x: Type, index: Type, axis: int) -> Shape:
     return index.shape
 
 
-def _read_infer(name: str, shape_of: Callable[..., Shape], allowed: Sequence[DType]) -> Any:
+def _read_infer(name: str, shape_of: Callable[..., Shape]) -> Callable[..., Type]:
     def infer(types: Sequence[Type], attrs: dict[str, Any]) -> Type:
         x, index = types
-        check_dtype(name, x, allowed)
         return type_of(x.dtype, shape_of(name, x, index, attrs["axis"]), x.device)
 
     return infer
 
 
-def _write_infer(name: str, shape_of: Callable[..., Shape], allowed: Sequence[DType]) -> Any:
+def _write_infer(
+    name: str, shape_of: Callable[..., Shape], allowed: Sequence[DType]
+) -> Callable[..., Type]:
     def infer(types: Sequence[Type], attrs: dict[str, Any]) -> Type:
         base, index, patch = types
         check_dtype(name, base, allowed)
@@ -360,41 +358,35 @@ def _where_last(last: Node, g: Node) -> Node:
 # --- references and samples ---------------------------------------------------------------------
 
 
-def _take_write_reference(add: bool) -> Callable[..., np.ndarray]:
-    def reference(
-        base: np.ndarray, index: np.ndarray, patch: np.ndarray, axis: int
-    ) -> np.ndarray:
-        wide = np.float32 if add and base.dtype.itemsize == 2 and base.dtype.kind in "fV" else None
-        out = base.astype(wide or base.dtype)
-        rows = np.moveaxis(out, axis, 0)
-        after = (*out.shape[:axis], index.size, *out.shape[axis + 1 :])
-        values = np.moveaxis(patch.reshape(after), axis, 0).astype(out.dtype)
-        for at, value in zip(index.ravel(), values, strict=True):
-            rows[at] = rows[at] + value if add else value
-        return out.astype(base.dtype)
-
-    return reference
+def _slices_key(index: np.ndarray, axis: int) -> tuple[Any, ...]:
+    return (*(slice(None),) * axis, np.ascontiguousarray(index))
 
 
-def _scatter_reference(add: bool) -> Callable[..., np.ndarray]:
-    def reference(
-        base: np.ndarray, index: np.ndarray, patch: np.ndarray, axis: int
-    ) -> np.ndarray:
-        wide = np.float32 if add and base.dtype.itemsize == 2 and base.dtype.kind in "fV" else None
-        out = base.astype(wide or base.dtype)
-        values = patch.astype(out.dtype)
-        for place in np.ndindex(index.shape):
-            at = (*place[:axis], index[place], *place[axis + 1 :])
-            out[at] = out[at] + values[place] if add else values[place]
+def _elements_key(index: np.ndarray, axis: int) -> tuple[Any, ...]:
+    key: list[Any] = list(np.indices(index.shape))
+    key[axis] = np.ascontiguousarray(index)
+    return tuple(key)
+
+
+def _write_reference(key_of: Callable[..., Any], add: bool) -> Callable[..., np.ndarray]:
+    """NumPy's own: ``add.at`` adds in order, and of several values assigned the last one stays."""
+
+    def reference(base: np.ndarray, index: np.ndarray, patch: np.ndarray, axis: int) -> np.ndarray:
+        key = key_of(index, axis)
+        if not add:
+            out = base.copy()
+            out[key] = patch
+            return out
+        is_wide = base.dtype.kind in "iu" or base.itemsize > 2
+        out = base.astype(base.dtype if is_wide else np.float32)
+        np.add.at(out, key, patch.astype(out.dtype))
         return out.astype(base.dtype)
 
     return reference
 
 
 def _gather_reference(x: np.ndarray, index: np.ndarray, axis: int) -> np.ndarray:
-    part = tuple(
-        slice(None) if a == axis else slice(count) for a, count in enumerate(index.shape)
-    )
+    part = tuple(slice(None) if a == axis else slice(count) for a, count in enumerate(index.shape))
     return np.take_along_axis(x[part], index, axis)
 
 
@@ -431,44 +423,142 @@ def _read_samples(cases: Iterable[tuple[Shape, Shape, int]]) -> Callable[[], Ite
     )
 
 
-def _take_write_samples() -> Iterable[Sample]:
+def _slices_samples() -> Iterable[Sample]:
     for shape, index, axis in _TAKEN:
         patch = floats(*shape[:axis], *index, *shape[axis + 1 :], seed=1)
         yield Sample((floats(*shape), _indices(index, shape[axis]), patch), {"axis": axis})
 
 
-def _scatter_samples() -> Iterable[Sample]:
+def _elements_samples() -> Iterable[Sample]:
     for shape, index, axis in _GATHERED:
         arrays = (floats(*shape), _indices(index, shape[axis]), floats(*index, seed=1))
         yield Sample(arrays, {"axis": axis})
 
 
-def _refused(name: str, shape: Shape, text: str) -> Callable[[], Iterable[ErrorSample]]:
-    """``shape`` is that of an index which does not fit (4, 3) along axis 1; None of take's."""
-
-    def errors() -> Iterable[ErrorSample]:
-        is_write = name not in ("take", "gather")
-        patch = (floats(4, 2),) if is_write else ()
-        x, index = floats(4, 3), np.zeros((4, 2) if "ta" not in name else 2, np.int64)
+def _index_errors(name: str, index: np.ndarray, *patch: np.ndarray) -> Iterable[ErrorSample]:
+    """``index`` and ``patch`` fit a tensor of shape (4, 3) along axis 1."""
+    x = floats(4, 3)
+    yield ErrorSample(
+        (x, index.astype(np.int32), *patch), {"axis": 1}, DTypeError,
+        f"{name}: got an index of dtype int32; it must be int64",
+    )  # fmt: skip
+    yield ErrorSample(
+        (x, index, *patch), {"axis": 2}, ShapeError,
+        f"{name}: got dimension 2 for a tensor of shape (4, 3)",
+    )  # fmt: skip
+    if index.ndim == 2:
         yield ErrorSample(
-            (x, index.astype(np.int32), *patch), {"axis": 1}, DTypeError,
-            f"{name}: got an index of dtype int32",
+            (x, index[0], *patch), {"axis": 1}, ShapeError,
+            f"{name}: got a tensor of shape (4, 3) and an index of shape (2,)",
         )  # fmt: skip
         yield ErrorSample(
-            (x, index, *patch), {"axis": 2}, ShapeError, f"{name}: got dimension 2 for a tensor"
-        )
-        if shape:
-            yield ErrorSample(
-                (x, np.zeros(shape, np.int64), *patch), {"axis": 1}, ShapeError, text
-            )
-        if is_write:
-            yield ErrorSample(
-                (x, index, floats(4, 1)), {"axis": 1}, ShapeError,
-                f"{name}: got a patch of shape (4, 1) for a base of shape (4, 3)",
-            )  # fmt: skip
-            yield ErrorSample(
-                (x, index, floats(4, 2).astype(np.float64)), {"axis": 1}, DTypeError,
-                f"{name}: got a base of dtype float32 and a patch of dtype float64",
-            )  # fmt: skip
+            (x, np.zeros((5, 2), np.int64), *patch), {"axis": 1}, ShapeError,
+            "along dimension 0 the index must be no larger than the tensor",
+        )  # fmt: skip
+    for fits in patch:
+        yield ErrorSample(
+            (x, index, fits[:, :1]), {"axis": 1}, ShapeError,
+            f"{name}: got a patch of shape (4, 1) for a base of shape (4, 3)",
+        )  # fmt: skip
+        yield ErrorSample(
+            (x, index, fits.astype(np.int32)), {"axis": 1}, DTypeError,
+            f"{name}: got a base of dtype float32 and a patch of dtype int32",
+        )  # fmt: skip
 
-    return errors
+
+# --- records ------------------------------------------------------------------------------------
+
+
+def _define_read(
+    name: str, geometry: Geometry, shape_of: Callable[..., Shape], gradient: Callable[..., Node],
+    reference: Callable[..., np.ndarray], cases: Iterable[tuple[Shape, Shape, int]],
+    index: np.ndarray, doc: str,
+) -> Op:  # fmt: skip
+    return register(
+        Op(
+            name=name, family="indexing", traits=frozenset({"indexing"}),
+            infer=_read_infer(name, shape_of), gradient=(gradient, WHOLE), residuals=(1,),
+            lower=Loops(_read_plan(geometry), contiguous=frozenset({1})), reference=reference,
+            samples=_read_samples(cases), errors=lambda: _index_errors(name, index),
+            cost=elements_cost(1), dtypes=ALL, doc=doc,
+        )
+    )  # fmt: skip
+
+
+def _define_write(
+    name: str, geometry: Geometry, shape_of: Callable[..., Shape], add: bool,
+    gradients: tuple[Callable[..., Node], Callable[..., Node]],
+    key_of: Callable[..., Any],
+    samples: Callable[[], Iterable[Sample]], index: np.ndarray, doc: str,
+) -> Op:  # fmt: skip
+    allowed = NUMERIC if add else ALL
+    return register(
+        Op(
+            name=name, family="indexing", traits=frozenset({"indexing", "update"}),
+            infer=_write_infer(name, shape_of, allowed),
+            gradient=(gradients[0], WHOLE, gradients[1]), residuals=(1,),
+            lower=Loops(_write_plan(geometry, add), contiguous=frozenset({1, 2})),
+            reference=_write_reference(key_of, add), samples=samples,
+            errors=lambda: _index_errors(name, index, floats(4, 2)),
+            cost=elements_cost(1), dtypes=allowed, doc=doc,
+        )
+    )  # fmt: skip
+
+
+def _zeroed_patch(n: Node) -> Node:
+    return zeros_of(n.inputs[2].type)
+
+
+_SLICES: dict[str, Any] = {
+    "geometry": _slice_places,
+    "shape_of": _slice_shape,
+    "index": np.zeros(2, np.int64),
+}
+_ELEMENTS: dict[str, Any] = {
+    "geometry": _element_places, "shape_of": _element_shape, "index": np.zeros((4, 2), np.int64),
+}  # fmt: skip
+
+take: Op = _define_read(
+    "take", **_SLICES, reference=lambda x, index, axis: np.take(x, index, axis),
+    cases=_TAKEN,
+    gradient=lambda g, n: take_add(zeros_of(n.inputs[0].type), n.inputs[1], g, **n.attrs),
+    doc="the slices of x along one axis that the index names, in the index's shape",
+)  # fmt: skip
+take_add: Op = _define_write(
+    "take_add", **_SLICES, add=True, key_of=_slices_key, samples=_slices_samples,
+    gradients=(lambda g, n: g, lambda g, n: take(g, n.inputs[1], **n.attrs)),
+    doc="base with the patch added at the slices that the index names, one after the other in "
+    "index order, beginning with base; f16 and bf16 add up in f32 and round once",
+)  # fmt: skip
+take_update: Op = _define_write(
+    "take_update", **_SLICES, add=False, key_of=_slices_key, samples=_slices_samples,
+    gradients=(
+        lambda g, n: take_update(g, n.inputs[1], _zeroed_patch(n), **n.attrs),
+        lambda g, n: _where_last(_last_slice(n), take(g, n.inputs[1], **n.attrs)),
+    ),
+    doc="base with the slices that the index names replaced by the patch; the last in index "
+    "order stays, and the gradient goes to it alone (PyTorch gives it to every one of them)",
+)  # fmt: skip
+gather: Op = _define_read(
+    "gather", **_ELEMENTS, reference=_gather_reference, cases=_GATHERED,
+    gradient=lambda g, n: scatter_add(zeros_of(n.inputs[0].type), n.inputs[1], g, **n.attrs),
+    doc="the elements of x with their coordinate along one axis taken from the index",
+)  # fmt: skip
+scatter_add: Op = _define_write(
+    "scatter_add", **_ELEMENTS, add=True, key_of=_elements_key,
+    samples=_elements_samples,
+    gradients=(lambda g, n: g, lambda g, n: gather(g, n.inputs[1], **n.attrs)),
+    doc="base with the patch added at the elements that the index names, one after the other in "
+    "index order, beginning with base; f16 and bf16 add up in f32 and round once",
+)  # fmt: skip
+scatter: Op = _define_write(
+    "scatter", **_ELEMENTS, add=False, key_of=_elements_key, samples=_elements_samples,
+    gradients=(
+        lambda g, n: scatter(g, n.inputs[1], _zeroed_patch(n), **n.attrs),
+        lambda g, n: _where_last(_last_element(n), gather(g, n.inputs[1], **n.attrs)),
+    ),
+    doc="base with the elements that the index names replaced by the patch; the last in index "
+    "order stays, and the gradient goes to it alone (PyTorch gives it to every one of them)",
+)  # fmt: skip
+
+__all__ = ["gather", "scatter", "scatter_add", "take", "take_add", "take_update"]

@@ -44,7 +44,7 @@ _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _WORD = 0xFFFFFFFF
 _U64 = dtypes.uint64
-_BITS = {
+UNIT_BITS = {
     "f64": 53,
     "f32": 24,
     "f16": 11,
@@ -151,7 +151,7 @@ def _emit_bits(k: Builder, words: list[Words], dtype: DType) -> list[Operand]:
 
 
 def _emit_uniform(k: Builder, words: list[Words], dtype: DType) -> list[Operand]:
-    return [k.convert(_unit(k, w, _BITS[dtype.short]), dtype) for w in words]
+    return [k.convert(_unit(k, w, UNIT_BITS[dtype.short]), dtype) for w in words]
 
 
 def _emit_normal(k: Builder, words: list[Words], dtype: DType) -> list[Operand]:
@@ -232,7 +232,7 @@ def _join(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _uniform_reference(*key: Any, shape: Shape, dtype: DType) -> np.ndarray:
-    bits = _BITS[dtype.short]
+    bits = UNIT_BITS[dtype.short]
     if dtype is dtypes.float64:
         words, vector = _reference_words(key, prod(shape), 2)
         unit = np.where(vector == 0, _join(*words[:2]), _join(*words[2:]))
@@ -289,6 +289,8 @@ def _define(
     ) -> Plan:
         (out,) = outputs
         size = prod(out.shape)
+        if not size:
+            return Plan(())
         spec = KernelSpec(random_kernel, (name, out.dtype.short))
         arguments = (Out(0), In(0), In(1), In(2), size)
         blocks = counters(size, out.dtype) // COUNTERS
@@ -326,7 +328,7 @@ def _define(
 
     return register(
         Op(
-            name=name, family="random", traits=frozenset({"source", "random"}),
+            name=name, family="random", traits=frozenset({"random"}),
             infer=_infer(name, allowed),
             gradient=NoGradient("random numbers depend on no tensor"), residuals=(),
             lower=Loops(plan), reference=reference, samples=samples, errors=errors,
@@ -350,4 +352,4 @@ random_normal = _define(
     "are the float32 numbers rounded",
 )  # fmt: skip
 
-__all__ = ["counters", "philox", "random_bits", "random_normal", "random_uniform"]
+__all__ = ["UNIT_BITS", "counters", "philox", "random_bits", "random_normal", "random_uniform"]

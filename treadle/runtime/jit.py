@@ -5,17 +5,20 @@ A kernel is ``define i32 @NAME(ptr %args, i64 %begin, i64 %end, i64 %thread)``: 
 the result is 0 or an error code. Code that was loaded stays for the life of the process.
 
 LLVM is used under one lock, phase by phase, so that a short load does not wait for a whole long
-compilation, and held across fork, so that a child never inherits it locked by a lost thread.
+compilation. The lock is held across fork, so that a child never inherits LLVM half way through
+something; so objects of LLVM are closed under it too, not left to the garbage collector.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,6 +39,7 @@ _llvm = threading.RLock()
 _table = threading.Lock()
 _addresses: dict[str, int] = {}
 _pending: dict[str, threading.Event] = {}
+_libraries = itertools.count()  # numbers what is linked: the linker wants names it has not seen
 
 
 class Target(NamedTuple):
@@ -105,7 +109,7 @@ def _build(name: str, key: str, ir_text: str, make_llvm: Callable[[], str]) -> i
     loaded = code is not None
     if code is None:
         code = _compile(name, make_llvm())
-    address = _load(name, key, code)
+    address = _load(name, code)
     if not loaded:
         kernel_cache.store(key, code)
     milliseconds = (time.perf_counter() - start) * 1e3
@@ -120,17 +124,18 @@ def _compile(name: str, text: str) -> bytes:
     llvm = _binding()
     if "source" in flags.DEBUG:
         _show(f"LLVM of {name}", text)
+    owned = ExitStack()
     try:
         with _llvm:
-            machine = _machine()
-            context = llvm.create_context()
-            module = llvm.parse_assembly(text, context)
+            machine = owned.enter_context(_machine())
+            context = owned.enter_context(llvm.create_context())
+            module = owned.enter_context(llvm.parse_assembly(text, context))
             module.verify()
         with _llvm:
             _optimise(module, machine)
         if "asm" in flags.DEBUG:
-            with _llvm:
-                _show(f"assembly of {name}", machine.emit_assembly(module.clone()))
+            with _llvm, module.clone() as copy:
+                _show(f"assembly of {name}", machine.emit_assembly(copy))
         with _llvm:
             code: bytes = machine.emit_object(module)
             return code
@@ -139,6 +144,9 @@ def _compile(name: str, text: str) -> bytes:
             f"the kernel {name} does not compile: {str(error).strip()}; this is a defect of "
             "Treadle's code generator: please report it with what TREADLE_DEBUG=source prints"
         ) from error
+    finally:
+        with _llvm:
+            owned.close()
 
 
 def _optimise(module: Any, machine: Any) -> None:
@@ -147,22 +155,23 @@ def _optimise(module: Any, machine: Any) -> None:
     Loops say themselves what is a vector and what is unrolled, so LLVM is not to guess.
     """
     llvm = _binding()
-    options = llvm.create_pipeline_tuning_options(speed_level=_SPEED_LEVEL)
-    options.loop_vectorization = False
-    options.slp_vectorization = False
-    options.loop_unrolling = False
-    options.loop_interleaving = False
-    builder = llvm.create_pass_builder(machine, options)
-    builder.getModulePassManager().run(module, builder)
+    with ExitStack() as owned:
+        options = owned.enter_context(llvm.create_pipeline_tuning_options(_SPEED_LEVEL))
+        options.loop_vectorization = False
+        options.slp_vectorization = False
+        options.loop_unrolling = False
+        options.loop_interleaving = False
+        builder = owned.enter_context(llvm.create_pass_builder(machine, options))
+        owned.enter_context(builder.getModulePassManager()).run(module, builder)
 
 
-def _load(name: str, key: str, code: bytes) -> int:
+def _load(name: str, code: bytes) -> int:
     llvm = _binding()
     library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
     library.export_symbol(name)
     try:
         with _llvm:
-            tracker = library.link(_linker(), key)
+            tracker = library.link(_linker(), f"{name}.{next(_libraries)}")
             address: int = tracker[name]
             tracker.detach()  # nothing may free code that a table of addresses points to
     except RuntimeError as error:
@@ -176,12 +185,12 @@ def _load(name: str, key: str, code: bytes) -> int:
 @lru_cache(maxsize=None)
 def _binding() -> Any:
     """llvmlite, imported when first needed: it takes some 50 ms."""
-    import llvmlite.binding
-
     with _llvm:
+        import llvmlite.binding
+
         llvmlite.binding.initialize_native_target()
         llvmlite.binding.initialize_native_asmprinter()
-    return llvmlite.binding
+        return llvmlite.binding
 
 
 @lru_cache(maxsize=None)
@@ -190,15 +199,21 @@ def _detected() -> Target:
     with _llvm:
         features = llvm.get_host_cpu_features()
         bits = 512 if features.get("avx512f") else 256 if features.get("avx") else 128
-        return Target(
-            llvm.get_host_cpu_name(), features.flatten(), bits, llvm.get_process_triple()
-        )
+        return Target(llvm.get_host_cpu_name(), features.flatten(), bits, llvm.get_process_triple())
 
 
 def _machine() -> llvmlite.binding.TargetMachine:
     target = _detected()
-    return _binding().Target.from_triple(target.triple).create_target_machine(
-        cpu=target.cpu, features=target.features, opt=_CODE_LEVEL, reloc="pic", codemodel="default"
+    return (
+        _binding()
+        .Target.from_triple(target.triple)
+        .create_target_machine(
+            cpu=target.cpu,
+            features=target.features,
+            opt=_CODE_LEVEL,
+            reloc="pic",
+            codemodel="default",
+        )
     )
 
 

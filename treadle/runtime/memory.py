@@ -134,6 +134,8 @@ class Buffer:
         itemsize = dtype.itemsize
         steps = None if strides is None else tuple(step * itemsize for step in strides)
         try:
+            if offset < 0:  # what NumPy does not look at
+                raise ValueError("the offset is negative")
             return np.ndarray(
                 shape, dtype.numpy, np.asarray(_Bytes(self)), offset * itemsize, steps
             )

@@ -395,3 +395,10 @@ def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 
 def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 1) -> Tensor:
     """``input + value * tensor1 / tensor2``."""
     return add(input, div(tensor1 if value == 1 else mul(tensor1, value), tensor2))
+
+
+def relu(input: Tensor) -> Tensor:
+    """``max(input, 0)``; the gradient at 0 is 0; NaN stays."""
+    node = input.node
+    zero = e.full_like(node, 0)
+    return wrap(e.where(e.le(node, zero), zero, node))

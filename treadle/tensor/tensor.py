@@ -16,8 +16,13 @@ from treadle.ir.node import Leaf, Node, located
 from treadle.ops.elementwise import full_like
 from treadle.ops.movement import detach
 from treadle.tensor import arithmetic as a
+from treadle.tensor.contraction import ContractionMethods
 from treadle.tensor.handle import make_leaf, set_tensor_class, view_of, wrap
+from treadle.tensor.indexing import IndexingMethods
+from treadle.tensor.methods import ElementwiseMethods
+from treadle.tensor.movement import MovementMethods
 from treadle.tensor.operators import Operators
+from treadle.tensor.reduction import ReductionMethods
 from treadle.tensor.storage import array_of, node_from_array
 
 
@@ -76,7 +81,10 @@ def check_device(device: Any) -> Device:
     return _CPU
 
 
-class Tensor(Operators):
+class Tensor(
+    Operators, ElementwiseMethods, MovementMethods, IndexingMethods, ReductionMethods,
+    ContractionMethods,
+):  # fmt: skip
     """A multi-dimensional array of one dtype, with gradients.
 
     Made by ``treadle.tensor(data)``, ``treadle.zeros(2, 3)`` and so on. Operations are recorded and
@@ -311,7 +319,7 @@ class Tensor(Operators):
                 "retain_grad: got a tensor that does not require a gradient"
             ))  # fmt: skip
         if not isinstance(node, Leaf):
-            _retained[node] = self
+            retained[node] = self
 
     def backward(
         self,
@@ -325,7 +333,7 @@ class Tensor(Operators):
         ``gradient`` weighs the elements (needed unless there is one element only).
         ``create_graph`` makes the gradients differentiable themselves.
         """
-        from treadle.autograd import accumulate_gradients
+        from treadle.tensor.gradients import accumulate_gradients
 
         accumulate_gradients([self], [gradient], retain_graph, create_graph, inputs)
 
@@ -466,7 +474,7 @@ class Tensor(Operators):
 
 
 # Computed tensors that want their gradient, by node.
-_retained: WeakKeyDictionary[Node, Tensor] = WeakKeyDictionary()
+retained: WeakKeyDictionary[Node, Tensor] = WeakKeyDictionary()
 
 
 def _names_dtype(text: Any) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from treadle.base.dtypes import DType
 from treadle.codegen.llvm import print_llvm
-from treadle.ir.loop import BEGIN, END, Builder
+from treadle.ir.loop import BEGIN, END, Builder, Kernel
 from treadle.ir.loop_text import print_kernel
 from treadle.ops import mathlib
 from treadle.runtime.jit import compile_kernel, host_target
@@ -22,22 +22,31 @@ _Kernel = ctypes.CFUNCTYPE(
 )
 
 
-@lru_cache(maxsize=None)
-def compiled(name: str, dtype: DType, kind: str = "vector") -> Callable[..., Array]:
-    """``mathlib.<name>`` as a function of contiguous arrays of ``dtype``.
+def elementary_kernel(name: str, dtype: DType, kind: str = "vector") -> Kernel:
+    """The kernel that applies ``mathlib.<name>`` to each element: pointers ``out, x0, ...``.
 
     ``kind`` is the kind of its loop: "vector", or "serial" for one element at a time.
     """
-    arity = 2 if name == "pow" else 1
     k = Builder(f"{name}_{dtype.short}_{kind}")
     out = k.pointer("out", dtype)
-    inputs = [k.pointer(f"x{i}", dtype) for i in range(arity)]
+    inputs = [k.pointer(f"x{i}", dtype) for i in range(2 if name == "pow" else 1)]
     with k.loop(BEGIN, END, kind=kind) as i:
         k.store(out, i, getattr(mathlib, name)(k, *(k.load(x, i) for x in inputs)))
-    bits = host_target().vector_bits
-    address = compile_kernel(
-        k.kernel.name, print_kernel(k.kernel), lambda: print_llvm(k.kernel, bits)
-    )
+    return k.kernel
+
+
+@lru_cache(maxsize=None)
+def compiled(
+    name: str, dtype: DType, kind: str = "vector", vector_bits: int = 0
+) -> Callable[..., Array]:
+    """That kernel as a function of arrays, which it converts to ``dtype``.
+
+    ``vector_bits`` is the width of the vectors it is printed with; 0 means this machine's.
+    """
+    kernel = elementary_kernel(name, dtype, kind)
+    bits = vector_bits or host_target().vector_bits
+    text = f"{print_kernel(kernel)}; {bits}"
+    address = compile_kernel(kernel.name, text, lambda: print_llvm(kernel, bits))
     native = _Kernel(address)
 
     def call(*arrays: Array) -> Array:

@@ -1,0 +1,317 @@
+"""Random tensors, composed from the random primitives; names and arguments are PyTorch's.
+
+16-bit floats that need scaling are drawn and scaled in float32 and rounded once.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeVar
+
+import numpy as np
+
+from treadle.base import dtypes
+from treadle.base.dtypes import DType
+from treadle.base.errors import DTypeError, ShapeError
+from treadle.base.shapes import Shape, as_shape, broadcast_shapes, prod
+from treadle.ir.node import Node, located
+from treadle.ir.op import Op
+from treadle.ops import elementwise as e
+from treadle.ops.random import UNIT_BITS, counters, random_bits, random_normal, random_uniform
+from treadle.ops.source import number
+from treadle.random.generator import Generator, default_generator
+from treadle.tensor.arithmetic import cast, operand_nodes
+from treadle.tensor.handle import Handle, wrap
+from treadle.tensor.storage import array_of, node_from_array
+from treadle.tensor.tensor import Tensor, check_device
+
+T = TypeVar("T", bound=Tensor)
+_HALF, _WHOLE = 1 << 63, 1 << 64
+
+
+def draw(op: Op, shape: Shape, dtype: DType, generator: Generator | None = None) -> Node:
+    """Records a random primitive with the generator's next counters."""
+    source = default_generator if generator is None else generator
+    key = source.next_offset(counters(prod(shape), dtype))
+    nodes = [number((x + _HALF) % _WHOLE - _HALF, dtypes.int64) for x in key]
+    attrs = {"shape": shape} if op is random_bits else {"shape": shape, "dtype": dtype}
+    return op(*nodes, **attrs)
+
+
+def _wide(dtype: DType) -> DType:
+    """The dtype that numbers are scaled in."""
+    return dtypes.float64 if dtype is dtypes.float64 else dtypes.float32
+
+
+def _uniform(shape: Shape, low: float, high: float, dtype: DType, g: Generator | None) -> Node:
+    if (low, high) == (0, 1):
+        return draw(random_uniform, shape, dtype, g)
+    unit = draw(random_uniform, shape, _wide(dtype), g)
+    scaled = e.add(e.mul(unit, e.full_like(unit, high - low)), e.full_like(unit, low))
+    return cast(scaled, dtype)
+
+
+def _normal(shape: Shape, mean: Any, std: Any, dtype: DType, g: Generator | None) -> Node:
+    """``z * std + mean`` for numbers and tensors that broadcast to ``shape``."""
+    if not isinstance(mean, Handle) and not isinstance(std, Handle) and (mean, std) == (0, 1):
+        return draw(random_normal, shape, dtype, g)
+    z = wrap(draw(random_normal, shape, _wide(dtype), g))
+    z_node, mean_node, std_node = operand_nodes("normal", _wide(dtype), z, mean, std)
+    return cast(e.add(e.mul(z_node, std_node), mean_node), dtype)
+
+
+def _integers(shape: Shape, low: int, high: int, dtype: DType, g: Generator | None) -> Node:
+    """Whole numbers of low..high - 1.
+
+    Up to 2^31 numbers: the upper half of a 32-bit word times their count. Beyond that: 63 bits
+    modulo the count. The bias is at most the count over 2^32 or 2^63.
+    """
+    count = high - low
+    word = draw(random_bits, shape, dtypes.int64, g)
+    if count <= 1 << 31:
+        product = e.mul(word, e.full_like(word, count))
+        place = e.shift_right(product, e.full_like(word, 32))
+    else:
+        upper = e.bitwise_and(
+            draw(random_bits, shape, dtypes.int64, g), e.full_like(word, (1 << 31) - 1)
+        )
+        wide = e.bitwise_or(e.shift_left(upper, e.full_like(word, 32)), word)
+        place = e.remainder(wide, e.full_like(word, count))
+    return cast(e.add(place, e.full_like(place, low)), dtype)
+
+
+def _check_range(name: str, low: int, high: int, dtype: DType) -> None:
+    if high <= low:
+        raise located(ValueError(
+            f"{name}: got low={low} and high={high}; high must be greater than low"
+        ))  # fmt: skip
+    if high - low >= _HALF:
+        raise located(ValueError(
+            f"{name}: got low={low} and high={high}; there may be at most 2**63 - 1 numbers"
+        ))  # fmt: skip
+    if dtype.kind in "iu":
+        info = np.iinfo(dtype.numpy)
+        if low < info.min or high - 1 > info.max:
+            raise located(ValueError(
+                f"{name}: got low={low} and high={high}, but {dtype.name} holds {info.min} to "
+                f"{info.max}; use a wider dtype"
+            ))  # fmt: skip
+
+
+def _check_float(name: str, dtype: DType) -> DType:
+    if not dtype.is_floating_point:
+        raise located(DTypeError(
+            f"{name}: got dtype {dtype.name}; it makes floating-point numbers; use randint for "
+            f"integers"
+        ))  # fmt: skip
+    return dtype
+
+
+def _shape(size: Any) -> Shape:
+    try:
+        return as_shape(size)
+    except ShapeError as error:
+        raise located(error) from None
+
+
+def _finished(node: Node, device: Any, requires_grad: bool) -> Tensor:
+    if device is not None:
+        check_device(device)
+    out = wrap(node)
+    return out.requires_grad_() if requires_grad else out
+
+
+# --- new tensors ----------------------------------------------------------------------------------
+
+
+def rand(
+    *size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """Uniform numbers of [0, 1).
+
+    >>> from treadle.random import manual_seed
+    >>> _ = manual_seed(0)
+    >>> tuple(rand(2, 3).shape)
+    (2, 3)
+    """
+    kind = _check_float("rand", dtypes.as_dtype(dtype or dtypes.get_default_dtype()))
+    node = draw(random_uniform, _shape(size), kind, generator)
+    return _finished(node, device, requires_grad)
+
+
+def randn(
+    *size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """Normal numbers of mean 0 and variance 1."""
+    kind = _check_float("randn", dtypes.as_dtype(dtype or dtypes.get_default_dtype()))
+    node = draw(random_normal, _shape(size), kind, generator)
+    return _finished(node, device, requires_grad)
+
+
+def randint(
+    *bounds_and_size: Any, low: int = 0, high: int | None = None, size: Any = None,
+    generator: Generator | None = None, dtype: Any = dtypes.int64, device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """Whole numbers of low..high - 1: ``randint(high, size)`` or ``randint(low, high, size)``.
+
+    Every number comes with a probability that is off by at most 1 / 2^32.
+    """
+    values = list(bounds_and_size)
+    if values and size is None and not isinstance(values[-1], int):
+        size = values.pop()
+    if len(values) == 2:
+        low, high = values
+    elif values and high is None:
+        (high,) = values
+    elif values:
+        (low,) = values
+    if high is None or size is None:
+        raise located(TypeError(
+            "randint: got no high or no size; call randint(high, size) or randint(low, high, size)"
+        ))  # fmt: skip
+    kind = dtypes.as_dtype(dtype)
+    _check_range("randint", int(low), int(high), kind)
+    node = _integers(_shape(size), int(low), int(high), kind, generator)
+    return _finished(node, device, requires_grad)
+
+
+def randperm(
+    n: int, *, generator: Generator | None = None, dtype: Any = dtypes.int64, device: Any = None
+) -> Tensor:
+    """A random order of 0..n - 1: the order that sorts 63 random bits for each (NumPy sorts)."""
+    if n < 0:
+        raise located(ValueError(f"randperm: got n={n}; it must not be negative"))
+    keys = array_of(_integers((int(n),), 0, _HALF - 1, dtypes.int64, generator))
+    order = np.argsort(keys, kind="stable")
+    return _finished(node_from_array(order, dtypes.as_dtype(dtype)), device, False)
+
+
+def rand_like(input: Tensor, *, dtype: Any = None, **options: Any) -> Tensor:
+    """``rand`` in the shape and dtype of ``input``."""
+    return rand(tuple(input.shape), dtype=dtype or input.dtype, **options)
+
+
+def randn_like(input: Tensor, *, dtype: Any = None, **options: Any) -> Tensor:
+    """``randn`` in the shape and dtype of ``input``."""
+    return randn(tuple(input.shape), dtype=dtype or input.dtype, **options)
+
+
+def randint_like(
+    input: Tensor, low: int, high: int | None = None, *, dtype: Any = None, **options: Any
+) -> Tensor:
+    """``randint`` in the shape and dtype of ``input``; one bound is ``high``."""
+    bounds = (0, low) if high is None else (low, high)
+    return randint(*bounds, tuple(input.shape), dtype=dtype or input.dtype, **options)
+
+
+def normal(
+    mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None,
+    dtype: Any = None, device: Any = None, requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """Normal numbers; ``mean`` and ``std`` are tensors that broadcast, or numbers with ``size``."""
+    given = [x for x in (mean, std) if isinstance(x, Handle)]
+    if not given and size is None:
+        raise located(TypeError(
+            "normal: got numbers for mean and std and no size; give size=(...) or a tensor"
+        ))  # fmt: skip
+    shape = broadcast_shapes(*(x.node.shape for x in given)) if given else _shape(size)
+    known = given[0].node.dtype if given else dtypes.get_default_dtype()
+    kind = _check_float("normal", dtypes.as_dtype(dtype or known))
+    return _finished(_normal(shape, mean, std, kind, generator), device, requires_grad)
+
+
+def bernoulli(
+    input: Tensor, p: float | None = None, *, generator: Generator | None = None
+) -> Tensor:
+    """1 with probability ``input`` (elementwise), or ``p`` where it is given, else 0."""
+    node = input.node
+    if p is not None:
+        return wrap(_bernoulli(node.shape, p, node.dtype, generator))
+    _check_float("bernoulli", node.dtype)
+    unit = draw(random_uniform, node.shape, _wide(node.dtype), generator)
+    return wrap(cast(e.lt(unit, cast(node, unit.dtype)), node.dtype))
+
+
+def _bernoulli(shape: Shape, p: float, dtype: DType, g: Generator | None) -> Node:
+    if not 0 <= p <= 1:
+        raise located(ValueError(f"bernoulli: got p={p}; a probability is from 0 to 1"))
+    unit = draw(random_uniform, shape, _wide(dtype), g)
+    return cast(e.lt(unit, e.full_like(unit, p)), dtype)
+
+
+# --- in place: methods of Tensor ------------------------------------------------------------------
+
+
+def uniform_(
+    self: T, from_: float = 0.0, to: float = 1.0, *, generator: Generator | None = None
+) -> T:
+    """Fills the tensor with uniform numbers of [from, to)."""
+    dtype = _check_float("uniform_", self.dtype)
+    if to < from_:
+        raise located(ValueError(f"uniform_: got from={from_} and to={to}; to must not be smaller"))
+    self._write(_uniform(tuple(self.shape), from_, to, dtype, generator))
+    return self
+
+
+def normal_(
+    self: T, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None
+) -> T:
+    """Fills the tensor with normal numbers."""
+    dtype = _check_float("normal_", self.dtype)
+    if std < 0:
+        raise located(ValueError(f"normal_: got std={std}; it must not be negative"))
+    self._write(_normal(tuple(self.shape), mean, std, dtype, generator))
+    return self
+
+
+def bernoulli_(self: T, p: float = 0.5, *, generator: Generator | None = None) -> T:
+    """Fills the tensor with 1 (with probability ``p``) and 0."""
+    self._write(_bernoulli(tuple(self.shape), p, self.dtype, generator))
+    return self
+
+
+def _largest(dtype: DType) -> int:
+    """Up to here the dtype holds every whole number."""
+    if dtype.kind == "f":
+        return 1 << UNIT_BITS[dtype.short]
+    return 1 if dtype.kind == "b" else int(np.iinfo(dtype.numpy).max)
+
+
+def random_(
+    self: T, from_: int | None = None, to: int | None = None, *, generator: Generator | None = None
+) -> T:
+    """Fills the tensor with whole numbers: ``random_(to)``, ``random_(from, to)``.
+
+    Without bounds: from 0 to the largest integer, or for floats to 2^(bits of the significand).
+    """
+    dtype = self.dtype
+    if to is None and from_ is not None:
+        from_, to = 0, from_
+    if to is None:
+        to = min(_largest(dtype) + 1, _HALF - 1)
+    _check_range("random_", from_ or 0, to, dtype)
+    self._write(_integers(tuple(self.shape), from_ or 0, to, dtype, generator))
+    return self
+
+
+def exponential_(self: T, lambd: float = 1.0, *, generator: Generator | None = None) -> T:
+    """Fills the tensor with exponential numbers of mean ``1 / lambd``: ``-log(1 - u) / lambd``.
+
+    None is 0: where u is, half the smallest other number stands in its place.
+    """
+    dtype = _check_float("exponential_", self.dtype)
+    if not 0 < lambd < math.inf:
+        raise located(ValueError(f"exponential_: got lambd={lambd}; it must be positive"))
+    unit = draw(random_uniform, tuple(self.shape), _wide(dtype), generator)
+    floor = e.full_like(unit, 0.5 ** (UNIT_BITS[unit.dtype.short] + 1))
+    spread = e.maximum(e.neg(e.log1p(e.neg(unit))), floor)
+    self._write(cast(e.div(spread, e.full_like(spread, lambd)), dtype))
+    return self
+
+
+# Tensor's room lies above this one and cannot know generators: the methods are handed to it.
+for _method in (uniform_, normal_, bernoulli_, random_, exponential_):
+    setattr(Tensor, _method.__name__, _method)

@@ -1,0 +1,226 @@
+"""Tensors from data and from nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from treadle.base import dtypes
+from treadle.base.dtypes import DType
+from treadle.base.shapes import Shape, as_shape
+from treadle.ir.node import Node, located
+from treadle.ops import elementwise as e
+from treadle.ops.movement import expand
+from treadle.ops.source import iota, number
+from treadle.tensor.handle import Handle, wrap
+from treadle.tensor.storage import node_from_array
+from treadle.tensor.tensor import Tensor, check_device
+
+
+def _finish(node: Node, requires_grad: bool, device: Any = None) -> Tensor:
+    if device is not None:
+        check_device(device)
+    made = wrap(node)
+    return made.requires_grad_() if requires_grad else made
+
+
+def _array_from(data: Any) -> np.ndarray[Any, Any]:
+    """Data as an array; lists of floats have the default dtype."""
+    if isinstance(data, (np.ndarray, np.generic)):
+        return np.asarray(data)
+    if isinstance(data, (list, tuple)) and data and isinstance(data[0], Handle):
+        data = [np.asarray(x.detach()) if isinstance(x, Tensor) else x for x in data]
+        return np.asarray(data)
+    try:
+        array = np.asarray(data)
+    except ValueError as error:
+        raise located(ValueError(
+            f"tensor: got nested sequences of unequal lengths ({error}); pad them to one length"
+        )) from None  # fmt: skip
+    if array.dtype == np.float64:
+        return array.astype(dtypes.get_default_dtype().numpy)
+    return array
+
+
+def tensor(
+    data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """A tensor with a copy of ``data``: a number, nested sequences, a NumPy array.
+
+    >>> tensor([[1, 2], [3, 4]]).dtype
+    treadle.int64
+    """
+    target = None if dtype is None else dtypes.as_dtype(dtype)
+    if isinstance(data, Tensor):
+        node = data.detach().clone().node
+        if target is not None:
+            node = e.convert(node, dtype=target)
+        return _finish(node, requires_grad, device)
+    array = _array_from(data)
+    try:
+        node = node_from_array(array, target)
+    except TypeError as error:
+        raise located(TypeError(f"tensor: {error}")) from None
+    return _finish(node, requires_grad, device)
+
+
+def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
+    """``data`` itself where it is a tensor of that dtype, else a new tensor."""
+    if isinstance(data, Tensor):
+        return data.to(dtype=dtype, device=device)
+    return tensor(data, dtype=dtype, device=device)
+
+
+def asarray(data: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
+    """``as_tensor`` under the array API's name."""
+    return as_tensor(data, dtype, device)
+
+
+def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
+    """A tensor with a copy of the array: later changes of the array do not show."""
+    if not isinstance(array, np.ndarray):
+        raise located(TypeError(
+            f"from_numpy: got a {type(array).__name__}; it takes a NumPy array; use tensor(data)"
+        ))  # fmt: skip
+    return tensor(array)
+
+
+def _filled(
+    shape: Shape, value: Any, dtype: Any, requires_grad: bool, device: Any = None
+) -> Tensor:
+    target = dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)
+    return _finish(expand(number(value, target), shape=shape), requires_grad, device)
+
+
+def full(
+    size: Sequence[int], fill_value: Any, *, dtype: Any = None, device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """A tensor with all elements ``fill_value``, whose type gives the dtype unless named."""
+    value = fill_value.item() if isinstance(fill_value, Handle) else fill_value  # type: ignore[attr-defined]
+    if dtype is None:
+        dtype = dtypes.as_dtype(type(value)) if isinstance(value, (bool, int)) else None
+    return _filled(as_shape(size), value, dtype, requires_grad, device)
+
+
+def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Zeros of a shape: ``zeros(2, 3)`` or ``zeros((2, 3))``."""
+    return _filled(as_shape(size), 0, dtype, requires_grad, device)
+
+
+def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Ones of a shape."""
+    return _filled(as_shape(size), 1, dtype, requires_grad, device)
+
+
+def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Zeros: memory is never shown before it is written."""
+    return _filled(as_shape(size), 0, dtype, requires_grad, device)
+
+
+def _like(input: Tensor, value: Any, dtype: Any, requires_grad: bool) -> Tensor:
+    return _filled(tuple(input.shape), value, dtype or input.dtype, requires_grad)
+
+
+def zeros_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Zeros in the shape and dtype of ``input``."""
+    return _like(input, 0, dtype, requires_grad)
+
+
+def ones_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Ones in the shape and dtype of ``input``."""
+    return _like(input, 1, dtype, requires_grad)
+
+
+def empty_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Zeros in the shape and dtype of ``input``."""
+    return _like(input, 0, dtype, requires_grad)
+
+
+def full_like(
+    input: Tensor, fill_value: Any, *, dtype: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """``fill_value`` in the shape and dtype of ``input``."""
+    return _like(input, fill_value, dtype, requires_grad)
+
+
+def arange(
+    start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """``start + step * i`` for as long as it is before ``end`` (0 to ``start`` if end is None)."""
+    if end is None:
+        start, end = 0, start
+    start, end, step = (x.item() if isinstance(x, Tensor) else x for x in (start, end, step))
+    if step == 0 or (end - start) / step < 0:
+        raise located(ValueError(
+            f"arange: got start {start}, end {end} and step {step}; the step must lead from start "
+            f"to end and not be 0"
+        ))  # fmt: skip
+    whole = all(isinstance(x, int) for x in (start, end, step))
+    target = dtypes.as_dtype(dtype or (int if whole else float))
+    count = -((start - end) // step) if whole else int(np.ceil((end - start) / step))
+    if whole and (start, step) == (0, 1):
+        return _finish(iota(shape=(count,), axis=0, dtype=target), requires_grad, device)
+    values = start + step * np.arange(count, dtype=np.int64 if whole else np.float64)
+    return _finish(node_from_array(values, target), requires_grad, device)
+
+
+def linspace(
+    start: float, end: float, steps: int, *, dtype: Any = None, device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """``steps`` evenly spaced numbers from ``start`` to ``end``, both included."""
+    target = dtypes.as_dtype(dtype or float)
+    values = np.linspace(float(start), float(end), int(steps))
+    return _finish(node_from_array(values, target), requires_grad, device)
+
+
+def eye(
+    n: int, m: int | None = None, *, dtype: Any = None, device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """Ones on the diagonal of an n x m matrix, zeros elsewhere."""
+    shape = (n, n if m is None else m)
+    rows = iota(shape=shape, axis=0, dtype=dtypes.int64)
+    same = e.eq(rows, iota(shape=shape, axis=1, dtype=dtypes.int64))
+    return _finish(e.convert(same, dtype=dtypes.as_dtype(dtype or float)), requires_grad, device)
+
+
+def is_tensor(value: object) -> bool:
+    """True for tensors."""
+    return isinstance(value, Tensor)
+
+
+def numel(input: Tensor) -> int:
+    """The number of elements."""
+    return input.numel()
+
+
+def _new(name: str) -> Any:
+    make = {"zeros": zeros, "ones": ones, "empty": empty}[name]
+
+    def method(self: Tensor, *size: Any, dtype: DType | None = None, **options: Any) -> Tensor:
+        return make(*size, dtype=dtype or self.dtype, **options)  # type: ignore[no-any-return]
+
+    method.__name__ = f"new_{name}"
+    method.__doc__ = f"``{name}`` of this shape in the dtype of the tensor."
+    return method
+
+
+def new_full(self: Tensor, size: Sequence[int], fill_value: Any, dtype: Any = None) -> Tensor:
+    """``full`` of this shape in the dtype of the tensor."""
+    return full(size, fill_value, dtype=dtype or self.dtype)
+
+
+def new_tensor(self: Tensor, data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """``tensor(data)`` in the dtype of the tensor."""
+    return tensor(data, dtype=dtype or self.dtype, requires_grad=requires_grad)
+
+
+for _name in ("zeros", "ones", "empty"):
+    setattr(Tensor, f"new_{_name}", _new(_name))
+Tensor.new_full = new_full  # type: ignore[attr-defined]
+Tensor.new_tensor = new_tensor  # type: ignore[attr-defined]

@@ -1,0 +1,275 @@
+"""Gradients for users: ``backward``, ``grad`` and functions with gradients of their own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from treadle.autodiff.reverse import backward as backward_nodes
+from treadle.base.errors import GradientError, ShapeError
+from treadle.ir.node import Leaf, Node, located, recorder
+from treadle.ops import elementwise as e
+from treadle.ops.bundle import record_call
+from treadle.ops.movement import detach, zeros_of
+from treadle.ops.project import project
+from treadle.tensor.handle import Handle, wrap
+from treadle.tensor.tensor import Tensor, retained
+
+Tensors = Tensor | Sequence[Tensor]
+
+
+def _sequence(x: Any) -> list[Any]:
+    return list(x) if isinstance(x, (list, tuple)) else [x]
+
+
+def _seed(name: str, output: Tensor, gradient: Tensor | None) -> Node:
+    """The adjoint to start from."""
+    node = output.node
+    if not node.needs_grad:
+        raise located(GradientError(
+            f"{name}: got a tensor of shape {node.shape} through which no gradient flows: nothing "
+            f"that it was computed from requires one; call requires_grad_() on an input, and do "
+            f"not compute under no_grad()"
+        ))  # fmt: skip
+    if gradient is None:
+        if node.type.size != 1:
+            raise located(GradientError(
+                f"{name}: got a tensor of shape {node.shape}; without a gradient argument it must "
+                f"have one element; reduce it, for example with .sum(), or pass the gradient"
+            ))  # fmt: skip
+        return e.full_like(node, 1)
+    if gradient.node.shape != node.shape:
+        raise located(ShapeError(
+            f"{name}: got a gradient of shape {gradient.node.shape} for a tensor of shape "
+            f"{node.shape}; they must be equal"
+        ))  # fmt: skip
+    if gradient.node.dtype is not node.dtype:
+        return e.convert(gradient.node, dtype=node.dtype)
+    return gradient.node
+
+
+def accumulate_gradients(
+    tensors: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
+    retain_graph: bool | None,
+    create_graph: bool,
+    inputs: Tensors | None,
+) -> None:
+    """What ``Tensor.backward`` does, for several tensors at once."""
+    seeds = [_seed("backward", t, g) for t, g in zip(tensors, gradients, strict=True)]
+    found = backward_nodes(
+        [t.node for t in tensors], seeds,
+        wanted=None if inputs is None else [t.node for t in _sequence(inputs)],
+        kept=list(retained), create_graph=create_graph,
+        retain_graph=create_graph if retain_graph is None else retain_graph,
+    )  # fmt: skip
+    before = recorder.grad_enabled
+    recorder.grad_enabled = create_graph
+    try:
+        for node, adjoint in found.items():
+            owner = node.owner() if isinstance(node, Leaf) else retained.get(node)
+            if owner is None:
+                continue
+            if owner._grad is None:
+                owner._grad = wrap(adjoint)
+            else:
+                owner._grad._write(e.add(owner._grad.node, adjoint))
+    finally:
+        recorder.grad_enabled = before
+
+
+def backward(
+    tensors: Tensors,
+    grad_tensors: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Tensors | None = None,
+) -> None:
+    """Adds the gradients of the (weighted) sum of ``tensors`` to the ``grad`` of the leaves."""
+    items = _sequence(tensors)
+    weights = [None] * len(items) if grad_tensors is None else _sequence(grad_tensors)
+    accumulate_gradients(items, weights, retain_graph, create_graph, inputs)
+
+
+def grad(
+    outputs: Tensors,
+    inputs: Tensors,
+    grad_outputs: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool = False,
+    materialize_grads: bool = False,
+) -> tuple[Tensor | None, ...]:
+    """The gradients of the (weighted) sum of ``outputs`` with respect to ``inputs``.
+
+    >>> import treadle
+    >>> x = treadle.tensor(3.0, requires_grad=True)
+    >>> (g,) = treadle.autograd.grad(x**3, x, create_graph=True)
+    >>> (h,) = treadle.autograd.grad(g, x)
+    >>> g.item(), h.item()
+    (27.0, 18.0)
+    """
+    items, wanted = _sequence(outputs), _sequence(inputs)
+    weights = [None] * len(items) if grad_outputs is None else _sequence(grad_outputs)
+    seeds = [_seed("grad", t, g) for t, g in zip(items, weights, strict=True)]
+    for position, t in enumerate(wanted):
+        if not t.requires_grad:
+            raise located(GradientError(
+                f"grad: input {position} does not require a gradient; call requires_grad_() on it "
+                f"before it is used"
+            ))  # fmt: skip
+    found = backward_nodes(
+        [t.node for t in items], seeds, wanted=[t.node for t in wanted],
+        create_graph=create_graph,
+        retain_graph=create_graph if retain_graph is None else retain_graph,
+    )  # fmt: skip
+    result: list[Tensor | None] = []
+    for position, t in enumerate(wanted):
+        adjoint = found.get(t.node)
+        if adjoint is None and materialize_grads:
+            adjoint = zeros_of(t.node.type)
+        if adjoint is None and not allow_unused:
+            raise located(GradientError(
+                f"grad: input {position} was not used to compute the outputs; pass "
+                f"allow_unused=True to get None for it"
+            ))  # fmt: skip
+        result.append(None if adjoint is None else wrap(adjoint))
+    return tuple(result)
+
+
+# --- functions with gradients of their own -----------------------------------------------------------
+
+
+class Function:
+    """A function with a gradient written by hand.
+
+    Subclasses define static ``forward(ctx, *args)`` and ``backward(ctx, *grad_outputs)`` and are
+    called by ``apply``. The older form with ordinary methods, where ``self`` takes the place of
+    ``ctx`` and an instance is called, works too.
+
+    >>> import treadle
+    >>> class Cube(treadle.autograd.Function):
+    ...     @staticmethod
+    ...     def forward(ctx, x):
+    ...         ctx.save_for_backward(x)
+    ...         return x * x * x
+    ...     @staticmethod
+    ...     def backward(ctx, grad_output):
+    ...         (x,) = ctx.saved_tensors
+    ...         return grad_output * 3 * x * x
+    >>> x = treadle.tensor(2.0, requires_grad=True)
+    >>> Cube.apply(x).backward()
+    >>> x.grad.item()
+    12.0
+    """
+
+    _saved: tuple[Any, ...] = ()
+    _discrete: tuple[Any, ...] = ()
+    _materialize = True
+    needs_input_grad: tuple[bool, ...] = ()
+
+    @staticmethod
+    def forward(*args: Any) -> Any:
+        """To be defined: the value."""
+        raise NotImplementedError("a Function must define forward()")
+
+    @staticmethod
+    def backward(*args: Any) -> Any:
+        """To be defined: one gradient (or None) for each argument of ``forward``."""
+        raise NotImplementedError("a Function must define backward() to be differentiated")
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None:
+        """Keeps tensors (their values of now) for ``backward``."""
+        self._saved = tuple(t.node if isinstance(t, Handle) else t for t in tensors)
+
+    @property
+    def saved_tensors(self) -> tuple[Any, ...]:
+        """The tensors kept by ``save_for_backward``."""
+        return tuple(wrap(n) if isinstance(n, Node) else n for n in self._saved)
+
+    def mark_non_differentiable(self, *outputs: Tensor) -> None:
+        """Says that no gradient flows through these outputs."""
+        self._discrete = tuple(t.node for t in outputs)
+
+    def mark_dirty(self, *tensors: Tensor) -> None:
+        """Accepted for PyTorch's sake: arguments written in place need no mark here."""
+
+    def set_materialize_grads(self, value: bool) -> None:
+        """Whether ``backward`` gets zeros (the default) or None for outputs nobody used."""
+        self._materialize = value
+
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        """Calls the function, recording its own gradient."""
+        ctx = cls()
+        return _call(ctx, lambda *a: cls.forward(ctx, *a), lambda *g: cls.backward(ctx, *g), args)
+
+    def __call__(self, *args: Any) -> Any:
+        ctx = copy.copy(self)
+        return _call(ctx, ctx.forward, ctx.backward, args)
+
+
+class _Call:
+    """One call of a Function: what the graph knows of it."""
+
+    def __init__(self, ctx: Function, function: Any, positions: list[int], count: int) -> None:
+        self.ctx = ctx
+        self.function = function
+        self.positions = positions  # of the tensors among the arguments
+        self.count = count
+        self.name = type(ctx).__name__
+
+    def gradient(self, g: Any, node: Node) -> list[Node | None]:
+        """Runs the user's backward and checks what it returns."""
+        grads: list[Any] = []
+        for adjoint, kind in zip(g, node.type, strict=True):
+            if adjoint is None and self.ctx._materialize:
+                adjoint = zeros_of(kind)
+            grads.append(None if adjoint is None else wrap(adjoint))
+        site, recorder.site = recorder.site, None
+        try:
+            results = self.function(*grads)
+        finally:
+            recorder.site = site
+        given = results if isinstance(results, tuple) else (results,)
+        expected = len(self.ctx.needs_input_grad)
+        if len(given) != expected:
+            raise located(GradientError(
+                f"{self.name}.backward: returned {len(given)} gradients for {expected} arguments of "
+                f"forward; return one for each, None where there is none"
+            ))  # fmt: skip
+        adjoints: list[Node | None] = []
+        for position, source in zip(self.positions, node.inputs[self.count :], strict=True):
+            value = given[position]
+            if value is not None and value.node.shape != source.shape:
+                raise located(ShapeError(
+                    f"{self.name}.backward: returned a gradient of shape {value.node.shape} for "
+                    f"argument {position} of shape {source.shape}; they must be equal"
+                ))  # fmt: skip
+            adjoints.append(None if value is None else value.node)
+        return adjoints
+
+
+def _call(ctx: Function, forward: Any, backward: Any, args: tuple[Any, ...]) -> Any:
+    positions = [p for p, x in enumerate(args) if isinstance(x, Handle)]
+    inputs = [args[p].node for p in positions]
+    enabled = recorder.grad_enabled
+    ctx.needs_input_grad = tuple(isinstance(x, Tensor) and x.requires_grad for x in args)
+    recorder.grad_enabled = False
+    try:
+        outputs = forward(*args)
+    finally:
+        recorder.grad_enabled = enabled
+    results = outputs if isinstance(outputs, tuple) else (outputs,)
+    if not enabled or not any(ctx.needs_input_grad):
+        return outputs
+    tensors = [t for t in results if isinstance(t, Handle)]
+    values = [detach(t.node) if t.node.needs_grad else t.node for t in tensors]
+    node = record_call(_Call(ctx, backward, positions, len(values)), values, inputs)
+    made = iter([
+        t if t.node in ctx._discrete else wrap(project(node, index=i))
+        for i, t in enumerate(tensors)
+    ])  # fmt: skip
+    final = tuple(next(made) if isinstance(t, Handle) else t for t in results)
+    return final if isinstance(outputs, tuple) else final[0]

@@ -1,0 +1,332 @@
+"""Reductions of tensors, and what is composed of them: means, variances, norms, softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from treadle.base import dtypes
+from treadle.base.dtypes import DType
+from treadle.base.errors import DTypeError, ShapeError
+from treadle.base.shapes import normalize_axes, normalize_axis, prod as product
+from treadle.ir.node import Node, located
+from treadle.ir.op import Op
+from treadle.ops import elementwise as e
+from treadle.ops import reduce as r
+from treadle.ops.indexing import gather
+from treadle.ops.movement import detach, expand, reshape
+from treadle.ops.project import project
+from treadle.tensor import arithmetic as a
+from treadle.tensor.handle import wrap
+
+if TYPE_CHECKING:
+    from treadle.tensor.tensor import Tensor
+
+Dim = int | Sequence[int] | None
+
+
+class MinMax(NamedTuple):
+    """The extreme values along a dimension, and where they are."""
+
+    values: Tensor
+    indices: Tensor
+
+
+def _axes(name: str, node: Node, dim: Dim) -> tuple[int, ...]:
+    try:
+        return normalize_axes(dim, len(node.shape))
+    except (IndexError, ShapeError) as error:
+        raise located(type(error)(f"{name}: {error}")) from None
+
+
+def keep(node: Node, axes: Sequence[int], source: Node, keepdim: bool = True) -> Node:
+    """A reduced node with the reduced axes put back as size 1."""
+    if not keepdim:
+        return node
+    shape = tuple(1 if i in axes else s for i, s in enumerate(source.shape))
+    return node if node.shape == shape else reshape(node, shape=shape)
+
+
+def _reduced(op: Op, node: Node, axes: tuple[int, ...], keepdim: bool) -> Node:
+    """The op over these axes; a 0-d tensor reduces to itself."""
+    if not node.shape:
+        node = reshape(node, shape=(1,))
+        return op(node, axes=(0,))
+    return keep(op(node, axes=axes), axes, node, keepdim) if axes else node
+
+
+def sum(
+    input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: DType | None = None
+) -> Tensor:
+    """The sum over ``dim`` (all dimensions if None); integers and bools give int64."""
+    node = input.node if dtype is None else a.cast(input.node, dtypes.as_dtype(dtype))
+    return wrap(_reduced(r.reduce_sum, node, _axes("sum", node, dim), keepdim))
+
+
+def prod(
+    input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: DType | None = None
+) -> Tensor:
+    """The product over ``dim``; integers and bools give int64."""
+    node = input.node if dtype is None else a.cast(input.node, dtypes.as_dtype(dtype))
+    return wrap(_reduced(r.reduce_prod, node, _axes("prod", node, dim), keepdim))
+
+
+def _real(name: str, node: Node) -> Node:
+    if not node.dtype.is_floating_point:
+        raise located(DTypeError(
+            f"{name}: got a tensor of dtype {node.dtype.name}; it takes floating-point tensors; "
+            f"convert it with .float() first"
+        ))  # fmt: skip
+    return node
+
+
+def _wide(node: Node) -> Node:
+    """f32 for 16-bit floats: composed functions round once, at the end."""
+    narrow = node.dtype.is_floating_point and node.dtype.bits == 16
+    return e.convert(node, dtype=dtypes.float32) if narrow else node
+
+
+def mean(
+    input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: DType | None = None
+) -> Tensor:
+    """The sum divided by the count."""
+    node = input.node if dtype is None else a.cast(input.node, dtypes.as_dtype(dtype))
+    wide = _wide(_real("mean", node))
+    axes = _axes("mean", wide, dim)
+    total = _reduced(r.reduce_sum, wide, axes, keepdim)
+    count = product(wide.shape[i] for i in axes)
+    return wrap(a.cast(e.div(total, e.full_like(total, count)), node.dtype))
+
+
+def _moments(name: str, node: Node, axes: tuple[int, ...]) -> tuple[Node, Node]:
+    """Mean and biased variance, reduced axes dropped."""
+    if not node.shape:
+        node, axes = reshape(node, shape=(1,)), (0,)
+    both = r.moments(node, axes=axes)
+    return project(both, index=0), project(both, index=1)
+
+
+def _variance(
+    name: str, input: Tensor, dim: Dim, correction: float, keepdim: bool
+) -> tuple[Node, Node]:
+    node = _wide(_real(name, input.node))
+    axes = _axes(name, node, dim)
+    count = product(node.shape[i] for i in axes)
+    mean_, biased = _moments(name, node, axes)
+    if correction:
+        left = max_(count - correction, 0)
+        scaled = e.mul(biased, e.full_like(biased, count))
+        biased = e.div(scaled, e.full_like(scaled, left))
+    out = []
+    for x in (biased, mean_):
+        out.append(a.cast(keep(x, axes, node, keepdim), input.dtype))
+    return out[0], out[1]
+
+
+max_ = max  # the builtin, before it is shadowed below
+
+
+def var(
+    input: Tensor, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *,
+    correction: float | None = None,
+) -> Tensor:  # fmt: skip
+    """The variance, sum((x - mean)^2) / (n - correction); ``correction`` is 1 unless given."""
+    fix = float(unbiased) if correction is None else correction
+    return wrap(_variance("var", input, dim, fix, keepdim)[0])
+
+
+def std(
+    input: Tensor, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *,
+    correction: float | None = None,
+) -> Tensor:  # fmt: skip
+    """The square root of the variance."""
+    return a.sqrt(var(input, dim, unbiased, keepdim, correction=correction))
+
+
+def var_mean(
+    input: Tensor, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *,
+    correction: float | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Variance and mean together."""
+    fix = float(unbiased) if correction is None else correction
+    both = _variance("var_mean", input, dim, fix, keepdim)
+    return wrap(both[0]), wrap(both[1])
+
+
+def std_mean(
+    input: Tensor, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *,
+    correction: float | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Standard deviation and mean together."""
+    variance, mean_ = var_mean(input, dim, unbiased, keepdim, correction=correction)
+    return a.sqrt(variance), mean_
+
+
+def amax(input: Tensor, dim: Dim = (), keepdim: bool = False) -> Tensor:
+    """The largest value; ties share the gradient; NaN wins."""
+    return wrap(_reduced(r.reduce_max, input.node, _axes("amax", input.node, dim), keepdim))
+
+
+def amin(input: Tensor, dim: Dim = (), keepdim: bool = False) -> Tensor:
+    """The smallest value; ties share the gradient; NaN wins."""
+    return wrap(_reduced(r.reduce_min, input.node, _axes("amin", input.node, dim), keepdim))
+
+
+def _arg(op: Op, input: Tensor, dim: int | None, keepdim: bool) -> Node:
+    node = input.node
+    if dim is None or not node.shape:
+        flat = reshape(node, shape=(node.type.size,))
+        found = op(flat, axes=(0,))
+        return reshape(found, shape=(1,) * len(node.shape)) if keepdim else found
+    axis = normalize_axis(dim, len(node.shape))
+    return keep(op(node, axes=(axis,)), (axis,), node, keepdim)
+
+
+def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """The lowest index of the largest value, in the flat tensor if ``dim`` is None."""
+    return wrap(_arg(r.argmax, input, dim, keepdim))
+
+
+def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """The lowest index of the smallest value, in the flat tensor if ``dim`` is None."""
+    return wrap(_arg(r.argmin, input, dim, keepdim))
+
+
+def _extreme(all_of: Any, pairwise: Any, arg: Op, x: Tensor, other: Any, keepdim: bool) -> Any:
+    if other is None:
+        return all_of(x)
+    if not isinstance(other, int) or isinstance(other, bool):
+        return pairwise(x, other)
+    node = x.node if x.node.shape else reshape(x.node, shape=(1,))
+    axis = normalize_axis(other, len(node.shape))
+    where = keep(arg(node, axes=(axis,)), (axis,), node)
+    values = gather(node, where, axis=axis)
+    shape = where.shape
+    if not keepdim or not x.node.shape:
+        shape = tuple(s for i, s in enumerate(shape) if i != axis)
+    return MinMax(wrap(reshape(values, shape=shape)), wrap(reshape(where, shape=shape)))
+
+
+def max(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+    """The largest value; with ``dim`` the pair (values, indices); with a tensor, elementwise."""
+    return _extreme(amax, a.maximum, r.argmax, input, dim, keepdim)
+
+
+def min(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+    """The smallest value; with ``dim`` the pair (values, indices); with a tensor, elementwise."""
+    return _extreme(amin, a.minimum, r.argmin, input, dim, keepdim)
+
+
+def _truth(op: Op, name: str, input: Tensor, dim: Dim, keepdim: bool) -> Tensor:
+    node = a._as_bool(input).node
+    return wrap(_reduced(op, node, _axes(name, node, dim), keepdim))
+
+
+def any(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """True where some element is nonzero."""
+    return _truth(r.reduce_any, "any", input, dim, keepdim)
+
+
+def all(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """True where every element is nonzero."""
+    return _truth(r.reduce_all, "all", input, dim, keepdim)
+
+
+def count_nonzero(input: Tensor, dim: Dim = None) -> Tensor:
+    """How many elements are not zero."""
+    return sum(a._as_bool(input), dim)
+
+
+def norm(
+    input: Tensor, p: float | str = "fro", dim: Dim = None, keepdim: bool = False
+) -> Tensor:
+    """The vector norm (sum |x|^p)^(1/p); "fro" is p = 2; infinities give the largest |x|."""
+    power = 2.0 if p == "fro" else float(p)
+    if power == 2.0:
+        return a.sqrt(sum(a.square(input), dim, keepdim))
+    size = a.abs(input)
+    if power in (float("inf"), float("-inf")):
+        return (amax if power > 0 else amin)(size, () if dim is None else dim, keepdim)
+    if power == 0.0:
+        return sum(a.ne(input, 0), dim, keepdim).to(input.dtype)
+    if power == 1.0:
+        return sum(size, dim, keepdim)
+    return a.pow(sum(a.pow(size, power), dim, keepdim), 1.0 / power)
+
+
+# --- softmax -------------------------------------------------------------------------------------------
+
+
+def _peak(node: Node, axes: tuple[int, ...]) -> Node:
+    """The maximum, spread back; no gradient flows: a shift by it changes nothing."""
+    top = detach(r.reduce_max(node, axes=axes))
+    return expand(keep(top, axes, node), shape=node.shape)
+
+
+def logsumexp(input: Tensor, dim: Dim, keepdim: bool = False) -> Tensor:
+    """``log(sum(exp(x)))``, safe against overflow."""
+    node = _wide(_real("logsumexp", input.node))
+    axes = _axes("logsumexp", node, dim)
+    top = detach(r.reduce_max(node, axes=axes))
+    infinite = e.eq(e.abs_(top), e.full_like(top, float("inf")))
+    top = e.where(infinite, e.full_like(top, 0), top)
+    shifted = e.sub(node, expand(keep(top, axes, node), shape=node.shape))
+    total = e.add(e.log(r.reduce_sum(e.exp(shifted), axes=axes)), top)
+    return wrap(a.cast(keep(total, axes, node, keepdim), input.dtype))
+
+
+def _softmax_input(name: str, input: Tensor, dim: int | None, dtype: DType | None) -> Any:
+    if dim is None:
+        raise located(TypeError(f"{name}: dim is missing; name the dimension that sums to one"))
+    source = input.node if dtype is None else a.cast(input.node, dtypes.as_dtype(dtype))
+    node = _wide(_real(name, source))
+    if not node.shape:
+        node = reshape(node, shape=(1,))
+    return node, _axes(name, node, dim), source
+
+
+def _narrowed(node: Node, source: Node) -> Tensor:
+    node = node if node.shape == source.shape else reshape(node, shape=source.shape)
+    return wrap(a.cast(node, source.dtype))
+
+
+def softmax(input: Tensor, dim: int | None = None, dtype: DType | None = None) -> Tensor:
+    """``exp(x) / sum(exp(x))`` along ``dim``, computed as exp(x - max)."""
+    node, axes, source = _softmax_input("softmax", input, dim, dtype)
+    if node.type.size == 0:
+        return wrap(source)
+    raised = e.exp(e.sub(node, _peak(node, axes)))
+    total = r.reduce_sum(raised, axes=axes)
+    return _narrowed(
+        e.div(raised, expand(keep(total, axes, node), shape=node.shape)), source
+    )
+
+
+def log_softmax(input: Tensor, dim: int | None = None, dtype: DType | None = None) -> Tensor:
+    """``x - log(sum(exp(x)))`` along ``dim``, computed from x - max."""
+    node, axes, source = _softmax_input("log_softmax", input, dim, dtype)
+    if node.type.size == 0:
+        return wrap(source)
+    shifted = e.sub(node, _peak(node, axes))
+    total = e.log(r.reduce_sum(e.exp(shifted), axes=axes))
+    return _narrowed(
+        e.sub(shifted, expand(keep(total, axes, node), shape=node.shape)), source
+    )
+
+
+class ReductionMethods:
+    """The reductions as methods."""
+
+    __slots__ = ()
+
+    sum, prod, mean, var, std, amax, amin = sum, prod, mean, var, std, amax, amin
+    max, min, argmax, argmin, any, all = max, min, argmax, argmin, any, all
+    count_nonzero, norm, logsumexp = count_nonzero, norm, logsumexp
+    softmax, log_softmax = softmax, log_softmax
+
+
+__all__ = [
+    "MinMax", "ReductionMethods", "all", "amax", "amin", "any", "argmax", "argmin",
+    "count_nonzero", "log_softmax", "logsumexp", "max", "mean", "min", "norm", "prod",
+    "softmax", "std", "std_mean", "sum", "var", "var_mean",
+]  # fmt: skip
