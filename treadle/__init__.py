@@ -125,7 +125,7 @@ from treadle.tensor.grad_mode import (
     no_grad,
     set_grad_enabled,
 )
-from treadle.tensor.indexing import *  # noqa: F403
+from treadle.tensor.joining import *  # noqa: F403
 from treadle.tensor.movement import *  # noqa: F403
 from treadle.tensor.reduction import (
     all,
@@ -149,6 +149,7 @@ from treadle.tensor.reduction import (
     var,
     var_mean,
 )
+from treadle.tensor.selection import *  # noqa: F403
 from treadle.tensor.tensor import Device as device
 from treadle.tensor.tensor import Size, Tensor
 from treadle.random import (

@@ -13,8 +13,9 @@ import time
 import numpy as np
 import pytest
 
+from treadle.base.errors import DeviceError
 from treadle.base.flags import flags
-from treadle.runtime import jit, pool
+from treadle.runtime import jit, pool, pool_code
 
 HEAD = "define i32 @NAME(ptr %args, i64 %begin, i64 %end, i64 %thread) nounwind {\nentry:\n"
 
@@ -289,6 +290,23 @@ def test_quota_of_control_groups(tmp_path, files, expected):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     assert pool._quota(tmp_path, 8) == expected
+
+
+@pytest.mark.parametrize("entry", ["worker", "run", "stop"])
+@pytest.mark.parametrize("cpu", ["x86_64", "aarch64"])
+@pytest.mark.parametrize("system", ["linux", "darwin", "win32"])
+def test_generated_code_is_valid_for_every_system(monkeypatch, entry, cpu, system):
+    import llvmlite.binding as llvm
+
+    monkeypatch.setattr(sys, "platform", system)
+    module = llvm.parse_assembly(pool_code.module(entry, f"{cpu}-unknown-{system}"))
+    module.verify()
+    assert module.get_function(f"treadle_pool_{entry}").name
+
+
+def test_unknown_cpu_is_told():
+    with pytest.raises(DeviceError, match=r"is riscv64; Treadle generates code for x86_64 and"):
+        pool_code.module("run", "riscv64-unknown-linux-gnu")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -96,7 +96,7 @@ _FLAGS = {
              "width of vectors in CPU kernels; 0 takes what the CPU has"),
         Flag("HUGE_PAGES", _boolean, "one of 1, 0, true, false, yes, no, on, off", True,
              "ask the system for huge pages behind large blocks of memory"),
-        Flag("PENDING_NODES", _integer(1), "a whole number, 1 or more", 4096,
+        Flag("PENDING_NODES", _integer(1), "a whole number, 1 or more", 16384,
              "recorded operations after which evaluation starts by itself"),
         Flag("PENDING_BYTES", _integer(1), "a whole number of bytes, 1 or more", 1 << 30,
              "bytes of pending results after which evaluation starts by itself"),

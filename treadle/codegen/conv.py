@@ -18,7 +18,7 @@ from treadle.codegen.contraction import (
     tile_for,
 )
 from treadle.codegen.conv_kernels import IMAGE_SIZES, WEIGHT_SIZES, conv_image, conv_weight
-from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout, Out, Plan
+from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout, Out, Plan, Work
 from treadle.ir.loop import I64
 
 Kind = Literal["forward", "input", "weight"]
@@ -327,6 +327,6 @@ def _weight_plan(
     units = groups * channel_units * splits
     spec = KernelSpec(conv_weight, (tile, dtype))
     launches.append(Launch(spec, args, units, 2 * elements * depth))
-    if out_at != Out(0):
+    if isinstance(out_at, Work):
         launches.append(finish_launch(Out(0), out_at, acc, dtype, elements, splits))
     return Plan(tuple(launches), tuple(works.nbytes))

@@ -31,7 +31,7 @@ from treadle.codegen.contraction import (
     tile_for,
     tile_rows,
 )
-from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout, Out, Plan
+from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout, Out, Plan, Work
 from treadle.ir.loop import BEGIN, END, Builder, Kernel, Operand
 
 _SIZES = (
@@ -272,7 +272,7 @@ def _plan(way: _Candidate, batches: int, depth: int, out: Layout, threads: int) 
     args = (out_at, left_at, right_at, *in_order(_SIZES, values))
     units = batches * row_units * column_units * splits
     launches.append(Launch(KernelSpec(gemm, (tile,)), args, units, 2 * elements * depth))
-    if out_at != Out(0):
+    if isinstance(out_at, Work):
         launches.append(finish_launch(Out(0), out_at, tile.dtype, dtype, elements, splits))
     return Plan(tuple(launches), tuple(works.nbytes))
 

@@ -18,7 +18,8 @@ single long sum uses all threads, and ``combine`` makes outputs of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,17 +27,17 @@ from treadle.base import dtypes
 from treadle.base.dtypes import DType
 from treadle.base.shapes import contiguous_strides, prod
 from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout, Out, Plan, Work
-from treadle.ir.loop import BEGIN, END, Builder, Kernel, Operand, Pointer, Value
+from treadle.ir.loop import BEGIN, END, I64, Builder, Kernel, Operand, Pointer, Value
 from treadle.ir.nest import coalesce
 from treadle.ir.op import Op, Reduction
 from treadle.ops import registry
 
 STRIPES = 16
 CHUNK = 4096
+LANES = 16  # outputs that are reduced side by side; as they do not meet, any number would do
 _HALVES = (8, 4, 2, 1)  # how the stripes combine
 _TABLE_BYTES = 1 << 17  # of the stripes of a block of outputs: half of a small second-level cache
 _GROUP = 4  # elements of a stripe that one pass over the table takes in
-_MIN_LANES = 8  # fewer outputs side by side than this are no lanes
 
 Accumulators = tuple[Operand, ...]
 Places = Sequence[Pointer]  # one per accumulator
@@ -83,7 +84,7 @@ def plan_reduction(
     shape: tuple[int, ...] = (count,)
     if num_chunks > 1:
         targets = tuple(map(Work, range(len(accumulators))))
-        shape = (count, num_chunks, num_outputs)
+        shape = (count, num_chunks)
     finals = tuple(o.dtype.short for o in outputs) if num_chunks == 1 else ()
     kernel, numbers, units = _choose(op, source, axes, num_chunks, finals, threads)
     work = prod(source.shape) * len(accumulators)
@@ -154,21 +155,21 @@ def _near(stride: int) -> int:
 
 def _lane_axis(kept: Axes) -> int | None:
     """The kept axis whose outputs could be lanes: long enough, and closest together."""
-    long_enough = [a for a, size in enumerate(kept.sizes) if size >= _MIN_LANES]
+    long_enough = [a for a, size in enumerate(kept.sizes) if size >= LANES]
     return min(long_enough, key=lambda a: _near(kept.strides[0][a]), default=None)
 
 
 def _table_width(reduction: Reduction, dtype: DType) -> int:
-    """How many outputs' stripes fit the table; a multiple of 16."""
+    """How many outputs' stripes fit the table; a multiple of LANES."""
     size = STRIPES * sum(a.itemsize for a, _ in reduction.accumulators(dtype))
-    return _TABLE_BYTES // size // 16 * 16
+    return _TABLE_BYTES // size // LANES * LANES
 
 
 def _block_width(op: Op, dtype: DType, lanes: int, units: int, threads: int) -> int:
     """Outputs per unit: even blocks that fit the table, and a unit for every thread if it can."""
     blocks = -(-lanes // _table_width(_lowering(op.name), dtype))
-    blocks = max(blocks, min(-(-threads // units), lanes // STRIPES))
-    return -(-(-(-lanes // blocks)) // STRIPES) * STRIPES
+    blocks = max(blocks, min(-(-threads // units), lanes // LANES))
+    return -(-(-(-lanes // blocks)) // LANES) * LANES
 
 
 def _lowering(name: str) -> Reduction:
@@ -194,7 +195,7 @@ class _Walk:
     def offsets(self, index: Operand) -> list[Operand]:
         """The offset of element ``index`` in every operand."""
         k, rank = self.k, len(self.strides[0])
-        found: list[Operand] = [k.const(0, dtypes.int64) for _ in self.strides]
+        found: list[Operand] = [k.const(0, I64) for _ in self.strides]
         for axis in reversed(range(rank)):
             position = index
             if axis:
@@ -215,33 +216,32 @@ class _Body:
         self.rules = _lowering(name)
         self.dtype = dtypes.by_short(short)
         self.accumulators = self.rules.accumulators(self.dtype)
+        self.identity = tuple(k.const(value, dtype) for dtype, value in self.accumulators)
         self.is_final = bool(finals)
         stored = [dtypes.by_short(f) for f in finals] or [a for a, _ in self.accumulators]
         self.targets = [k.pointer(f"out{j}", dtype) for j, dtype in enumerate(stored)]
 
     def shape_parameters(self, has_chunks: bool) -> None:
-        """Elements per output; where they are several chunks, how many, and how many outputs."""
+        """Elements per output and, where there are several, chunks per output."""
         self.count = self.k.size("count")
         if has_chunks:
             self.num_chunks = self.k.size("num_chunks")
-            self.num_outputs = self.k.size("num_outputs")
 
     def reduced_parameters(self, outer_rank: int, is_unit: bool) -> None:
         """The runs of reduced elements."""
         self.run: Value | None = self.k.size("run") if outer_rank else None
         self.runs = _Walk(self.k, "r", outer_rank, 1) if outer_rank else None
-        self.step: Value | int = 1 if is_unit else self.k.size("step")
+        self.step = self.k.const(1, I64) if is_unit else self.k.size("step")
 
     def chunk(self, unit: Operand) -> tuple[Operand, Operand, Operand, Operand]:
-        """(index among outputs, first and last element of its chunk, chunk * num_outputs)."""
+        """(index among outputs, first and last element, number of the chunk) of a unit."""
         k = self.k
-        zero = k.const(0, dtypes.int64)
+        zero = k.const(0, I64)
         if self.is_final:
             return unit, zero, self.count, zero
         chunk = k.rem(unit, self.num_chunks)
         lo = k.mul(chunk, CHUNK)
-        hi = k.minimum(k.add(lo, CHUNK), self.count)
-        return k.div(unit, self.num_chunks), lo, hi, k.mul(chunk, self.num_outputs)
+        return k.div(unit, self.num_chunks), lo, k.minimum(k.add(lo, CHUNK), self.count), chunk
 
     def segments(
         self,
@@ -291,15 +291,19 @@ class _Body:
         """What element number ``index``, at ``x[at]``, brings."""
         return self.rules.lift(self.k, self.k.load(x, at), index)
 
-    def store_result(self, index: Operand, values: Accumulators) -> None:
-        """The outputs, or the partial result of a chunk."""
+    def store_chunk(self, output: Operand, chunk: Operand, values: Accumulators) -> None:
+        """The outputs, or where it takes several chunks the partial result of one."""
         if self.is_final:
-            outputs = self.rules.finish(self.k, values, self.count)
-            values = tuple(
-                self.k.convert(o, target.dtype)
-                for o, target in zip(outputs, self.targets, strict=True)
-            )
-        self.store(self.targets, index, values)
+            self.store_result(output, values)
+        else:
+            place = self.k.add(self.k.mul(output, self.num_chunks), chunk)
+            self.store(self.targets, place, values)
+
+    def store_result(self, output: Operand, values: Accumulators) -> None:
+        """The outputs, rounded to their dtypes."""
+        results = self.rules.finish(self.k, values, self.count)
+        for target, result in zip(self.targets, results, strict=True):
+            self.k.store(target, output, self.k.convert(result, target.dtype))
 
 
 # --- kernels ----------------------------------------------------------------------------------------
@@ -317,7 +321,7 @@ def stripes_kernel(
     kept = _Walk(k, "k", kept_rank, 2)
     # LLVM keeps these in registers because all indices into them are constant.
     stripes, tree = body.locals(STRIPES), body.locals(STRIPES)
-    identity = tuple(k.const(value, dtype) for dtype, value in body.accumulators)
+    identity = body.identity
 
     def element(first: Operand, s: Operand, origin: Operand) -> Accumulators:
         at = k.add(k.add(origin, k.mul(first, body.step)), k.mul(s, body.step))
@@ -350,7 +354,7 @@ def stripes_kernel(
         partial_row(middle, middle, hi, origin)
 
     with k.loop(BEGIN, END) as unit:
-        output, lo, hi, row = body.chunk(unit)
+        output, lo, hi, chunk = body.chunk(unit)
         base, at = kept.offsets(output)
         body.fill(stripes, identity)
         body.segments(lo, hi, base, segment)
@@ -359,7 +363,7 @@ def stripes_kernel(
         for half in _HALVES:
             with k.loop(0, half, kind="vector") as s:
                 body.merge_into(tree, s, body.load(tree, k.add(s, half)))
-        body.store_result(k.add(row, at), body.load(tree, k.const(0, dtypes.int64)))
+        body.store_chunk(at, chunk, body.load(tree, k.const(0, I64)))
     return k.kernel
 
 
@@ -380,63 +384,65 @@ def lanes_kernel(
     body.shape_parameters(not body.is_final)
     body.reduced_parameters(outer_rank, is_unit)
     lanes, width = k.size("lanes"), k.size("width")
-    load_step = 1 if loads_vectors else k.size("load_step")
-    store_step = 1 if stores_vectors else k.size("store_step")
+    load_step = k.const(1, I64) if loads_vectors else k.size("load_step")
+    store_step = k.const(1, I64) if stores_vectors else k.size("store_step")
     around = _Walk(k, "k", around_rank, 2)
-    table_width = _table_width(body.rules, body.dtype)
-    table = body.locals(STRIPES * table_width)
+    table = body.locals(STRIPES * _table_width(body.rules, body.dtype))
     num_blocks = k.div(k.add(lanes, k.sub(width, 1)), width)
-
-    def slot(r: Operand, lane: Operand) -> Operand:
-        return k.add(k.mul(k.op("and", r, STRIPES - 1), width), lane)
 
     with k.loop(BEGIN, END) as unit:
         left = k.mul(k.rem(unit, num_blocks), width)
-        num_lanes = k.minimum(width, k.sub(lanes, left))
-        output, lo, hi, row = body.chunk(k.div(unit, num_blocks))
+        used = k.minimum(width, k.sub(lanes, left))
+        output, lo, hi, chunk = body.chunk(k.div(unit, num_blocks))
         base, at = around.offsets(output)
-        base, at = k.add(base, k.mul(left, load_step)), k.add(at, k.mul(left, store_step))
+        present = k.minimum(k.sub(hi, lo), STRIPES)
 
-        def element(r: Operand, lane: Operand, origin: Operand) -> Accumulators:
-            at = k.add(k.add(origin, k.mul(r, body.step)), k.mul(lane, load_step))
-            return body.element(x, at, r)
+        @contextmanager
+        def every_lane() -> Iterator[tuple[Operand, Operand]]:
+            """Vectors of lanes as (index in a stripe of the table, index among outputs).
 
-        def begin(r: Operand, origin: Operand) -> None:
-            with k.loop(0, num_lanes, kind="vector") as lane:
-                body.store(table, slot(r, lane), element(r, lane, origin))
+            The last may overlap the one before: its outputs are computed twice, alike, so that
+            no code for a rest is needed.
+            """
+            with k.loop(0, used, LANES) as first, k.loop(0, LANES, kind="vector") as lane:
+                start = k.minimum(k.add(left, first), k.sub(lanes, LANES))
+                yield k.add(first, lane), k.add(start, lane)
 
-        def proceed(r: Operand, origin: Operand, times: int) -> None:
-            with k.loop(0, num_lanes, kind="vector") as lane:
-                values = body.load(table, slot(r, lane))
-                for next_r in range(times):
-                    later = element(k.add(r, STRIPES * next_r), lane, origin)
-                    values = body.rules.merge(k, values, later)
-                body.store(table, slot(r, lane), values)
+        def stripe(r: Operand, slot: Operand) -> Operand:
+            return k.add(k.mul(k.op("and", r, STRIPES - 1), width), slot)
+
+        def take(r: Operand, times: int, origin: Operand) -> None:
+            """Merges the element ``r`` of every lane, and those after it in its stripe."""
+            start = k.add(origin, k.mul(r, body.step))
+            with every_lane() as (slot, lane):
+                values = body.load(table, stripe(r, slot))
+                for ahead in range(0, STRIPES * times, STRIPES):
+                    place = k.add(k.add(start, k.mul(body.step, ahead)), k.mul(lane, load_step))
+                    element = body.element(x, place, k.add(r, ahead))
+                    values = body.rules.merge(k, values, element)
+                body.store(table, stripe(r, slot), values)
 
         def segment(a: Operand, b: Operand, origin: Operand) -> None:
-            # The first element of a stripe is stored, the others are merged into it: some at a
-            # time, for less traffic with the table.
-            begun = k.minimum(k.maximum(k.add(lo, STRIPES), a), b)
-            grouped = k.add(begun, k.op("and", k.sub(b, begun), -STRIPES * _GROUP))
-            with k.loop(a, begun) as r:
-                begin(r, origin)
-            with k.loop(begun, grouped, STRIPES * _GROUP) as first, k.loop(0, STRIPES) as r:
-                proceed(k.add(first, r), origin, _GROUP)
+            # Some elements of a stripe at a time: less traffic with the table.
+            grouped = k.add(a, k.op("and", k.sub(b, a), -STRIPES * _GROUP))
+            with k.loop(a, grouped, STRIPES * _GROUP) as first, k.loop(0, STRIPES) as s:
+                take(k.add(first, s), _GROUP, origin)
             with k.loop(grouped, b) as r:
-                proceed(r, origin, 1)
+                take(r, 1, origin)
 
+        with k.loop(0, present) as s, every_lane() as (slot, lane):
+            body.store(table, stripe(s, slot), body.identity)
         body.segments(lo, hi, base, segment)
-        for half in _HALVES:  # stripes beyond the last element are left out
-            present = k.minimum(k.sub(k.sub(hi, lo), half), half)
+        with k.loop(0, len(_HALVES)) as level:
+            half = k.op("shr", k.const(_HALVES[0], I64), level)
             with (
-                k.loop(0, present) as stripe,
-                k.loop(0, num_lanes, kind="vector") as lane,
+                k.loop(half, k.minimum(present, k.mul(half, 2))) as s,
+                every_lane() as (slot, lane),
             ):
-                values = body.load(table, slot(k.add(stripe, half), lane))
-                body.merge_into(table, slot(stripe, lane), values)
-        with k.loop(0, num_lanes, kind="vector") as lane:
-            target = k.add(k.add(row, at), k.mul(lane, store_step))
-            body.store_result(target, body.load(table, lane))
+                values = body.load(table, stripe(s, slot))
+                body.merge_into(table, stripe(k.sub(s, half), slot), values)
+        with every_lane() as (slot, lane):
+            body.store_chunk(k.add(at, k.mul(lane, store_step)), chunk, body.load(table, slot))
     return k.kernel
 
 
@@ -444,31 +450,24 @@ def combine_kernel(name: str, short: str, finals: tuple[str, ...]) -> Kernel:
     """A unit is an output: merges its chunks' partial results in place, neighbours first."""
     body = _Body("combine", name, short, finals)
     k = body.k
-    partial = [k.pointer(f"w{j}", dtype) for j, (dtype, _) in enumerate(body.accumulators)]
+    partials = [k.pointer(f"w{j}", dtype) for j, (dtype, _) in enumerate(body.accumulators)]
     body.shape_parameters(has_chunks=True)
     levels = k.size("levels")
-
-    def place(index: Operand, output: Operand) -> Operand:
-        return k.add(k.mul(index, body.num_outputs), output)
-
-    with k.loop(0, levels) as level:
-        size = k.op("shl", k.const(1, dtypes.int64), level)
-        present = k.op("shr", k.add(body.num_chunks, k.sub(size, 1)), level)
-        pairs = k.op("shr", present, 1)
-        with k.loop(0, pairs) as pair, k.loop(BEGIN, END, kind="vector") as output:
-            first = k.mul(pair, 2)
-            a = body.load(partial, place(first, output))
-            b = body.load(partial, place(k.add(first, 1), output))
-            body.store(partial, place(pair, output), body.rules.merge(k, a, b))
-        # An odd one moves up: to the place after the pairs.
-        with (
-            k.loop(pairs, k.sub(present, pairs)) as pair,
-            k.loop(BEGIN, END, kind="vector") as output,
-        ):
-            last = body.load(partial, place(k.mul(pair, 2), output))
-            body.store(partial, place(pair, output), last)
-    with k.loop(BEGIN, END, kind="vector") as output:
-        body.store_result(output, body.load(partial, output))
+    with k.loop(BEGIN, END) as output:
+        begin = k.mul(output, body.num_chunks)
+        with k.loop(0, levels) as level:
+            size = k.op("shl", k.const(1, I64), level)
+            present = k.op("shr", k.add(body.num_chunks, k.sub(size, 1)), level)
+            pairs = k.op("shr", present, 1)
+            with k.loop(0, pairs) as pair:
+                first = k.add(begin, k.mul(pair, 2))
+                a, b = body.load(partials, first), body.load(partials, k.add(first, 1))
+                body.store(partials, k.add(begin, pair), body.rules.merge(k, a, b))
+            with k.loop(pairs, k.sub(present, pairs)) as odd:  # none or one: it moves up
+                body.store(
+                    partials, k.add(begin, odd), body.load(partials, k.add(begin, k.mul(odd, 2)))
+                )
+        body.store_result(output, body.load(partials, begin))
     return k.kernel
 
 

@@ -16,8 +16,10 @@ made puts the pending graph back as it was.
 
 from __future__ import annotations
 
+import gc
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from sys import getrefcount
 from typing import Any, NamedTuple
 
@@ -48,10 +50,15 @@ class Call(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A plan with its kernels compiled. Slots: outputs, then inputs, then workspaces."""
+    """A plan with its kernels compiled. Slots: outputs, then inputs, then workspaces.
+
+    ``simple`` is the head and the numbers where there is one call, whose addresses are those of the
+    one output and of the inputs in order: what nearly every node of a network is.
+    """
 
     calls: tuple[Call, ...]
     workspaces: tuple[int, ...]
+    simple: tuple[tuple[int, ...], tuple[int, ...]] | None
 
 
 class Moved(NamedTuple):
@@ -70,7 +77,7 @@ class Evaluator:
         self.lock = threading.RLock()
         self.threads = device.threads()
         self.tape: list[int] = []
-        self.owners: list[tuple[Node, str]] = []
+        self.owners: list[Node] = []  # the node of every call
         self.free: dict[int, list[Any]] = {}
         self.supplied: list[Node] = []
 
@@ -78,7 +85,7 @@ class Evaluator:
 
     def evaluate(self, state: Recorder) -> None:
         """Evaluates whatever of the thread's pending graph can still be read."""
-        with self.lock:
+        with self.lock, _collector_paused():
             pending = state.pending
             live: list[Node] = []
             try:
@@ -89,6 +96,8 @@ class Evaluator:
                 live.reverse()
                 for n in live:
                     n.uses = 0
+                    for i in n.inputs:
+                        i.uses = 0
                 state.pending[:0] = live
                 raise
             state.nbytes = 0
@@ -124,8 +133,8 @@ class Evaluator:
                         n.value = None
             if failed < 0:
                 break
-            owner, message = self.owners[failed]
-            owner.error = _failure(owner, message, code)
+            owner = self.owners[failed]
+            owner.error = _failure(owner, self._message(owner, failed), code)
             self._recount(live)
         for n in live:
             if not n.needs_grad or n.spent:
@@ -159,12 +168,38 @@ class Evaluator:
             self.threads = self.device.threads()
             forget_plans()
         self.tape, self.owners, self.free, self.supplied = [], [], {}, []
-        free = self.free
+        tape, owners, free = self.tape, self.owners, self.free
         step = self._step
         for n in reversed(live):
+            inputs = n.inputs
             if n.value is None:
-                step(n)
-            for i in n.inputs:
+                sig = n.sig
+                prepared = sig.plan
+                if prepared is None or prepared.simple is None:
+                    step(n)
+                else:
+                    # The path of nearly all nodes, written out; _step does the same for any.
+                    addresses = []
+                    for i in inputs:
+                        value = i.value
+                        if value is None or value[1] is not i.type.layout:
+                            step(n)
+                            break
+                        addresses.append(value[2])
+                    else:
+                        kind = n.type
+                        blocks = free.get(kind.nbytes)
+                        memory = blocks.pop() if blocks else self._allocate(kind.nbytes, n)
+                        address = memory.address
+                        head, numbers = prepared.simple
+                        tape += head
+                        tape.append(address)
+                        tape += addresses
+                        tape += numbers
+                        owners.append(n)
+                        n.value = (memory, kind.layout, address)
+                        memory = blocks = value = None
+            for i in inputs:
                 i.uses = uses = i.uses - 1
                 if not uses and not i.keep:
                     value = i.value
@@ -223,12 +258,12 @@ class Evaluator:
         held = [self._allocate(nbytes, n) for nbytes in prepared.workspaces]
         addresses += [memory.address for memory in held]
         tape, owners = self.tape, self.owners
-        for head, slots, numbers, message in prepared.calls:
+        for head, slots, numbers, _ in prepared.calls:
             tape += head
             for slot, offset in slots:
                 tape.append(addresses[slot] + offset)
             tape += numbers
-            owners.append((n, message))
+            owners.append(n)
         for memory in held:
             self.free.setdefault(memory.nbytes, []).append(memory)
 
@@ -308,7 +343,21 @@ class Evaluator:
             entry = self.device.compile(launch.kernel)
             head = (entry, len(launch.args), launch.units, int(parallel))
             calls.append(Call(head, tuple(slots), tuple(numbers), launch.message))
-        return Prepared(tuple(calls), plan.workspaces)
+        simple = None
+        if len(calls) == 1 and len(outputs) == 1 and not plan.workspaces:
+            in_order = tuple((slot, 0) for slot in range(1 + len(inputs)))
+            if calls[0].slots == in_order:
+                simple = calls[0].head, calls[0].numbers
+        return Prepared(tuple(calls), plan.workspaces, simple)
+
+    def _message(self, owner: Node, failed: int) -> str:
+        """What a failed call had to say: the last message of its node's launches before it."""
+        sig = owner.sig
+        position = failed - self.owners.index(owner)
+        for prepared in (sig.plan, *sig.plans.values()):
+            if isinstance(prepared, Prepared) and position < len(prepared.calls):
+                return prepared.calls[position].message
+        return ""
 
     # --- values that the pending graph does not make ------------------------------------------
 
@@ -338,6 +387,19 @@ def _recycle(value: Any, free: dict[int, list[Any]]) -> None:
         # The value, the list, this loop's name and the argument.
         if getrefcount(memory) == 4:
             free.setdefault(memory.nbytes, []).append(memory)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """No cyclic garbage collection while many objects are made, none of them garbage."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _failure(n: Node, message: str, code: int) -> Exception:

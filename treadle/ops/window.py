@@ -10,8 +10,9 @@ those outside [0, size) are absent: they neither count nor add. An axis of ``siz
 ``after``.
 
 Windows that lie wholly inside are computed by a kernel with the window written out, those at the
-border (and windows of many elements) by one that looks at every tap. Both visit the taps of a
-window in row-major order.
+border (and windows of many elements) by one that asks of every tap whether it is there. Both visit
+the taps of a window in row-major order, for several windows of a row at once: a ``block`` of them,
+whose last one in a row overlaps the one before, so that no window is computed alone.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from treadle.base.dtypes import DType
 from treadle.base.errors import ShapeError
 from treadle.base.shapes import Shape, prod
 from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout, Out, Plan, Work
-from treadle.ir.loop import BEGIN, END, I64, THREAD, Builder, Kernel, Operand, Pointer
+from treadle.ir.loop import BEGIN, END, I64, THREAD, Builder, Kernel, Operand
 from treadle.ir.node import Node, Type, type_of
 from treadle.ir.op import Cost, ErrorSample, Joint, Loops, Op, Sample
 from treadle.ops.indexing import scatter_add
@@ -136,94 +137,102 @@ _FOLDS = {fold.name: fold for fold in (_MAX, _SUM)}
 
 
 _SIZES = (
-    "height", "width", "out_height", "out_width", "row0", "rows", "col0", "col1",
+    "height", "width", "out_height", "out_width", "row0", "rows", "col0", "col1", "blocks",
     "stride_h", "top", "left", "dilation_h", "dilation_w",
 )  # fmt: skip
 
 
-class _Row(NamedTuple):
-    """A row of windows: where its plane and its results start, and the first tap's y."""
+class _Block(NamedTuple):
+    """Some windows of a row: where plane, results and the first window's first tap are."""
 
     plane: Operand
     out: Operand
     y: Operand
+    x: Operand
 
 
 @contextmanager
-def _each_row(k: Builder, sizes: dict[str, Operand]) -> Iterator[_Row]:
-    """Loops over the rows row0..row0+rows of every plane."""
+def _each_block(
+    k: Builder, sizes: dict[str, Operand], block: int, stride_w: int
+) -> Iterator[_Block]:
+    """Loops over the blocks of the rows row0..row0+rows of every plane."""
     with k.loop(BEGIN, END) as r:
         plane = k.div(r, sizes["rows"])
         row = k.add(sizes["row0"], k.sub(r, k.mul(plane, sizes["rows"])))
-        yield _Row(
-            plane=k.mul(plane, k.mul(sizes["height"], sizes["width"])),
-            out=k.mul(k.add(k.mul(plane, sizes["out_height"]), row), sizes["out_width"]),
-            y=k.sub(k.mul(row, sizes["stride_h"]), sizes["top"]),
-        )
+        out = k.mul(k.add(k.mul(plane, sizes["out_height"]), row), sizes["out_width"])
+        with k.loop(0, sizes["blocks"]) as b:
+            column = k.add(sizes["col0"], k.mul(b, block))
+            column = k.minimum(column, k.sub(sizes["col1"], block))
+            yield _Block(
+                plane=k.mul(plane, k.mul(sizes["height"], sizes["width"])),
+                out=k.add(out, column),
+                y=k.sub(k.mul(row, sizes["stride_h"]), sizes["top"]),
+                x=k.sub(k.mul(column, stride_w), sizes["left"]),
+            )
 
 
-def _store(k: Builder, outs: Sequence[Pointer], at: Operand, state: Sequence[Operand]) -> None:
-    for out, value in zip(outs, state, strict=True):
-        k.store(out, at, k.convert(value, out.dtype))
-
-
-def _inside_kernel(fold_name: str, short: str, window: Pair, stride_w: int) -> Kernel:
+def _inside_kernel(fold_name: str, short: str, window: Pair, stride_w: int, block: int) -> Kernel:
     """Windows that lie wholly inside, tap by tap in registers."""
     fold, dtype = _FOLDS[fold_name], dtypes.by_short(short)
-    k = Builder(f"{fold_name}_{short}_{window[0]}x{window[1]}_{stride_w}")
+    k = Builder(f"{fold_name}_{short}_{window[0]}x{window[1]}_{stride_w}_{block}")
     outs = [k.pointer(f"out{i}", d) for i, d in enumerate(fold.outputs(dtype))]
     x = k.pointer("x", dtype)
     s: dict[str, Operand] = {name: k.size(name) for name in _SIZES}
     down = k.mul(s["dilation_h"], s["width"])
-    # Strided loads gain nothing from lanes.
-    kind = "vector" if stride_w == 1 else "serial"
-    with _each_row(k, s) as row, k.loop(s["col0"], s["col1"], kind=kind) as column:
-        left = k.sub(k.mul(row.y, s["width"]), s["left"])
-        first = k.add(left, k.mul(column, stride_w))
+    with _each_block(k, s, block, stride_w) as at, k.loop(0, block, kind="vector") as lane:
+        first = k.add(k.mul(at.y, s["width"]), at.x)
         state: tuple[Operand, ...] = ()
         for i in range(window[0]):
             for j in range(window[1]):
                 tap = k.add(k.mul(down, i), k.mul(s["dilation_w"], j))
-                position = k.add(first, tap)
-                value = k.load(x, k.add(row.plane, position))
-                if state:
-                    state = fold.step(k, state, value, position)
-                else:
-                    state = fold.start(k, value, position)
-        _store(k, outs, k.add(row.out, column), state)
+                source = k.add(k.add(at.plane, first), tap)
+                value = k.load(x, k.add(source, k.mul(lane, stride_w)))
+                # Counted from the first tap, a place needs half the bits.
+                place = k.convert(tap, dtypes.int32)
+                folded = fold.step(k, state, value, place) if state else None
+                state = folded or fold.start(k, value, place)
+        own = k.add(first, k.mul(lane, stride_w))
+        results = (state[0], *(k.add(own, k.convert(place, I64)) for place in state[1:]))
+        for out, result in zip(outs, results, strict=True):
+            k.store(out, k.add(at.out, lane), k.convert(result, out.dtype))
     return k.kernel
 
 
-def _border_kernel(fold_name: str, short: str) -> Kernel:
-    """Any window: every tap is looked at, and absent ones are passed over."""
+def _border_kernel(fold_name: str, short: str, stride_w: int, block: int) -> Kernel:
+    """Any window: every tap is asked whether it is there."""
     fold, dtype = _FOLDS[fold_name], dtypes.by_short(short)
-    k = Builder(f"{fold_name}_{short}_border")
+    k = Builder(f"{fold_name}_{short}_border_{stride_w}_{block}")
     outs = [k.pointer(f"out{i}", d) for i, d in enumerate(fold.outputs(dtype))]
     x = k.pointer("x", dtype)
     s: dict[str, Operand] = {name: k.size(name) for name in _SIZES}
-    window_h, window_w, stride_w = k.size("window_h"), k.size("window_w"), k.size("stride_w")
-    with _each_row(k, s) as row, k.loop(s["col0"], s["col1"]) as column:
-        fresh = k.local(dtypes.bool_, 1)
-        k.store(fresh, 0, k.const(True, dtypes.bool_))
-        state = [k.local(d, 1) for d in fold.state(dtype)]
-        for local in state:
-            k.store(local, 0, k.const(0, local.dtype))
-        corner = k.sub(k.mul(column, stride_w), s["left"])
+    window_h, window_w = k.size("window_h"), k.size("window_w")
+    is_fresh = k.local(dtypes.bool_, block)  # no tap was there yet
+    state = [k.local(d, block) for d in fold.state(dtype)]
+    with _each_block(k, s, block, stride_w) as at:
+        with k.loop(0, block, kind="vector") as lane:
+            k.store(is_fresh, lane, k.const(True, dtypes.bool_))
+            for local in state:
+                k.store(local, lane, k.const(0, local.dtype))
         with k.loop(0, window_h) as i:
-            y = k.add(row.y, k.mul(i, s["dilation_h"]))
+            y = k.add(at.y, k.mul(i, s["dilation_h"]))
             with k.when(_within(k, y, s["height"])), k.loop(0, window_w) as j:
-                column_at = k.add(corner, k.mul(j, s["dilation_w"]))
-                with k.when(_within(k, column_at, s["width"])):
-                    position = k.add(k.mul(y, s["width"]), column_at)
-                    value = k.load(x, k.add(row.plane, position))
-                    is_first = k.load(fresh, 0)
-                    before = tuple(k.load(local, 0) for local in state)
-                    start = fold.start(k, value, position)
-                    step = fold.step(k, before, value, position)
-                    for local, a, b in zip(state, start, step, strict=True):
-                        k.store(local, 0, k.select(is_first, a, b))
-                    k.store(fresh, 0, k.const(False, dtypes.bool_))
-        _store(k, outs, k.add(row.out, column), [k.load(local, 0) for local in state])
+                first = k.add(at.x, k.mul(j, s["dilation_w"]))
+                with k.loop(0, block, kind="vector") as lane:
+                    column = k.add(first, k.mul(lane, stride_w))
+                    is_there = _within(k, column, s["width"])
+                    place = k.add(k.mul(y, s["width"]), k.select(is_there, column, 0))
+                    value = k.load(x, k.add(at.plane, place))
+                    fresh = k.load(is_fresh, lane)
+                    before = tuple(k.load(local, lane) for local in state)
+                    start = fold.start(k, value, place)
+                    step = fold.step(k, before, value, place)
+                    for local, a, b, c in zip(state, start, step, before, strict=True):
+                        k.store(local, lane, k.select(is_there, k.select(fresh, a, b), c))
+                    k.store(is_fresh, lane, k.op("and", fresh, k.op("not", is_there)))
+        with k.loop(0, block, kind="vector") as lane:
+            for out, local in zip(outs, state, strict=True):
+                result = k.convert(k.load(local, lane), out.dtype)
+                k.store(out, k.add(at.out, lane), result)
     return k.kernel
 
 
@@ -290,24 +299,38 @@ def _fold_plan(fold: Fold) -> Callable[..., Plan]:
             return Plan(())
         pointers: tuple[Argument, ...] = (*(Out(i) for i in range(len(outputs))), In(0))
         inside, border = _regions(first, second)
-        short = inputs[0].dtype.short
-        launches = [
-            _fold_launch(
-                KernelSpec(_inside_kernel, (fold.name, short, attrs["window"], second.stride)),
-                pointers, planes, first, second, rows, columns, (),
+        key = (fold.name, inputs[0].dtype.short)
+        launches = []
+        for rows, columns in inside:
+            block = _power_of_two(columns[1] - columns[0])
+            spec = KernelSpec(_inside_kernel, (*key, attrs["window"], second.stride, block))
+            sizes = _sizes(first, second, rows, columns, block)
+            launches.append(
+                _launch(spec, (*pointers, *sizes), planes, first, second, rows, columns)
             )
-            for rows, columns in inside
-        ]  # fmt: skip
-        launches += [
-            _fold_launch(
-                KernelSpec(_border_kernel, (fold.name, short)), pointers, planes, first, second,
-                rows, columns, (first.window, second.window, second.stride),
+        for rows, columns in border:
+            # At least two windows: lanes have no branches that a processor could guess wrongly.
+            block = _power_of_two(min(max(2 * (columns[1] - columns[0]) - 1, 2), second.windows))
+            columns = _widened(columns, block, second.windows)
+            spec = KernelSpec(_border_kernel, (*key, second.stride, block))
+            sizes = (*_sizes(first, second, rows, columns, block), first.window, second.window)
+            launches.append(
+                _launch(spec, (*pointers, *sizes), planes, first, second, rows, columns)
             )
-            for rows, columns in border
-        ]  # fmt: skip
         return Plan(tuple(launches))
 
     return plan
+
+
+def _power_of_two(count: int) -> int:
+    """The largest one up to ``count`` that is at most 8."""
+    return next(block for block in (8, 4, 2, 1) if block <= max(count, 1))
+
+
+def _widened(columns: Pair, block: int, windows: int) -> Pair:
+    """At least ``block`` columns: the neighbours are computed once more, to the same result."""
+    start = min(columns[0], windows - block)
+    return start, max(columns[1], start + block)
 
 
 def _regions(first: Axis, second: Axis) -> tuple[list[tuple[Pair, Pair]], list[tuple[Pair, Pair]]]:
@@ -315,6 +338,7 @@ def _regions(first: Axis, second: Axis) -> tuple[list[tuple[Pair, Pair]], list[t
     (row0, row1), (col0, col1) = first.inside, second.inside
     rows, columns = (0, first.windows), (0, second.windows)
     is_small = first.window * second.window <= _WRITTEN_OUT
+    is_small &= first.window * first.dilation * (second.size + second.dilation) < 1 << 31
     if not is_small or row0 == row1 or col0 == col1:
         return [], [(rows, columns)]
     around = [
@@ -327,17 +351,23 @@ def _regions(first: Axis, second: Axis) -> tuple[list[tuple[Pair, Pair]], list[t
     return [((row0, row1), (col0, col1))], border
 
 
-def _fold_launch(
-    kernel: KernelSpec, pointers: tuple[Argument, ...], planes: int, first: Axis, second: Axis,
-    rows: Pair, columns: Pair, more: tuple[int, ...],
-) -> Launch:  # fmt: skip
-    count = rows[1] - rows[0]
-    sizes = (
-        first.size, second.size, first.windows, second.windows, rows[0], count, *columns,
-        first.stride, first.before, second.before, first.dilation, second.dilation,
+def _sizes(first: Axis, second: Axis, rows: Pair, columns: Pair, block: int) -> tuple[int, ...]:
+    """The parameters that both kernels share, as ``_SIZES`` names them."""
+    blocks = -(-(columns[1] - columns[0]) // block)
+    return (
+        first.size, second.size, first.windows, second.windows, rows[0], rows[1] - rows[0],
+        *columns, blocks, first.stride, first.before, second.before, first.dilation,
+        second.dilation,
     )  # fmt: skip
-    work = planes * count * (columns[1] - columns[0]) * first.window * second.window * 2
-    return Launch(kernel, (*pointers, *sizes, *more), planes * count, work)
+
+
+def _launch(
+    kernel: KernelSpec, args: tuple[Argument, ...], planes: int, first: Axis, second: Axis,
+    rows: Pair, columns: Pair,
+) -> Launch:  # fmt: skip
+    units = planes * (rows[1] - rows[0])
+    work = units * (columns[1] - columns[0]) * first.window * second.window * 2
+    return Launch(kernel, args, units, work)
 
 
 def _spread_plan(
@@ -380,7 +410,7 @@ def _check_axes(name: str, shape: Shape, attrs: dict[str, Any]) -> tuple[Axis, A
                 f"{axis.dilation} and padding {(axis.before, axis.after)} along dimension "
                 f"{number}; the padding must not be negative, and the others at least 1"
             )
-        if axis.windows < 1:
+        if axis.size < 1 or axis.windows < 1:
             raise ShapeError(
                 f"{name}: got a tensor of shape {shape} and a window that reaches over "
                 f"{axis.dilation * (axis.window - 1) + 1} elements along dimension {number}, "

@@ -327,7 +327,8 @@ def _release_slabs(home: _SizeClass) -> None:
     with contextlib.suppress(IndexError):
         while True:
             taken.append(home.pop())
-    slabs = sorted(start for start, block in _slabs.items() if block == home.nbytes)
+    known = _slabs.copy()  # in one step, and after ``taken``: it has the slab of each of them
+    slabs = sorted(start for start, block in known.items() if block == home.nbytes)
     blocks: dict[int, list[int]] = {start: [] for start in slabs}
     for address in taken:
         blocks[slabs[bisect.bisect_right(slabs, address) - 1]].append(address)

@@ -142,6 +142,7 @@ def make_leaf(value: Node, owner: Handle) -> Leaf:
 
 _leaf_signatures: dict[Any, Any] = {}
 _tensor_class: type[Tensor]
+_bare = object.__new__  # without Tensor.__new__, which is for users
 
 
 def set_tensor_class(cls: type[Tensor]) -> None:
@@ -152,7 +153,7 @@ def set_tensor_class(cls: type[Tensor]) -> None:
 
 def wrap(node: Node) -> Tensor:
     """A new tensor for a node."""
-    tensor = _tensor_class.__new__(_tensor_class)
+    tensor = _bare(_tensor_class)
     tensor._node = node
     tensor._base = None
     tensor._chain = ()

@@ -17,7 +17,7 @@ from treadle.base.dtypes import DType
 from treadle.base.errors import DTypeError, ShapeError
 from treadle.base.shapes import Shape, broadcast_shapes, normalize_axis, prod
 from treadle.ir.launch import Layout
-from treadle.ir.node import Node, located
+from treadle.ir.node import Leaf, Node, located
 from treadle.ops import movement as op
 from treadle.tensor.handle import Handle, view_of, wrap
 
@@ -73,6 +73,11 @@ def layout_of(input: Tensor) -> Layout:
         moved = step.lower.move(layout, kind, **attrs)  # type: ignore[union-attr]
         layout = kind.layout if moved is None else Layout(kind.dtype, kind.shape, moved[0])
     return layout
+
+
+def unshared(node: Node) -> Tensor:
+    """A tensor that shares memory with no other; values never change, so nothing is copied."""
+    return wrap(op.reshape(node, shape=node.shape) if isinstance(node, Leaf) else node)
 
 
 # --- shape ------------------------------------------------------------------------------------------
@@ -550,7 +555,7 @@ def is_contiguous(input: Tensor) -> bool:
 
 def contiguous(input: Tensor) -> Tensor:
     """The tensor itself if it is contiguous, else one that no longer shares memory."""
-    return input if is_contiguous(input) else wrap(input.node)
+    return input if is_contiguous(input) else unshared(input.node)
 
 
 class MovementMethods(Handle):
@@ -580,10 +585,8 @@ class MovementMethods(Handle):
 
 
 __all__ = [
-    "MovementMethods", "atleast_1d", "atleast_2d", "atleast_3d", "axis_of", "broadcast_tensors",
-    "broadcast_to", "chunk", "common_shape", "contiguous", "diagonal", "expand", "expand_as",
-    "flatten", "is_contiguous", "layout_of", "matrix_transpose", "moveaxis", "movedim", "narrow",
-    "node_of", "permute", "ravel", "reshape", "reshape_as", "select", "sizes_of",
-    "sliced", "split", "squeeze", "stride", "swapaxes", "swapdims", "t", "tensor_split",
-    "transpose", "unbind", "unflatten", "unsqueeze", "view", "view_as", "whole",
+    "atleast_1d", "atleast_2d", "atleast_3d", "broadcast_tensors", "broadcast_to", "chunk",
+    "diagonal", "flatten", "moveaxis", "movedim", "narrow", "permute", "ravel", "reshape", "select",
+    "split", "squeeze", "swapaxes", "swapdims", "t", "tensor_split", "transpose", "unbind",
+    "unflatten", "unsqueeze",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ import numpy as np
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
 from treadle.base.errors import DeviceError, GradientError, ShapeError
-from treadle.base.shapes import contiguous_strides, normalize_axis
+from treadle.base.shapes import normalize_axis
 from treadle.ir.node import Leaf, Node, located
 from treadle.ops.elementwise import full_like
 from treadle.ops.movement import detach
@@ -19,10 +19,12 @@ from treadle.tensor import arithmetic as a
 from treadle.tensor.contraction import ContractionMethods
 from treadle.tensor.handle import make_leaf, set_tensor_class, view_of, wrap
 from treadle.tensor.indexing import IndexingMethods
+from treadle.tensor.joining import JoiningMethods
 from treadle.tensor.methods import ElementwiseMethods
 from treadle.tensor.movement import MovementMethods
 from treadle.tensor.operators import Operators
 from treadle.tensor.reduction import ReductionMethods
+from treadle.tensor.selection import SelectionMethods
 from treadle.tensor.storage import array_of, node_from_array
 
 
@@ -82,8 +84,8 @@ def check_device(device: Any) -> Device:
 
 
 class Tensor(
-    Operators, ElementwiseMethods, MovementMethods, IndexingMethods, ReductionMethods,
-    ContractionMethods,
+    Operators, ElementwiseMethods, MovementMethods, JoiningMethods, IndexingMethods,
+    SelectionMethods, ReductionMethods, ContractionMethods,
 ):  # fmt: skip
     """A multi-dimensional array of one dtype, with gradients.
 
@@ -170,19 +172,6 @@ class Tensor(
     def is_floating_point(self) -> bool:
         """True for the floating dtypes."""
         return self.dtype.is_floating_point
-
-    def stride(self, dim: int | None = None) -> Any:
-        """Row-major strides in elements (tensors have no other order that one can see)."""
-        strides = contiguous_strides(self.node.type.shape)
-        return strides if dim is None else strides[normalize_axis(dim, len(strides))]
-
-    def is_contiguous(self) -> bool:
-        """True: how a value lies in memory is the engine's matter."""
-        return True
-
-    def contiguous(self) -> Tensor:
-        """The tensor itself."""
-        return self
 
     # --- values -------------------------------------------------------------------------------------
 

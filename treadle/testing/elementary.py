@@ -63,25 +63,26 @@ def ulp_errors(result: Array, reference: Array) -> Array:
     """How far results are from a reference of higher precision, in units of the last place.
 
     The unit is the spacing of the result's dtype at the reference, at least the smallest subnormal.
-    A NaN where the reference has none (or the other way round), an infinity where the reference
-    does not round to it and a wrong sign of zero count as infinite.
+    A result that overflowed counts as the number after the largest one, 2**128 in f32. Infinitely
+    wrong are: NaN on one side only, a zero of the wrong sign, and anything but the same infinity
+    where the reference is infinite.
+
+    >>> ulp_errors(np.array([1.0, np.inf], np.float32), np.array([1 + 2.0**-24, np.inf]))
+    array([0.5, 0. ])
     """
     info = np.finfo(result.dtype)
+    wide = reference.dtype.type
+    top = np.ldexp(wide(1), info.maxexp)
     with np.errstate(all="ignore"):
         rounded = reference.astype(result.dtype)
         _, exponent = np.frexp(reference)
-        last = np.maximum(exponent - 1 - info.nmant, info.minexp - info.nmant)
-        unit = np.ldexp(reference.dtype.type(1), last)
-        # Beyond the largest number an overflow is as far off as the number that would come next.
-        top = np.ldexp(reference.dtype.type(1), info.maxexp)
-        value = np.where(np.isinf(result), np.copysign(top, result), result)
-        bound = np.clip(reference, -top, top)
-        errors = np.abs((value.astype(reference.dtype) - bound) / unit).astype(np.float64)
+        unit = np.ldexp(wide(1), np.maximum(exponent - 1, info.minexp) - info.nmant)
+        value = np.clip(result.astype(wide), -top, top)
+        errors = np.abs((value - np.clip(reference, -top, top)) / unit).astype(np.float64)
+    infinite = np.isinf(reference)
+    errors[infinite] = np.where(result[infinite] == rounded[infinite], 0, np.inf)
     errors[np.isnan(result) & np.isnan(reference)] = 0
     errors[np.isnan(result) != np.isnan(reference)] = np.inf
-    same_sign = np.signbit(result) == np.signbit(rounded)
-    errors[(result == 0) & ~np.isnan(reference) & ~same_sign] = np.inf
-    errors[np.isinf(reference)] = np.where(
-        result[np.isinf(reference)] == rounded[np.isinf(reference)], 0, np.inf
-    )
+    wrong_sign = np.signbit(result) != np.signbit(rounded)
+    errors[(result == 0) & ~np.isnan(reference) & wrong_sign] = np.inf
     return errors

@@ -1,0 +1,1 @@
+"""What tests are made of: the op table, gradient checks, layer conformance, tolerances."""
