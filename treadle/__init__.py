@@ -125,8 +125,10 @@ from treadle.tensor.grad_mode import (
     no_grad,
     set_grad_enabled,
 )
+from treadle.tensor.exchange import from_dlpack
 from treadle.tensor.joining import *  # noqa: F403
 from treadle.tensor.movement import *  # noqa: F403
+from treadle.tensor.printing import get_printoptions, printoptions, set_printoptions
 from treadle.tensor.reduction import (
     all,
     amax,

@@ -80,7 +80,7 @@ def forward(c: Any, x: np.ndarray, w: np.ndarray, g: Geometry) -> np.ndarray:
 def input_gradient(
     c: Any, grad: np.ndarray, w: np.ndarray, shape: tuple[int, ...], g: Geometry
 ) -> np.ndarray:
-    n, channels, *size = shape
+    n, _, *size = shape
     groups, inner, (kh, kw) = g["groups"], w.shape[1], w.shape[2:]
     per_group = grad.shape[1] // groups
     # Every result, reached from all sides: grad_out spread by the stride in a wide frame.

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Any
 
+from treadle.base.collector import CollectorPaused
 from treadle.base.errors import GradientError
 from treadle.ir.node import Leaf, Node, describe_site, recorder
-from treadle.ir.op import Joint, NoGradient
+from treadle.ir.op import NoGradient
 from treadle.ops.elementwise import add
 
 _order = attrgetter("order")
@@ -46,32 +47,33 @@ def backward(
     are added in the reverse order of its recorded uses. Unless ``retain_graph``, the graph is
     released: a second walk raises GradientError.
     """
-    order = reachable(outputs)
-    targets = set(kept if wanted is None else wanted)
-    leading = None if wanted is None else _leading_to(order, targets)
-    found: dict[Node, Any] = {}
-    for out, adjoint in zip(outputs, adjoints, strict=True):
-        _accumulate(found, out, adjoint)
-    state = recorder
-    grad_enabled, site = state.grad_enabled, state.site
-    state.grad_enabled = create_graph
-    try:
-        for n in order:
-            if n not in found or isinstance(n, Leaf):
-                continue
-            if n.spent:
-                raise GradientError(
-                    f"backward: the graph of {n.op.name} [{describe_site(n.site)}] was released by "
-                    f"an earlier backward(); pass retain_graph=True to the earlier call"
-                )
-            g = found[n] if n in targets else found.pop(n)
-            if leading is None or n in leading:
-                state.site = n.site
-                _step(n, g, found)
-    finally:
-        state.grad_enabled, state.site = grad_enabled, site
-    if not retain_graph:
-        _release(order)
+    with CollectorPaused():
+        order = reachable(outputs)
+        targets = set(kept if wanted is None else wanted)
+        leading = None if wanted is None else _leading_to(order, targets)
+        found: dict[Node, Any] = {}
+        for out, adjoint in zip(outputs, adjoints, strict=True):
+            _accumulate(found, out, adjoint)
+        state = recorder.state
+        grad_enabled, site = state.grad_enabled, state.site
+        state.grad_enabled = create_graph
+        try:
+            for n in order:
+                if n not in found or type(n) is Leaf:
+                    continue
+                if n.spent:
+                    raise GradientError(
+                        f"backward: the graph of {n.op.name} [{describe_site(n.site)}] was "
+                        f"released by an earlier backward(); pass retain_graph=True to that call"
+                    )
+                g = found[n] if n in targets else found.pop(n)
+                if leading is None or n in leading:
+                    state.site = n.site
+                    _step(n, g, found)
+        finally:
+            state.grad_enabled, state.site = grad_enabled, site
+        if not retain_graph:
+            _release(order)
     return found
 
 
@@ -87,27 +89,26 @@ def _leading_to(order: list[Node], targets: set[Node]) -> set[Node]:
 def _step(n: Node, g: Any, found: dict[Node, Any]) -> None:
     """Adds what flows from ``n`` to its inputs, the last input first."""
     sig, inputs = n.sig, n.inputs
+    rules = sig.gradients
+    if type(rules) is tuple and rules:
+        for position in range(len(inputs) - 1, -1, -1):
+            i = inputs[position]
+            if i.needs_grad:
+                rule = rules[position]
+                a = None if type(rule) is NoGradient else rule(g, n)
+                if a is not None:
+                    known = found.get(i)
+                    found[i] = a if known is None else add(known, a)
+        return
     if "project" in sig.op.traits:
         source = inputs[0]
         slots = found.setdefault(source, [None] * len(source.type))
         index = sig.attrs["index"]
         slots[index] = g if slots[index] is None else add(slots[index], g)
         return
-    rules = sig.gradients
-    if type(rules) is Joint:
-        for i, a in reversed(list(zip(inputs, rules.rule(g, n), strict=True))):
-            if a is not None and i.needs_grad:
-                _accumulate(found, i, a)
-        return
-    for position in range(len(inputs) - 1, -1, -1):
-        i = inputs[position]
-        if i.needs_grad:
-            rule = rules[position]
-            if isinstance(rule, NoGradient):
-                continue
-            a = rule(g, n)
-            if a is not None:
-                _accumulate(found, i, a)
+    for i, a in reversed(list(zip(inputs, rules.rule(g, n), strict=True))):
+        if a is not None:
+            _accumulate(found, i, a)
 
 
 def _accumulate(found: dict[Node, Any], n: Node, adjoint: Node) -> None:

@@ -132,7 +132,7 @@ class Flags:
         for flag in _FLAGS.values():
             text = environ.get(flag.variable)
             value = flag.default
-            if text is not None:
+            if text:  # set to nothing is as good as not set
                 value = _parsed(flag, text, f"the environment variable {flag.variable}")
             self.__dict__[flag.name] = value
         for variable in environ:

@@ -26,7 +26,6 @@ from treadle.ir.launch import Argument, KernelSpec, Launch, Work
 from treadle.ir.loop import BEGIN, END, I64, Builder, Const, Kernel, Operand, Pointer
 
 BLOCK = 512  # L of the numerics: k is cut at its multiples
-_UNROLL = 4  # steps of k written out in the inner loop
 _RUN = 64  # elements copied at a time where packing transposes
 
 
@@ -144,26 +143,29 @@ def multiply(
     acc: Pointer,
     left: Factor,
     right: Factor,
-    depth: Operand,
+    end: Operand,
+    begin: Operand | None = None,
     mask: Mask | None = None,
 ) -> None:
-    """One block: ``acc[i, j] = sum of left[i, t] * right[t, j]`` over t < depth, from +0."""
+    """One block: ``acc[i, j] = sum of left[i, t] * right[t, j]`` for begin <= t < end, from +0.
+
+    With ``tile.flush`` pairs of steps begin at even t, and so must ``begin``.
+    """
     zero = k.const(0, tile.dtype)
     for row in range(tile.rows * tile.vectors):
         with k.loop(0, tile.lanes, kind="vector") as lane:
             k.store(acc, k.add(lane, row * tile.lanes), zero)
     line = k.local(tile.dtype, tile.columns)
-    unrolls = (2, 1) if tile.flush else (1,)
-    if mask is None:  # a mask is rare: its code stays short
-        unrolls = (_UNROLL, *unrolls)
-    done: Operand = Const(0, I64)
-    for unroll in unrolls:
-        stop = depth if unroll == 1 else k.mul(k.div(depth, unroll), unroll)
-        with k.loop(done, stop, step=unroll) as t:
-            for u in range(unroll):
-                swapped = u ^ 1 if tile.flush and unroll > 1 else u
-                _step(k, tile, acc, line, left, right, k.add(t, swapped), mask)
-        done = stop
+    # A step keeps the multipliers busy for longer than a loop's end takes: no need to unroll.
+    start: Operand = Const(0, I64) if begin is None else begin
+    if tile.flush:
+        paired = k.maximum(k.mul(k.div(end, 2), 2), start)
+        with k.loop(start, paired, step=2) as t:
+            _step(k, tile, acc, line, left, right, k.add(t, 1), mask)
+            _step(k, tile, acc, line, left, right, t, mask)
+        start = paired
+    with k.loop(start, end) as t:
+        _step(k, tile, acc, line, left, right, t, mask)
 
 
 def _step(
@@ -234,9 +236,10 @@ def add_tile(
     first: Operand,
 ) -> None:
     """``target = (0 if first else target) + acc`` for the tile's first ``rows`` rows."""
-    for place in range(0, tile.rows * tile.columns, tile.lanes):
+    for vector in range(tile.rows * tile.vectors):
         with k.loop(0, tile.lanes, kind="vector") as lane:
-            k.store(spill, k.add(lane, place), k.load(acc, k.add(lane, place)))
+            place = k.add(lane, vector * tile.lanes)
+            k.store(spill, place, k.load(acc, place))
     zero = k.const(0, tile.dtype)
 
     def add_to(place: Operand, value: Operand) -> None:

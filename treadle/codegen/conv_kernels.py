@@ -279,6 +279,7 @@ class _ConvImage:
         slots = k.mul(self.rows, size.slot_columns)
         with k.loop(0, slots, step=tile.vectors) as slot:
             columns, targets = self.slots(slot, slots)
+            begin, end = self.present(slot, slots, k0, depth)
             at = k.add(self.places, k0)
             right = Factor(
                 self.scratch,
@@ -295,10 +296,10 @@ class _ConvImage:
                 rows = tile_rows(k, tile, row, size.m, left, size.depth)
                 factor = Factor(self.left, rows, lambda t: t)
                 with k.when(negate(k, self.masked)):
-                    multiply(k, tile, self.acc, factor, right, depth)
+                    multiply(k, tile, self.acc, factor, right, end, begin)
                 if self.guard.needed:
                     with k.when(self.masked):
-                        multiply(k, tile, self.acc, factor, right, depth, mask)
+                        multiply(k, tile, self.acc, factor, right, end, begin, mask)
                 down = k.mul(row, size.out_row)
                 moved = [s._replace(offset=k.add(s.offset, down)) for s in targets]
                 count = k.minimum(k.sub(size.m, row), tile.rows)
@@ -328,6 +329,33 @@ class _ConvImage:
             count = k.select(k.compare("le", index, last), k.minimum(count, lanes), 0)
             targets.append(Slot(k.add(base, at), Const(0, I64), count, size.lane_stride))
         return columns, targets
+
+    def present(
+        self, slot: Operand, slots: Operand, k0: Operand, depth: Operand
+    ) -> tuple[Operand, Operand]:
+        """Steps of the block outside of which the tile has no term: kh beyond the image."""
+        k, size = self.k, self.size
+        last = k.minimum(k.add(slot, self.tile.vectors - 1), k.sub(slots, 1))
+        origin = k.sub(size.first_h, size.pad_h)
+        low, high = (
+            k.add(k.mul(k.add(self.top, k.div(s, size.slot_columns)), size.step_h), origin)
+            for s in (slot, last)
+        )  # where the tap kh = 0 of the tile's first and last pixels lies in the spread image
+        bottom = k.mul(k.sub(size.height, 1), size.spread_h)
+        distance = k.op("abs", size.tap_h)
+        backwards = k.compare("lt", size.tap_h, 0)
+        before = k.select(backwards, k.sub(low, bottom), k.sub(0, high))
+        reach = k.select(backwards, high, k.sub(bottom, low))
+        end = k.minimum(ceil_div(k, k.add(reach, 1), distance), size.taps_h)
+        begin = k.minimum(ceil_div(k, before, distance), end)
+        width = k.mul(size.taps_w, size.channels)
+        begin, end = (
+            k.minimum(k.maximum(k.sub(k.mul(kh, width), k0), 0), depth) for kh in (begin, end)
+        )
+        if self.tile.flush:  # whole pairs: their other half is multiplied by a zero
+            begin = k.mul(k.div(begin, 2), 2)
+            end = k.minimum(k.mul(ceil_div(k, end, 2), 2), depth)
+        return begin, end
 
 
 def conv_weight(tile: Tile, source: DType) -> Kernel:
@@ -482,4 +510,4 @@ class _ConvWeight:
                 places = [k.load(self.table, k.add(item, self.count)) for item in items]
                 rows = [k.add(self.mask_base, place) for place in places]
                 mask = Mask(self.scratch, rows, None, left.step)
-                multiply(k, tile, self.acc, left, right, depth, mask)
+                multiply(k, tile, self.acc, left, right, depth, mask=mask)

@@ -1,16 +1,16 @@
-"""Reductions to loop IR, in the one order of the numerics (docs/design: Reductions).
+"""Reductions to loop IR, in the one order that the numerics prescribe.
 
 The elements of an output are numbered by the reduced axes, row-major, whatever the strides.
-Chunks of ``CHUNK`` elements; in a chunk, element r belongs to stripe r mod ``STRIPES`` and is merged
-into it in order; stripes combine by a fixed binary tree (i with i+8, i+4, i+2, i+1), chunks by
-another: neighbours, level by level, an odd one moving up unchanged. An absent stripe is left out,
-or holds the identity, which is exact. Every kernel here keeps that order, so they all give the
-same bits; which one runs, and on how many threads, is a matter of speed:
+They come in chunks of ``CHUNK``. In a chunk, element r belongs to stripe r mod ``STRIPES`` and is
+merged into it in order; stripes combine by a fixed binary tree (i with i+8, i+4, i+2, i+1), chunks
+by another: neighbours, level by level, an odd one moving up unchanged. An absent stripe is left
+out, or holds the identity, which is exact. Every kernel here keeps that order, so they all give
+the same bits; which one runs, and on how many threads, is a matter of speed:
 
 ``stripes``  the stripes of one output are the lanes of vectors: for runs of reduced elements that
              lie side by side.
-``lanes``    a block of outputs are the lanes, and each has its stripes in a table in the
-             first-level cache: for outputs that lie side by side.
+``lanes``    a block of outputs are the lanes, and each has its stripes in a table in the cache:
+             for outputs that lie side by side, and for many outputs of few elements.
 
 Both take any strides. An output of more than one chunk gives a partial result per chunk, so that a
 single long sum uses all threads, and ``combine`` makes outputs of them.
@@ -37,6 +37,7 @@ CHUNK = 4096
 LANES = 16  # outputs that are reduced side by side; as they do not meet, any number would do
 _HALVES = (8, 4, 2, 1)  # how the stripes combine
 _TABLE_BYTES = 1 << 17  # of the stripes of a block of outputs: half of a small second-level cache
+_NARROW = 128  # outputs in a block that is to stay in the first-level cache
 _GROUP = 4  # elements of a stripe that one pass over the table takes in
 
 Accumulators = tuple[Operand, ...]
@@ -78,55 +79,58 @@ def plan_reduction(
     num_outputs = prod(outputs[0].shape)
     if num_outputs == 0:
         return Plan(())
-    num_chunks = max(1, -(-count // CHUNK))
     accumulators = [dtype for dtype, _ in _lowering(op.name).accumulators(source.dtype)]
-    targets: tuple[Argument, ...] = tuple(map(Out, range(len(outputs))))
-    shape: tuple[int, ...] = (count,)
-    if num_chunks > 1:
-        targets = tuple(map(Work, range(len(accumulators))))
-        shape = (count, num_chunks)
-    finals = tuple(o.dtype.short for o in outputs) if num_chunks == 1 else ()
-    kernel, numbers, units = _choose(op, source, axes, num_chunks, finals, threads)
+    name = (op.name, source.dtype.short)
+    finals = tuple(o.dtype.short for o in outputs)
+    results: tuple[Argument, ...] = tuple(map(Out, range(len(outputs))))
+    kept, reduced = _split(source, axes)
     work = prod(source.shape) * len(accumulators)
-    first = Launch(kernel, (*targets, In(0), *shape, *numbers), units, work)
-    if num_chunks == 1:
-        return Plan((first,))
-    spec = KernelSpec(
-        combine_kernel, (op.name, source.dtype.short, tuple(o.dtype.short for o in outputs))
-    )
-    ends = (*map(Out, range(len(outputs))), *targets)
+    if count <= CHUNK:
+        kernel, numbers, units = _choose((*name, finals), kept, reduced, 1, threads)
+        return Plan((Launch(kernel, (*results, In(0), count, *numbers), units, work),))
+    num_chunks = _divide_up(count, CHUNK)
+    kernel, numbers, units = _choose((*name, ()), kept, reduced, num_chunks, threads)
+    partials = tuple(map(Work, range(len(accumulators))))
+    first = Launch(kernel, (*partials, In(0), count, num_chunks, *numbers), units, work)
     levels = (num_chunks - 1).bit_length()
-    last = Launch(spec, (*ends, *shape, levels), num_outputs, num_chunks * num_outputs)
-    return Plan((first, last), tuple(a.itemsize * num_chunks * num_outputs for a in accumulators))
+    last = Launch(
+        KernelSpec(combine_kernel, (*name, finals)),
+        (*results, *partials, count, num_chunks, levels),
+        num_outputs,
+        num_outputs * num_chunks * len(accumulators),
+    )
+    return Plan((first, last), tuple(a.itemsize * num_outputs * num_chunks for a in accumulators))
 
 
 def _choose(
-    op: Op,
-    source: Layout,
-    axes: tuple[int, ...],
-    num_chunks: int,
-    finals: tuple[str, ...],
-    threads: int,
+    name: tuple[str, str, tuple[str, ...]], kept: Axes, reduced: Axes, num_chunks: int, threads: int
 ) -> tuple[KernelSpec, tuple[int, ...], int]:
     """The kernel for these strides, its parameters after those of the shape, and its units."""
-    kept, reduced = _split(source, axes)
     lane = _lane_axis(kept)
     run, step = reduced.sizes[-1], reduced.strides[0][-1]
     outer = reduced.without(len(reduced.sizes) - 1)
     runs = (*((run, *outer.numbers) if outer.sizes else ()), *(() if step == 1 else (step,)))
-    key = (op.name, source.dtype.short, finals, len(outer.sizes), step == 1)
+    key = (*name, len(outer.sizes), step == 1)
     if lane is None or run == 0 or (run >= STRIPES and _near(step) <= _near(kept.strides[0][lane])):
         spec = KernelSpec(stripes_kernel, (*key, len(kept.sizes)))
         return spec, (*runs, *kept.numbers), prod(kept.sizes) * num_chunks
     lanes, around = kept.sizes[lane], kept.without(lane)
     units = prod(around.sizes) * num_chunks
-    width = _block_width(op, source.dtype, lanes, units, threads)
     strides = [row[lane] for row in kept.strides]
-    spec = KernelSpec(
-        lanes_kernel, (*key, len(around.sizes), strides[0] == 1, strides[1] == 1)
-    )
+    # A wide block reads memory in long pieces. With few elements per output the table is what
+    # counts, and gathered ones are read from the cache several times: narrow blocks.
+    widest = _table_width(_lowering(name[0]), dtypes.by_short(name[1]))
+    if strides[0] != 1 or prod(reduced.sizes) < _NARROW:
+        widest = min(widest, _NARROW)
+    blocks = max(_divide_up(lanes, widest), min(_divide_up(threads, units), lanes // LANES))
+    width = _divide_up(_divide_up(lanes, blocks), LANES) * LANES
+    spec = KernelSpec(lanes_kernel, (*key, len(around.sizes), strides[0] == 1, strides[1] == 1))
     lane_numbers = (lanes, width, *(s for s in strides if s != 1))
-    return spec, (*runs, *lane_numbers, *around.numbers), units * -(-lanes // width)
+    return spec, (*runs, *lane_numbers, *around.numbers), units * _divide_up(lanes, width)
+
+
+def _divide_up(a: int, b: int) -> int:
+    return (a + b - 1) // b
 
 
 def _split(source: Layout, axes: tuple[int, ...]) -> tuple[Axes, Axes]:
@@ -165,13 +169,6 @@ def _table_width(reduction: Reduction, dtype: DType) -> int:
     return _TABLE_BYTES // size // LANES * LANES
 
 
-def _block_width(op: Op, dtype: DType, lanes: int, units: int, threads: int) -> int:
-    """Outputs per unit: even blocks that fit the table, and a unit for every thread if it can."""
-    blocks = -(-lanes // _table_width(_lowering(op.name), dtype))
-    blocks = max(blocks, min(-(-threads // units), lanes // LANES))
-    return -(-(-(-lanes // blocks)) // LANES) * LANES
-
-
 def _lowering(name: str) -> Reduction:
     lower = registry.get(name).lower
     if not isinstance(lower, Reduction):
@@ -179,7 +176,7 @@ def _lowering(name: str) -> Reduction:
     return lower
 
 
-# --- what the kernels share -------------------------------------------------------------------------
+# --- what the kernels share -----------------------------------------------------------------------
 
 
 class _Walk:
@@ -306,7 +303,7 @@ class _Body:
             self.k.store(target, output, self.k.convert(result, target.dtype))
 
 
-# --- kernels ----------------------------------------------------------------------------------------
+# --- kernels --------------------------------------------------------------------------------------
 
 
 def stripes_kernel(

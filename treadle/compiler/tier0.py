@@ -16,19 +16,18 @@ made puts the pending graph back as it was.
 
 from __future__ import annotations
 
-import gc
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from sys import getrefcount
 from typing import Any, NamedTuple
 
+from treadle.base.collector import CollectorPaused
 from treadle.base.errors import EvaluationError, IndexRangeError
 from treadle.compiler import lower
 from treadle.compiler.device import Device, get_device
 from treadle.ir import node as ir_node
 from treadle.ir.launch import In, Layout, Out, Work
-from treadle.ir.node import Limits, Node, Recorder, Signature, describe_site, recorder
+from treadle.ir.node import Limits, Node, Recording, Signature, describe_site, recorder
 from treadle.ir.op import Bundle
 from treadle.ops.source import Scalar
 
@@ -83,9 +82,9 @@ class Evaluator:
 
     # --- what to run ------------------------------------------------------------------------------
 
-    def evaluate(self, state: Recorder) -> None:
+    def evaluate(self, state: Recording) -> None:
         """Evaluates whatever of the thread's pending graph can still be read."""
-        with self.lock, _collector_paused():
+        with self.lock, CollectorPaused():
             pending = state.pending
             live: list[Node] = []
             try:
@@ -130,7 +129,7 @@ class Evaluator:
             finally:
                 if failed != -1:
                     for n in (*start, *self.supplied):
-                        n.value = None
+                        n.set_value(None)
             if failed < 0:
                 break
             owner = self.owners[failed]
@@ -179,33 +178,38 @@ class Evaluator:
                     step(n)
                 else:
                     # The path of nearly all nodes, written out; _step does the same for any.
-                    addresses = []
-                    for i in inputs:
-                        value = i.value
-                        if value is None or value[1] is not i.type.layout:
-                            step(n)
-                            break
-                        addresses.append(value[2])
+                    addresses = [i.address for i in inputs]
+                    if 0 in addresses:
+                        step(n)
                     else:
                         kind = n.type
                         blocks = free.get(kind.nbytes)
                         memory = blocks.pop() if blocks else self._allocate(kind.nbytes, n)
-                        address = memory.address
+                        n.address = address = memory.address
                         head, numbers = prepared.simple
-                        tape += head
-                        tape.append(address)
-                        tape += addresses
-                        tape += numbers
+                        tape += (*head, address, *addresses, *numbers)
                         owners.append(n)
                         n.value = (memory, kind.layout, address)
-                        memory = blocks = value = None
+                        memory = None
             for i in inputs:
                 i.uses = uses = i.uses - 1
                 if not uses and not i.keep:
                     value = i.value
                     i.value = None
-                    if value is not None:
-                        _recycle(value, free)
+                    i.address = 0
+                    if value is None:
+                        continue
+                    memory = value[0]
+                    # Its references: the value, this name and the argument.
+                    if type(memory) is tuple:
+                        _recycle_all(value, free)
+                    elif getrefcount(memory) == 3:
+                        blocks = free.get(memory.nbytes)
+                        if blocks is None:
+                            free[memory.nbytes] = [memory]
+                        else:
+                            blocks.append(memory)
+                    value = memory = None
         if not self.owners:
             return -1, 0
         return self.device.run(self.tape, len(self.owners))
@@ -231,9 +235,9 @@ class Evaluator:
             return
         if sig.is_view:
             if isinstance(sig.op.lower, Bundle):
-                n.value = tuple((*value,) for value in values[: len(sig.types)])
+                n.set_value(tuple((*value,) for value in values[: len(sig.types)]))
             else:
-                n.value = self._view(n, values[0])
+                n.set_value(self._view(n, values[0]))
             return
         if plain and sig.plan is not None:
             prepared = sig.plan
@@ -251,7 +255,7 @@ class Evaluator:
         for value in values:
             addresses.append(value[2])
         self._emit(n, prepared, addresses)
-        n.value = outs[0] if sig.type is sig.types[0] else tuple(outs)
+        n.set_value(outs[0] if sig.type is sig.types[0] else tuple(outs))
 
     def _emit(self, n: Node, prepared: Prepared, addresses: list[int]) -> None:
         """Appends the calls to the tape."""
@@ -373,7 +377,7 @@ class Evaluator:
             if isinstance(n, Scalar):
                 memory = self._allocate(8, n)
                 self.device.write(memory.address, n.packed)
-                n.value = (memory, n.type.layout, memory.address)
+                n.set_value((memory, n.type.layout, memory.address))
             else:
                 self._step(n)
             n.keep = True
@@ -381,25 +385,12 @@ class Evaluator:
         return wanted.value
 
 
-def _recycle(value: Any, free: dict[int, list[Any]]) -> None:
-    """Hands the memory of a dropped value on, unless something else still refers to it."""
-    for memory in [value[0]] if isinstance(value[1], Layout) else [v[0] for v in value]:
-        # The value, the list, this loop's name and the argument.
-        if getrefcount(memory) == 4:
+def _recycle_all(values: Any, free: dict[int, list[Any]]) -> None:
+    """Hands on the memory of an op with several results, where nothing else refers to it."""
+    for memory, _, _ in values:
+        # Its references: the value, this name and the argument.
+        if getrefcount(memory) == 3:
             free.setdefault(memory.nbytes, []).append(memory)
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """No cyclic garbage collection while many objects are made, none of them garbage."""
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def _failure(n: Node, message: str, code: int) -> Exception:
@@ -428,7 +419,7 @@ def evaluator(device: str = "cpu") -> Evaluator:
 
 def evaluate() -> None:
     """Evaluates what this thread has recorded."""
-    evaluator().evaluate(recorder)
+    evaluator().evaluate(recorder.state)
 
 
 def value_of(n: Node) -> Value:

@@ -101,13 +101,13 @@ class Node:
     """One application of an op.
 
     ``value`` is None until evaluated, then what the device made of it (one value, or a tuple of them
-    for several outputs). ``site`` is the (code, instruction) that recorded it. ``order`` rises with
+    for several outputs); ``address`` is where it lies, if row-major, else 0. ``site`` is the (code, instruction) that recorded it. ``order`` rises with
     time, so that sorting by it is a topological sort. ``spent`` means that backward() has been here
     and released the graph. ``uses`` and ``keep`` belong to the evaluator.
     """
 
     __slots__ = (
-        "__weakref__", "error", "inputs", "keep", "needs_grad", "order", "sig", "site", "spent",
+        "__weakref__", "address", "error", "inputs", "keep", "needs_grad", "order", "sig", "site", "spent",
         "type", "uses", "value",
     )  # fmt: skip
 
@@ -121,10 +121,17 @@ class Node:
         self.needs_grad = needs_grad
         self.order = _next_order()
         self.value: Any = None
+        self.address = 0
         self.error: Exception | None = None
         self.uses = 0
         self.keep = False
         self.spent = False
+
+    def set_value(self, value: Any) -> None:
+        """Gives the node its value (None takes it away)."""
+        self.value = value
+        single = value is not None and type(self.type) is Type
+        self.address = value[2] if single and value[1] is self.type.layout else 0
 
     @property
     def op(self) -> Op:
@@ -203,8 +210,10 @@ def describe_site(site: Site | None) -> str:
 # --- recording --------------------------------------------------------------------------------
 
 
-class Recorder(threading.local):
+class Recording:
     """What a Python thread has recorded and not yet evaluated, and how it records."""
+
+    __slots__ = ("grad_enabled", "nbytes", "pending", "site")
 
     def __init__(self) -> None:
         self.pending: list[Node] = []
@@ -213,7 +222,14 @@ class Recorder(threading.local):
         self.site: Site | None = None  # set while backward() records for a node of the user's
 
 
-recorder = Recorder()
+class _Recorder(threading.local):
+    """``recorder.state`` is the Recording of this thread (one look-up for all of it)."""
+
+    def __init__(self) -> None:
+        self.state = Recording()
+
+
+recorder = _Recorder()
 
 
 class Limits:
@@ -244,24 +260,33 @@ def located(error: Exception) -> Exception:
     """The error with the user's line at its end (once, however many rooms it passes)."""
     if hasattr(error, "site"):
         return error
-    site = recorder.site or user_site()
+    site = recorder.state.site or user_site()
     told = type(error)(f"{error} [{describe_site(site)}]")
     told.site = site  # type: ignore[attr-defined]
     return told
+
+
+def _signature(op: Op, types: tuple[Type, ...], attrs: dict[str, Any]) -> Signature:
+    key = (op, types, *attrs.items()) if attrs else (op, types)
+    sig = _signatures.get(key)
+    if sig is None:
+        sig = make_signature(op, attrs, types)
+        if len(_signatures) >= _INTERN_LIMIT:
+            for other in {s.op for s in _signatures.values()}:
+                other.pairs.clear()
+            _signatures.clear()
+        _signatures[key] = sig
+    return sig
 
 
 def record(op: Op, inputs: Sequence[Node], attrs: dict[str, Any]) -> Node:
     """Appends a node to this thread's pending graph and returns it."""
     inputs = tuple(inputs)
     types = tuple([i.type for i in inputs])
-    key = (op, types, *attrs.items()) if attrs else (op, types)
-    sig = _signatures.get(key)
+    sig = _signatures.get((op, types, *attrs.items()) if attrs else (op, types))
     if sig is None:
-        sig = make_signature(op, attrs, types)
-        if len(_signatures) >= _INTERN_LIMIT:
-            _signatures.clear()
-        _signatures[key] = sig
-    state = recorder
+        sig = _signature(op, types, attrs)
+    state = recorder.state
     needs_grad = False
     if state.grad_enabled and sig.gradients is not None:
         for i in inputs:
@@ -277,6 +302,25 @@ def record(op: Op, inputs: Sequence[Node], attrs: dict[str, Any]) -> Node:
     return node
 
 
+def record_pair(op: Op, a: Node, b: Node) -> Node:
+    """``record(op, (a, b), {})`` for operands of one type: the commonest case, and the shortest."""
+    kind = a.type
+    sig = op.pairs.get(kind)
+    if sig is None:
+        sig = op.pairs[kind] = _signature(op, (kind, kind), {})
+    state = recorder.state
+    node = Node(
+        sig, (a, b), state.site or user_site(),
+        (a.needs_grad or b.needs_grad) and state.grad_enabled and sig.gradients is not None,
+    )  # fmt: skip
+    pending = state.pending
+    pending.append(node)
+    state.nbytes = nbytes = state.nbytes + sig.nbytes
+    if len(pending) >= Limits.nodes or nbytes >= Limits.nbytes:
+        Limits.evaluate()
+    return node
+
+
 def from_value(source: Op, kind: Type, value: Any, site: Site | None = None) -> Node:
     """A node that is already evaluated (data that came from outside)."""
     key = (source, (), kind)
@@ -284,7 +328,7 @@ def from_value(source: Op, kind: Type, value: Any, site: Site | None = None) -> 
     if sig is None:
         sig = _signatures[key] = Signature(source, {"type": kind}, ())
     node = Node(sig, (), site, False)
-    node.value = value
-    recorder.nbytes += kind.nbytes
+    node.set_value(value)
+    recorder.state.nbytes += kind.nbytes
     return node
 

@@ -165,10 +165,19 @@ class Op:
     batch: Any = field(default=NotYet("batching"))
     version: int = 1
 
-    def __call__(self, *inputs: Node, **attrs: Any) -> Node:
-        from treadle.ir.node import record
+    # Signatures of two operands of one type, by that type (see ``ir.node.record_pair``).
+    pairs: dict[Any, Any] = field(default_factory=dict, repr=False)
 
-        return record(self, inputs, attrs)
+    def __call__(self, *inputs: Node, **attrs: Any) -> Node:
+        if not attrs and len(inputs) == 2:
+            a, b = inputs
+            if a.type is b.type:
+                return recording.record_pair(self, a, b)
+        return recording.record(self, inputs, attrs)
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"
+
+
+# At the end, because nodes are made of ops: what ``Op.__call__`` records with.
+from treadle.ir import node as recording  # noqa: E402

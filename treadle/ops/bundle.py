@@ -36,5 +36,5 @@ def record_call(call: Any, results: Sequence[Node], inputs: Sequence[Node]) -> N
     operands = (*results, *inputs)
     sig = Signature(bundle, {"call": call}, tuple(n.type for n in operands))
     node = Node(sig, operands, user_site(), True)
-    recorder.pending.append(node)
+    recorder.state.pending.append(node)
     return node

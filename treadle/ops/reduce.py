@@ -33,6 +33,7 @@ from treadle.ops.elementwise import (
 from treadle.ops.movement import concatenate, expand, permute, reshape, slice_
 from treadle.ops.project import project
 from treadle.ops.registry import ALL, FLOATS, check_dtype, elements_cost, floats, register
+from treadle.ops.source import number
 
 Accumulators = tuple[Operand, ...]
 Identities = list[tuple[DType, float | int | bool]]
@@ -102,7 +103,7 @@ def _wide(dtype: DType) -> DType:
     return dtypes.float32 if dtype.kind == "f" and dtype.bits == 16 else dtype
 
 
-# --- samples ---------------------------------------------------------------------------------------
+# --- samples --------------------------------------------------------------------------------------
 
 _SAMPLES: tuple[tuple[Shape, tuple[int, ...]], ...] = (
     ((7,), (0,)), ((3, 5), (0,)), ((3, 5), (1,)), ((2, 3, 4), (0, 2)), ((2, 3, 4), (0, 1, 2)),
@@ -189,7 +190,7 @@ def _lift_to(target: Callable[[DType], DType]) -> Callable[..., Accumulators]:
     return lambda k, x, r: (k.convert(x, target(x.dtype)),)
 
 
-# --- sums and products ------------------------------------------------------------------------------
+# --- sums and products ----------------------------------------------------------------------------
 
 
 def _sum_dtype(dtype: DType) -> DType:
@@ -230,9 +231,7 @@ def _others(x: Node) -> Node:
     if n <= 1:
         return full_like(x, 1)
     if n % 2:
-        one = expand(slice_(full_like(x, 1), starts=(0, 0), sizes=(rows, 1), steps=(1, 1)),
-                     shape=(rows, 1))  # fmt: skip
-        x = concatenate(x, one, axis=1)
+        x = concatenate(x, expand(number(1, x.dtype), shape=(rows, 1)), axis=1)
     half = x.shape[1] // 2
     left, right = (
         slice_(x, starts=(0, start), sizes=(rows, half), steps=(1, 2)) for start in (0, 1)
@@ -251,9 +250,8 @@ def _prod_gradient(g: Node, n: Node) -> Node:
     moved = permute(convert(x, dtype=_wide(x.dtype)), axes=order)
     rows = prod(x.shape[a] for a in kept)
     others = _others(reshape(moved, shape=(rows, prod(x.shape[a] for a in axes))))
-    back = permute(
-        reshape(others, shape=moved.shape), axes=tuple(sorted(range(len(order)), key=order.__getitem__))
-    )
+    inverse = tuple(sorted(range(len(order)), key=order.__getitem__))
+    back = permute(reshape(others, shape=moved.shape), axes=inverse)
     return mul(restore(g, x.shape, axes), convert(back, dtype=x.dtype))
 
 
@@ -270,7 +268,7 @@ reduce_prod = _define(
 )  # fmt: skip
 
 
-# --- extrema ----------------------------------------------------------------------------------------
+# --- extrema --------------------------------------------------------------------------------------
 
 
 def _lowest(dtype: DType) -> float | int | bool:
@@ -358,7 +356,7 @@ argmin = _position(
 )  # fmt: skip
 
 
-# --- truth ------------------------------------------------------------------------------------------
+# --- truth ----------------------------------------------------------------------------------------
 
 
 def _truth(name: str, statement: str, identity: bool, function: Any, doc: str) -> Op:
@@ -379,7 +377,7 @@ reduce_any = _truth(
 reduce_all = _truth("reduce_all", "and", True, np.all, "whether no element is 0 (NaN is not 0)")
 
 
-# --- moments ----------------------------------------------------------------------------------------
+# --- moments --------------------------------------------------------------------------------------
 
 
 def _moments_infer(types: Sequence[Type], attrs: dict[str, Any]) -> tuple[Type, Type]:

@@ -9,7 +9,7 @@ from treadle.base import dtypes
 from treadle.base.dtypes import DType, result_type_of
 from treadle.base.errors import DTypeError, ShapeError
 from treadle.base.shapes import Shape, broadcast_shapes
-from treadle.ir.node import Node, located, record
+from treadle.ir.node import Node, located, record, record_pair
 from treadle.ir.op import Op
 from treadle.ops import elementwise as e
 from treadle.ops.movement import expand
@@ -84,7 +84,7 @@ def binary(op: Op, x: Operand, y: Operand) -> Tensor:
         a = x._node if x._base is None else x.node
         b = y._node if y._base is None else y.node
         if a.type is b.type and a.type.dtype in op.dtypes:
-            return wrap(record(op, (a, b), {}))
+            return wrap(record_pair(op, a, b))
     name = op.name
     dtype = common_dtype(name, x, y)
     return wrap(record(op, operand_nodes(name, dtype, x, y), {}))
@@ -112,6 +112,11 @@ def unary_float(op: Op, x: Tensor) -> Tensor:
 
 def add(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
     """``input + alpha * other`` with broadcasting and promotion; for bools the logical or."""
+    if isinstance(input, Handle) and isinstance(other, Handle) and alpha == 1:
+        a = input._node if input._base is None else input.node
+        b = other._node if other._base is None else other.node
+        if a.type is b.type and a.type.dtype is not dtypes.bool_:
+            return wrap(record_pair(e.add, a, b))
     if alpha != 1:
         other = mul(other, alpha) if isinstance(other, Handle) else other * alpha
     return _with_bool(e.add, e.bitwise_or, input, other)
@@ -126,15 +131,15 @@ def sub(input: Operand, other: Operand, *, alpha: Number = 1) -> Tensor:
 
 def mul(input: Operand, other: Operand) -> Tensor:
     """``input * other`` with broadcasting and promotion; for bools the logical and."""
+    if isinstance(input, Handle) and isinstance(other, Handle):
+        a = input._node if input._base is None else input.node
+        b = other._node if other._base is None else other.node
+        if a.type is b.type and a.type.dtype is not dtypes.bool_:
+            return wrap(record_pair(e.mul, a, b))
     return _with_bool(e.mul, e.bitwise_and, input, other)
 
 
 def _with_bool(op: Op, logical: Op, x: Operand, y: Operand) -> Tensor:
-    if isinstance(x, Handle) and isinstance(y, Handle):
-        a = x._node if x._base is None else x.node
-        b = y._node if y._base is None else y.node
-        if a.type is b.type:
-            return wrap(record(logical if a.type.dtype.kind == "b" else op, (a, b), {}))
     dtype = common_dtype(op.name, x, y)
     chosen = logical if dtype.kind == "b" else op
     return wrap(record(chosen, operand_nodes(op.name, dtype, x, y), {}))

@@ -91,7 +91,10 @@ def _filled(
     shape: Shape, value: Any, dtype: Any, requires_grad: bool, device: Any = None
 ) -> Tensor:
     target = dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)
-    return _finish(expand(number(value, target), shape=shape), requires_grad, device)
+    # The conversion gives the tensor memory of its own: what is made to be computed with should be
+    # read at full speed.
+    filled = e.convert(expand(number(value, target), shape=shape), dtype=target)
+    return _finish(filled, requires_grad, device)
 
 
 def full(

@@ -19,11 +19,11 @@ class _GradMode:
         self.previous: list[bool] = []
 
     def __enter__(self) -> None:
-        self.previous.append(recorder.grad_enabled)
-        recorder.grad_enabled = self.mode
+        self.previous.append(recorder.state.grad_enabled)
+        recorder.state.grad_enabled = self.mode
 
     def __exit__(self, *exc: object) -> None:
-        recorder.grad_enabled = self.previous.pop()
+        recorder.state.grad_enabled = self.previous.pop()
 
     def __call__(self, function: F) -> F:
         @functools.wraps(function)
@@ -73,11 +73,11 @@ class set_grad_enabled(_GradMode):  # noqa: N801
 
     def __init__(self, mode: bool) -> None:
         super().__init__(bool(mode))
-        self.previous.append(recorder.grad_enabled)
-        recorder.grad_enabled = self.mode
+        self.previous.append(recorder.state.grad_enabled)
+        recorder.state.grad_enabled = self.mode
 
     def __enter__(self) -> None:
-        recorder.grad_enabled = self.mode
+        recorder.state.grad_enabled = self.mode
 
 
 inference_mode = no_grad
@@ -85,4 +85,4 @@ inference_mode = no_grad
 
 def is_grad_enabled() -> bool:
     """True where gradients are recorded."""
-    return recorder.grad_enabled
+    return recorder.state.grad_enabled

@@ -64,8 +64,8 @@ def accumulate_gradients(
         kept=list(retained), create_graph=create_graph,
         retain_graph=create_graph if retain_graph is None else retain_graph,
     )  # fmt: skip
-    before = recorder.grad_enabled
-    recorder.grad_enabled = create_graph
+    before = recorder.state.grad_enabled
+    recorder.state.grad_enabled = create_graph
     try:
         for node, adjoint in found.items():
             owner = node.owner() if isinstance(node, Leaf) else retained.get(node)
@@ -76,7 +76,7 @@ def accumulate_gradients(
             else:
                 owner._grad._write(e.add(owner._grad.node, adjoint))
     finally:
-        recorder.grad_enabled = before
+        recorder.state.grad_enabled = before
 
 
 def backward(
@@ -227,11 +227,11 @@ class _Call:
             if adjoint is None and self.ctx._materialize:
                 adjoint = zeros_of(kind)
             grads.append(None if adjoint is None else wrap(adjoint))
-        site, recorder.site = recorder.site, None
+        site, recorder.state.site = recorder.state.site, None
         try:
             results = self.function(*grads)
         finally:
-            recorder.site = site
+            recorder.state.site = site
         given = results if isinstance(results, tuple) else (results,)
         expected = len(self.ctx.needs_input_grad)
         if len(given) != expected:
@@ -254,13 +254,13 @@ class _Call:
 def _call(ctx: Function, forward: Any, backward: Any, args: tuple[Any, ...]) -> Any:
     positions = [p for p, x in enumerate(args) if isinstance(x, Handle)]
     inputs = [args[p].node for p in positions]
-    enabled = recorder.grad_enabled
+    enabled = recorder.state.grad_enabled
     ctx.needs_input_grad = tuple(isinstance(x, Tensor) and x.requires_grad for x in args)
-    recorder.grad_enabled = False
+    recorder.state.grad_enabled = False
     try:
         outputs = forward(*args)
     finally:
-        recorder.grad_enabled = enabled
+        recorder.state.grad_enabled = enabled
     results = outputs if isinstance(outputs, tuple) else (outputs,)
     if not enabled or not any(ctx.needs_input_grad):
         return outputs

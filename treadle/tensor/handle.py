@@ -16,12 +16,15 @@ from collections.abc import Sequence
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
+from treadle.base.dtypes import bool_
 from treadle.base.errors import GradientError
 from treadle.ir.node import Leaf, Node, located, make_signature, recorder, user_site
 from treadle.ir.op import Op
+from treadle.ops.elementwise import where
 from treadle.ops.movement import (
     alias,
     detach,
+    expand,
     flip,
     graft,
     permute,
@@ -29,6 +32,7 @@ from treadle.ops.movement import (
     slice_,
     slice_update,
 )
+from treadle.ops.source import number
 
 if TYPE_CHECKING:
     from treadle.tensor.tensor import Tensor
@@ -56,9 +60,10 @@ class Handle:
         return self._node
 
     def _rebuild(self, base: Tensor) -> None:
-        node = base._node
-        for op, attrs in self._chain:
-            node = op(node, **attrs)
+        with _recording_gradients():
+            node = base._node
+            for op, attrs in self._chain:
+                node = op(node, **attrs)
         if isinstance(self._node, Leaf):
             node = make_leaf(node, self)
         self._node = node
@@ -69,14 +74,15 @@ class Handle:
         old = self.node
         base = self._base
         root: Any = self if base is None else base
-        if old.needs_grad and recorder.grad_enabled and isinstance(root._node, Leaf):
+        grad_enabled = recorder.state.grad_enabled
+        if old.needs_grad and grad_enabled and isinstance(root._node, Leaf):
             what = "a leaf" if base is None else "a view of a leaf"
             raise located(GradientError(
                 f"an in-place operation on {what} tensor that requires a gradient (shape "
                 f"{old.shape}); do it inside `with treadle.no_grad():`, or write `x = x + ...`"
             ))  # fmt: skip
         if base is None:
-            self._node = _carried_over(self, old, node)
+            self._node = _carried_over(self, old, node, hidden=not grad_enabled)
             self._version += 1
             return
         stages = [base._node]
@@ -85,21 +91,41 @@ class Handle:
         value = node
         for (op, attrs), before in zip(reversed(self._chain), reversed(stages), strict=True):
             value = _unviewed(op, attrs, before, value)
-        base._node = _carried_over(base, base._node, value)
+        hidden = not grad_enabled or any(op is detach for op, _ in self._chain)
+        base._node = _carried_over(base, base._node, value, hidden)
         base._version += 1
-        if any(op is detach for op, _ in self._chain) and node.needs_grad:
-            node = detach(node)
-        self._node = make_leaf(node, self) if isinstance(old, Leaf) else node
-        self._version = base._version
+        if not hidden:  # else the view is rebuilt, with whatever history the base has kept
+            self._node = node
+            self._version = base._version
 
 
-def _carried_over(handle: Handle, old: Node, new: Node) -> Node:
-    """``new`` for a handle that stood for ``old``: leaves stay leaves, history stays history."""
+class _recording_gradients:
+    """Records with gradients whatever the mode; a view made without them has a detach step."""
+
+    def __enter__(self) -> None:
+        self.state = recorder.state
+        self.previous = self.state.grad_enabled
+        self.state.grad_enabled = True
+
+    def __exit__(self, *exc: object) -> None:
+        self.state.grad_enabled = self.previous
+
+
+def _carried_over(handle: Handle, old: Node, new: Node, hidden: bool) -> Node:
+    """``new`` for a handle that stood for ``old``: leaves stay leaves, history stays history.
+
+    A ``hidden`` write (through ``.data``, or without gradients) leaves the gradient of ``old``. Any
+    other one that needs no gradient stops it: what it replaced has the gradient 0.
+    """
     if isinstance(old, Leaf):
         return make_leaf(new, handle)
-    if old.needs_grad and not new.needs_grad and recorder.grad_enabled:
-        return graft(new, old)
-    return new
+    if not old.needs_grad or new.needs_grad:
+        return new
+    with _recording_gradients():
+        if hidden:
+            return graft(new, old)
+        never = expand(number(False, bool_), shape=old.shape)
+        return where(never, old, new)
 
 
 def _unviewed(op: Op, attrs: dict[str, Any], before: Node, value: Node) -> Node:
@@ -132,9 +158,9 @@ def make_leaf(value: Node, owner: Handle) -> Leaf:
     leaf.owner = weakref.ref(owner)
     leaf.spent = True  # nothing flows further back
     if value.value is None:
-        recorder.pending.append(leaf)
+        recorder.state.pending.append(leaf)
     else:
-        leaf.value = (*value.value,)
+        leaf.set_value((*value.value,))
         leaf.keep = True
         leaf.inputs = ()
     return leaf
@@ -169,6 +195,8 @@ def view_of(tensor: Handle, op: Op, **attrs: Any) -> Tensor:
     base: Any = tensor if tensor._base is None else tensor._base
     view._base = base
     view._chain = (*tensor._chain, (op, attrs))
+    if source.needs_grad and not recorder.state.grad_enabled:
+        view._chain += ((detach, {}),)
     view._version = base._version
     return view
 
@@ -180,7 +208,8 @@ def commit(handles: Sequence[Handle], nodes: Sequence[Node]) -> None:
     half of a network updated.
     """
     count = len(handles)
-    carried = [_carried_over(h, h._node, n) for h, n in zip(handles, nodes, strict=True)]
+    hidden = not recorder.state.grad_enabled
+    carried = [_carried_over(h, h._node, n, hidden) for h, n in zip(handles, nodes, strict=True)]
     versions = [h._version + 1 for h in handles]
     names = chain(repeat("_node", count), repeat("_version", count))
     deque(map(setattr, chain(handles, handles), names, chain(carried, versions)), maxlen=0)

@@ -471,7 +471,8 @@ def _where_masked(node: Node, selection: Selection, value: Any) -> Node | None:
     order, sizes = selection.order, selection.sizes
     after = len(order) - 1 - order.index(INDEX)  # dimensions after the one that the mask makes
     given = value.node.shape if isinstance(value, Handle) else np.shape(value)
-    if len(selection.indices) != len(mask.shape) or given[-1 - after : len(given) - after] > (1,):
+    there = given[-1 - after : len(given) - after]  # the value's size at that one, if it has any
+    if len(selection.indices) != len(mask.shape) or there not in ((), (1,)):
         return None
     same = value_for(value, node.dtype, tuple(1 if s < 0 else sizes[s] for s in order))
     patch = op.reshape(same, shape=tuple(n if a in order else 1 for a, n in enumerate(sizes)))

@@ -23,8 +23,8 @@ from treadle.tensor.movement import (
     atleast_2d,
     atleast_3d,
     axis_of,
-    common_shape,
     diagonal,
+    needs_dims,
     node_of,
     sizes_of,
     unshared,
@@ -40,11 +40,12 @@ if TYPE_CHECKING:
 
 def _checked(name: str, tensors: Any) -> list[Tensor]:
     """A list of at least one tensor."""
-    if isinstance(tensors, Handle) or not isinstance(tensors, Sequence) or not tensors:
-        received = "no tensors" if isinstance(tensors, Sequence) else f"a {type(tensors).__name__}"
+    if not isinstance(tensors, (list, tuple)):
         raise located(TypeError(
-            f"{name}: got {received}; it takes a list or tuple of at least one tensor"
+            f"{name}: got a {type(tensors).__name__}; it takes a list or tuple of tensors"
         ))  # fmt: skip
+    if not tensors:
+        raise located(ShapeError(f"{name}: got no tensors; it takes at least one"))
     for x in tensors:
         node_of(name, x)
     return list(tensors)
@@ -192,7 +193,7 @@ def repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None) -> Te
     counts = array_of(repeats.node) if isinstance(repeats, Handle) else np.asarray(repeats)
     fits = counts.shape in ((), (1,), shape[axis : axis + 1])
     if counts.dtype.kind not in "iu" or not fits or (counts < 0).any():
-        raise located(ValueError(
+        raise located(ShapeError(
             f"repeat_interleave: got repeats {counts.tolist()} for dimension {axis} of a tensor of "
             f"shape {shape}; it takes one number that is not negative, or {shape[axis]} of them"
         ))  # fmt: skip
@@ -221,11 +222,13 @@ def flip(input: Tensor, *dims: Any) -> Tensor:
 
 def fliplr(input: Tensor) -> Tensor:
     """The columns in reverse order: dimension 1 flipped."""
+    needs_dims("fliplr", input, 2)
     return flip(input, 1)
 
 
 def flipud(input: Tensor) -> Tensor:
     """The rows in reverse order: dimension 0 flipped."""
+    needs_dims("flipud", input)
     return flip(input, 0)
 
 
@@ -275,7 +278,8 @@ def _part(node: Node, axis: int, start: int, length: int) -> Node:
 
 def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
     """Turned k times by 90 degrees in the plane of ``dims``, from the first towards the second."""
-    node = node_of("rot90", input)
+    needs_dims("rot90", input, 2)
+    node = input.node
     plane = [axis_of("rot90", d, len(node.shape)) for d in dims]
     if len(plane) != 2 or plane[0] == plane[1]:
         raise located(ShapeError(
@@ -309,13 +313,8 @@ def triu(input: Tensor, diagonal: int = 0) -> Tensor:
 
 
 def _triangle(name: str, input: Tensor, diagonal: int, compare: Any) -> Tensor:
-    node = node_of(name, input)
-    if len(node.shape) < 2:
-        raise located(ShapeError(
-            f"{name}: got a tensor of shape {node.shape}; it takes matrices, of at least 2 "
-            f"dimensions"
-        ))  # fmt: skip
-    matrix = node.shape[-2:]
+    matrix = needs_dims(name, input, 2)[-2:]
+    node = input.node
     rows = iota(shape=matrix, axis=0, dtype=dtypes.int64)
     columns = iota(shape=matrix, axis=1, dtype=dtypes.int64)
     limit = e.add(rows, e.full_like(rows, whole(name, diagonal, "diagonal")))
@@ -337,9 +336,8 @@ def diag(input: Tensor, diagonal: int = 0) -> Tensor:
     size = count + abs(diagonal)
     start = diagonal if diagonal >= 0 else -diagonal * size
     zeros = stretch(number(0, node.dtype), (size * size,))
-    if count:
-        zeros = op.slice_update(zeros, node, starts=(start,), steps=(size + 1,))
-    return wrap(op.reshape(zeros, shape=(size, size)))
+    filled = op.slice_update(zeros, node, starts=(start,), steps=(size + 1,))
+    return wrap(op.reshape(filled, shape=(size, size)))
 
 
 _diagonal = diagonal  # the function, under a name that no argument hides

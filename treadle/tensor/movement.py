@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from treadle.base.dtypes import DType
-from treadle.base.errors import DTypeError, ShapeError
+from treadle.base.errors import DTypeError, IndexRangeError, ShapeError
 from treadle.base.shapes import Shape, broadcast_shapes, normalize_axis, prod
 from treadle.ir.launch import Layout
 from treadle.ir.node import Leaf, Node, located
@@ -255,12 +255,7 @@ def t(input: Tensor) -> Tensor:
 
 def matrix_transpose(input: Tensor) -> Tensor:
     """The last two dimensions swapped: every matrix of a batch transposed."""
-    ndim = node_of("mT", input).type.ndim
-    if ndim < 2:
-        raise located(ShapeError(
-            f"mT: got a tensor of shape {input.node.shape}; it takes matrices, of at least 2 "
-            f"dimensions"
-        ))  # fmt: skip
+    needs_dims("mT", input, 2)
     return transpose(input, -2, -1)
 
 
@@ -361,25 +356,26 @@ def sliced(input: Tensor, axis: int, start: int, length: int, step: int = 1) -> 
     return view_of(input, op.slice_, starts=tuple(starts), sizes=sizes, steps=tuple(steps))
 
 
-def _needs_dims(name: str, input: Any) -> Shape:
+def needs_dims(name: str, input: Any, least: int = 1) -> Shape:
+    """The shape, which must have at least so many dimensions."""
     shape = node_of(name, input).shape
-    if not shape:
-        raise located(ShapeError(
-            f"{name}: got a tensor without dimensions; it takes one with at least one; add one "
-            f"with .unsqueeze(0)"
+    if len(shape) < least:
+        raise located(IndexRangeError(
+            f"{name}: got a tensor of shape {shape}; it takes at least {least} dimensions; add "
+            f"one with .unsqueeze(dim)"
         ))  # fmt: skip
     return shape
 
 
 def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     """The elements from ``start`` to ``start + length`` along ``dim``."""
-    shape = _needs_dims("narrow", input)
+    shape = needs_dims("narrow", input)
     axis = axis_of("narrow", dim, len(shape))
     first, count = whole("narrow", start, "start"), whole("narrow", length, "length")
     size = shape[axis]
     begin = first + size if first < 0 else first
     if count < 0 or not 0 <= begin <= size or begin + count > size:
-        raise located(IndexError(
+        raise located(IndexRangeError(
             f"narrow: got start {first} and length {count} along dimension {dim} of a tensor of "
             f"shape {shape}; they must stay inside its {size} elements"
         ))  # fmt: skip
@@ -388,12 +384,12 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
 
 def select(input: Tensor, dim: int, index: int) -> Tensor:
     """The slice at ``index`` along ``dim``, without that dimension."""
-    shape = _needs_dims("select", input)
+    shape = needs_dims("select", input)
     axis = axis_of("select", dim, len(shape))
     at = whole("select", index, "index")
     size = shape[axis]
     if not -size <= at < size:
-        raise located(IndexError(
+        raise located(IndexRangeError(
             f"select: got index {at} along dimension {dim} of a tensor of shape {shape}; it must "
             f"lie in [{-size}, {size})"
         ))  # fmt: skip
@@ -403,7 +399,7 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
 
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """The slices along ``dim``, each without that dimension."""
-    shape = _needs_dims("unbind", input)
+    shape = needs_dims("unbind", input)
     axis = axis_of("unbind", dim, len(shape))
     return tuple(select(input, axis, i) for i in range(shape[axis]))
 
@@ -415,7 +411,7 @@ def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int =
     >>> [part.tolist() for part in treadle.arange(5).split(2)]
     [[0, 1], [2, 3], [4]]
     """
-    shape = _needs_dims("split", input)
+    shape = needs_dims("split", input)
     axis = axis_of("split", dim, len(shape))
     size = shape[axis]
     if isinstance(split_size_or_sections, (tuple, list)):
@@ -446,7 +442,7 @@ def _parts(input: Tensor, axis: int, lengths: Iterable[int]) -> tuple[Tensor, ..
 
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """At most ``chunks`` parts of equal size along ``dim``; the last may be smaller."""
-    shape = _needs_dims("chunk", input)
+    shape = needs_dims("chunk", input)
     axis = axis_of("chunk", dim, len(shape))
     count = whole("chunk", chunks, "chunks")
     if count < 1:
@@ -459,7 +455,7 @@ def tensor_split(
     input: Tensor, indices_or_sections: int | Sequence[int], dim: int = 0
 ) -> tuple[Tensor, ...]:
     """Exactly n parts whose sizes differ by at most 1, or parts that end at the indices given."""
-    shape = _needs_dims("tensor_split", input)
+    shape = needs_dims("tensor_split", input)
     axis = axis_of("tensor_split", dim, len(shape))
     size = shape[axis]
     if isinstance(indices_or_sections, (tuple, list)):

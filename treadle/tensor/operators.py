@@ -38,8 +38,7 @@ class Operators(Handle):
 
     __slots__ = ()
 
-    def __add__(self, other: Operand) -> Any:
-        return a.add(self, other)
+    __add__ = a.add
 
     def __radd__(self, other: Operand) -> Any:
         return a.add(other, self)
@@ -47,8 +46,7 @@ class Operators(Handle):
     def __iadd__(self, other: Operand) -> Self:
         return write_back(self, a.add(self, other), "add_")
 
-    def __sub__(self, other: Operand) -> Any:
-        return a.sub(self, other)
+    __sub__ = a.sub
 
     def __rsub__(self, other: Operand) -> Any:
         return a.sub(other, self)
@@ -56,8 +54,7 @@ class Operators(Handle):
     def __isub__(self, other: Operand) -> Self:
         return write_back(self, a.sub(self, other), "sub_")
 
-    def __mul__(self, other: Operand) -> Any:
-        return a.mul(self, other)
+    __mul__ = a.mul
 
     def __rmul__(self, other: Operand) -> Any:
         return a.mul(other, self)

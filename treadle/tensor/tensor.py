@@ -17,12 +17,14 @@ from treadle.ops.elementwise import full_like
 from treadle.ops.movement import detach
 from treadle.tensor import arithmetic as a
 from treadle.tensor.contraction import ContractionMethods
+from treadle.tensor.exchange import ExchangeMethods
 from treadle.tensor.handle import make_leaf, set_tensor_class, view_of, wrap
 from treadle.tensor.indexing import IndexingMethods
 from treadle.tensor.joining import JoiningMethods
 from treadle.tensor.methods import ElementwiseMethods
 from treadle.tensor.movement import MovementMethods
 from treadle.tensor.operators import Operators
+from treadle.tensor.printing import PrintingMethods
 from treadle.tensor.reduction import ReductionMethods
 from treadle.tensor.selection import SelectionMethods
 from treadle.tensor.storage import array_of, node_from_array
@@ -85,7 +87,7 @@ def check_device(device: Any) -> Device:
 
 class Tensor(
     Operators, ElementwiseMethods, MovementMethods, JoiningMethods, IndexingMethods,
-    SelectionMethods, ReductionMethods, ContractionMethods,
+    SelectionMethods, ReductionMethods, ContractionMethods, PrintingMethods, ExchangeMethods,
 ):  # fmt: skip
     """A multi-dimensional array of one dtype, with gradients.
 
@@ -201,10 +203,7 @@ class Tensor(
         return array.copy() if copy else array
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
-        array = self.numpy()
-        if dtype is not None and np.dtype(dtype) != array.dtype:
-            return array.astype(dtype)
-        return array.copy() if copy else array
+        return np.array(self.numpy(), dtype, copy=copy)
 
     def __bool__(self) -> bool:
         if self.numel() != 1:
@@ -239,9 +238,6 @@ class Tensor(
 
     def __contains__(self, value: Any) -> bool:
         return bool((self == value).any())
-
-    def __format__(self, spec: str) -> str:
-        return format(self.item(), spec) if self.ndim == 0 and spec else str(self)
 
     # --- gradients ----------------------------------------------------------------------------------
 

@@ -73,7 +73,7 @@ _LOG_ERFC = {
 
 
 def erf(k: Builder, x: Operand) -> Operand:
-    """The error function; at most 1.3 ulp (f32) and 1.1 ulp (f64).
+    """The error function; at most 1.3 ulp (f32) and 1.0 ulp (f64).
 
     1 - erf(x) is small where x >= 1, so it need not be relatively exact: its logarithm is smooth.
     """

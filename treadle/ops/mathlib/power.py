@@ -12,7 +12,7 @@ from treadle.ops.mathlib.logarithm import log2_f32, log2_pair
 
 
 def pow(k: Builder, x: Operand, y: Operand) -> Operand:
-    """x to the power y; at most 0.6 ulp (f32) and 1.2 ulp (f64).
+    """x to the power y; at most 0.6 ulp (f32) and 1.1 ulp (f64).
 
     The special cases are those of C99: ``pow(x, 0) = pow(1, y) = 1`` even for NaN; negative x
     takes integer y only (else NaN) and is negative where y is odd; ``pow(-1, +-inf) = 1``; zeros

@@ -1,0 +1,202 @@
+"""Activation functions. 16-bit floats are computed in f32 and rounded once."""
+
+from __future__ import annotations
+
+import math
+
+from treadle.base.dtypes import DType
+from treadle.base.errors import ShapeError
+from treadle.ir.node import located
+from treadle.nn.functional.common import rounded_once
+from treadle.tensor import arithmetic as a
+from treadle.tensor import reduction
+from treadle.tensor.operators import write_back
+from treadle.tensor.tensor import Tensor
+
+
+def relu(input: Tensor, inplace: bool = False) -> Tensor:
+    """``max(x, 0)``."""
+    return _finished(input, a.relu(input), inplace)
+
+
+def _finished(input: Tensor, out: Tensor, inplace: bool) -> Tensor:
+    return write_back(input, out, "activation") if inplace else out
+
+
+def relu6(input: Tensor, inplace: bool = False) -> Tensor:
+    """``min(max(x, 0), 6)``."""
+    return hardtanh(input, 0.0, 6.0, inplace)
+
+
+def hardtanh(
+    input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
+) -> Tensor:
+    """``min(max(x, min_val), max_val)``; the gradient flows strictly inside."""
+    if min_val > max_val:
+        raise located(ValueError(
+            f"hardtanh: got min_val {min_val} and max_val {max_val}; min_val must not be larger"
+        ))  # fmt: skip
+    low = a.where(a.le(input, min_val), min_val, input)
+    return _finished(input, a.where(a.ge(low, max_val), max_val, low), inplace)
+
+
+def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    """``x`` where x > 0, else ``negative_slope * x``."""
+    out = a.where(a.gt(input, 0), input, a.mul(input, negative_slope))
+    return _finished(input, out, inplace)
+
+
+def prelu(input: Tensor, weight: Tensor) -> Tensor:
+    """``x`` where x > 0, else ``weight * x``; weight (1,) or (C,) for input (N, C, ...)."""
+    count = weight.numel()
+    channels = input.shape[1] if input.ndim > 1 else 1
+    if weight.ndim > 1 or count not in (1, channels):
+        raise located(ShapeError(
+            f"prelu: got a weight of shape {tuple(weight.shape)} for an input of shape "
+            f"{tuple(input.shape)}; it must have 1 or {channels} elements"
+        ))  # fmt: skip
+    if count > 1:
+        weight = weight.reshape(count, *(1,) * (input.ndim - 2))
+    return a.where(a.gt(input, 0), input, a.mul(weight, input))
+
+
+@rounded_once
+def _elu(input: Tensor, alpha: float, scale: float) -> Tensor:
+    """The branch that is not taken sees 0, so that no infinity comes into its gradient."""
+    positive = a.gt(input, 0)
+    curve = a.mul(a.expm1(a.where(positive, 0.0, input)), alpha)
+    out = a.where(positive, input, curve)
+    return out if scale == 1.0 else a.mul(out, scale)
+
+
+def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+    """``x`` where x > 0, else ``alpha * (e^x - 1)``."""
+    return _finished(input, _elu(input, alpha, 1.0), inplace)
+
+
+def selu(input: Tensor, inplace: bool = False) -> Tensor:
+    """``scale * elu(x, alpha)`` with the constants of self-normalising networks."""
+    out = _elu(input, 1.6732632423543772848170429916717, 1.0507009873554804934193349852946)
+    return _finished(input, out, inplace)
+
+
+@rounded_once
+def celu(input: Tensor, alpha: float = 1.0) -> Tensor:
+    """``max(x, 0) + min(alpha * (e^(x / alpha) - 1), 0)``."""
+    positive = a.gt(input, 0)
+    curve = a.mul(a.expm1(a.div(a.where(positive, 0.0, input), alpha)), alpha)
+    return a.where(positive, input, curve)
+
+
+@rounded_once
+def gelu(input: Tensor, approximate: str = "none") -> Tensor:
+    """``x * Phi(x)`` with the normal distribution function; "tanh" is its approximation.
+
+    ``0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3)))``
+    """
+    if approximate == "none":
+        rising = a.erf(a.mul(input, math.sqrt(0.5)))
+    elif approximate == "tanh":
+        cube = a.mul(a.mul(input, input), input)
+        inner = a.mul(a.add(input, a.mul(cube, 0.044715)), math.sqrt(2 / math.pi))
+        rising = a.tanh(inner)
+    else:
+        raise located(ValueError(
+            f"gelu: got approximate {approximate!r}; it is 'none' or 'tanh'"
+        ))  # fmt: skip
+    return a.mul(a.mul(input, 0.5), a.add(rising, 1.0))
+
+
+def sigmoid(input: Tensor) -> Tensor:
+    """``1 / (1 + e^-x)``."""
+    return a.sigmoid(input)
+
+
+def tanh(input: Tensor) -> Tensor:
+    """The hyperbolic tangent."""
+    return a.tanh(input)
+
+
+@rounded_once
+def silu(input: Tensor, inplace: bool = False) -> Tensor:
+    """``x * sigmoid(x)``."""
+    return _finished(input, a.mul(input, a.sigmoid(input)), inplace)
+
+
+@rounded_once
+def mish(input: Tensor) -> Tensor:
+    """``x * tanh(softplus(x))``."""
+    return a.mul(input, a.tanh(softplus(input)))
+
+
+@rounded_once
+def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    """``log(1 + e^(beta * x)) / beta``; x itself where ``beta * x`` is above the threshold."""
+    scaled = input if beta == 1 else a.mul(input, beta)
+    smooth = a.add(a.maximum(scaled, 0.0), a.log1p(a.exp(a.neg(a.abs(scaled)))))
+    if beta != 1:
+        smooth = a.div(smooth, beta)
+    return a.where(a.gt(scaled, threshold), input, smooth)
+
+
+@rounded_once
+def logsigmoid(input: Tensor) -> Tensor:
+    """``log(sigmoid(x))``, safe against underflow."""
+    return a.sub(a.minimum(input, 0.0), a.log1p(a.exp(a.neg(a.abs(input)))))
+
+
+@rounded_once
+def softsign(input: Tensor) -> Tensor:
+    """``x / (1 + |x|)``."""
+    return a.div(input, a.add(a.abs(input), 1.0))
+
+
+@rounded_once
+def tanhshrink(input: Tensor) -> Tensor:
+    """``x - tanh(x)``."""
+    return a.sub(input, a.tanh(input))
+
+
+@rounded_once
+def hardsigmoid(input: Tensor) -> Tensor:
+    """``min(max(x + 3, 0), 6) / 6``."""
+    return a.div(hardtanh(a.add(input, 3.0), 0.0, 6.0), 6.0)
+
+
+@rounded_once
+def hardswish(input: Tensor) -> Tensor:
+    """``x * hardsigmoid(x)``."""
+    return a.div(a.mul(input, hardtanh(a.add(input, 3.0), 0.0, 6.0)), 6.0)
+
+
+def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
+    """``x`` where x > threshold, else ``value``."""
+    return _finished(input, a.where(a.gt(input, threshold), input, value), inplace)
+
+
+def softmax(input: Tensor, dim: int | None = None, dtype: DType | None = None) -> Tensor:
+    """``exp(x) / sum(exp(x))`` along ``dim``."""
+    return reduction.softmax(input, dim, dtype)
+
+
+def softmin(input: Tensor, dim: int | None = None, dtype: DType | None = None) -> Tensor:
+    """``softmax(-x)`` along ``dim``."""
+    return reduction.softmax(a.neg(input), dim, dtype)
+
+
+def log_softmax(input: Tensor, dim: int | None = None, dtype: DType | None = None) -> Tensor:
+    """``x - log(sum(exp(x)))`` along ``dim``."""
+    return reduction.log_softmax(input, dim, dtype)
+
+
+def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
+    """``x / max(norm(x, p), eps)`` along ``dim``."""
+    length = reduction.norm(input, p, dim, keepdim=True)
+    return a.div(input, a.clamp(length, min=eps))
+
+
+__all__ = [
+    "celu", "elu", "gelu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "log_softmax",
+    "logsigmoid", "mish", "normalize", "prelu", "relu", "relu6", "selu", "sigmoid", "silu",
+    "softmax", "softmin", "softplus", "softsign", "tanh", "tanhshrink", "threshold",
+]  # fmt: skip

@@ -1,0 +1,95 @@
+"""What the functions of this package share: checks, and one rounding for 16-bit floats."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from treadle.base import dtypes
+from treadle.base.errors import DTypeError, ShapeError
+from treadle.base.shapes import Shape
+from treadle.ir.node import Node, located
+from treadle.ops import elementwise as e
+from treadle.ops.movement import expand, reshape
+from treadle.tensor.arithmetic import cast, refuse
+from treadle.tensor.handle import Handle, wrap
+from treadle.tensor.tensor import Tensor
+
+F = TypeVar("F", bound=Callable[..., Tensor])
+Pair = tuple[int, int]
+
+
+def node_of(name: str, x: Any) -> Node:
+    """The node of a tensor; TypeError for anything else."""
+    if not isinstance(x, Handle):
+        raise refuse(name, x)
+    return x.node
+
+
+def real_node(name: str, x: Any, what: str = "an input") -> Node:
+    """The node of a floating-point tensor; DTypeError for another dtype."""
+    node = node_of(name, x)
+    if not node.dtype.is_floating_point:
+        raise located(DTypeError(
+            f"{name}: got {what} of dtype {node.dtype.name}; it must be floating-point; convert it "
+            f"with .float() first"
+        ))  # fmt: skip
+    return node
+
+
+def widened(node: Node) -> Node:
+    """f32 for 16-bit floats."""
+    narrow = node.dtype.is_floating_point and node.dtype.bits == 16
+    return e.convert(node, dtype=dtypes.float32) if narrow else node
+
+
+def rounded_once(function: F) -> F:
+    """Makes a function of a floating-point tensor compute 16-bit floats in f32.
+
+    The result is rounded once, at the end. Other dtypes are refused.
+    """
+    name = function.__name__
+
+    @functools.wraps(function)
+    def wrapped(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        node = real_node(name, input)
+        if node.dtype.bits != 16:
+            return function(input, *args, **kwargs)
+        out = function(wrap(widened(node)), *args, **kwargs)
+        return wrap(cast(out.node, node.dtype))
+
+    return wrapped  # type: ignore[return-value]
+
+
+def along_channels(vector: Node, shape: Shape) -> Node:
+    """(C,) spread over (N, C, ...)."""
+    column = reshape(vector, shape=(vector.shape[0], *(1,) * (len(shape) - 2)))
+    return expand(column, shape=shape)
+
+
+def pair(name: str, what: str, value: Any) -> Pair:
+    """Two ints from one or two."""
+    items = (value, value) if isinstance(value, int) else tuple(value)
+    if len(items) == 1:
+        items *= 2
+    if len(items) != 2 or not all(isinstance(v, int) for v in items):
+        raise located(TypeError(
+            f"{name}: got {what} {value!r}; it takes an int or two ints (height, width)"
+        ))  # fmt: skip
+    return items[0], items[1]
+
+
+def check_rank(name: str, node: Node, ranks: Sequence[int], meaning: str) -> None:
+    """ShapeError unless the tensor has one of these numbers of dimensions."""
+    if len(node.shape) not in ranks:
+        raise located(ShapeError(
+            f"{name}: got an input of shape {node.shape}; it must have "
+            f"{' or '.join(map(str, ranks))} dimensions: {meaning}"
+        ))  # fmt: skip
+
+
+__all__ = [
+    "Pair", "along_channels", "check_rank", "node_of", "pair", "real_node", "rounded_once",
+    "widened",
+]  # fmt: skip
