@@ -26,6 +26,7 @@ from treadle.ir.launch import Argument, KernelSpec, Launch, Work
 from treadle.ir.loop import BEGIN, END, I64, Builder, Const, Kernel, Operand, Pointer
 
 BLOCK = 512  # L of the numerics: k is cut at its multiples
+UNIT_ROWS = 96  # rows of the left factor that are used together: a block of k fits level 2
 _RUN = 64  # elements copied at a time where packing transposes
 
 

@@ -30,6 +30,7 @@ from types import SimpleNamespace
 from treadle.base.dtypes import DType
 from treadle.codegen.contraction import (
     BLOCK,
+    UNIT_ROWS,
     Factor,
     Mask,
     Slot,
@@ -277,7 +278,9 @@ class _ConvImage:
         left = k.add(k.mul(k.mul(self.group, size.m), size.depth), k0)
         first = k.compare("eq", block, 0)
         slots = k.mul(self.rows, size.slot_columns)
-        with k.loop(0, slots, step=tile.vectors) as slot:
+        # Some rows of the weight at a time, which stay in a level-2 cache, for all pixels.
+        some = max(UNIT_ROWS // tile.rows, 1) * tile.rows
+        with k.loop(0, size.m, step=some) as above, k.loop(0, slots, step=tile.vectors) as slot:
             columns, targets = self.slots(slot, slots)
             begin, end = self.present(slot, slots, k0, depth)
             at = k.add(self.places, k0)
@@ -292,7 +295,7 @@ class _ConvImage:
                 [k.add(self.mask_base, column) for column in columns],
                 lambda t: k.load(self.table, k.add(k.add(at, size.depth), t)),
             )
-            with k.loop(0, size.m, step=tile.rows) as row:
+            with k.loop(above, k.minimum(k.add(above, some), size.m), step=tile.rows) as row:
                 rows = tile_rows(k, tile, row, size.m, left, size.depth)
                 factor = Factor(self.left, rows, lambda t: t)
                 with k.when(negate(k, self.masked)):

@@ -17,6 +17,7 @@ from treadle.base.dtypes import DType
 from treadle.base.errors import DTypeError, ShapeError
 from treadle.codegen.contraction import (
     BLOCK,
+    UNIT_ROWS,
     Factor,
     Pack,
     Slot,
@@ -44,7 +45,7 @@ _SIZES = (
     "row_units", "column_units", "splits",
     "span",  # blocks of k in a split
 )  # fmt: skip
-_UNIT_ROWS, _UNIT_COLUMNS = 96, 128  # of a unit at most: two blocks of them fit a level-2 cache
+_UNIT_COLUMNS = 128  # of a unit at most: two blocks of k fit a level-2 cache beside its rows
 _LEVEL_1 = 32 << 10
 _DIRECT_ROWS = 4  # row tiles up to which reading the right matrix where it lies beats packing it
 
@@ -283,7 +284,7 @@ def _cut(
     """Tiles of a unit (rows, columns), and splits of k where there are few tiles but many k."""
     row_tiles, panels = -(-m // tile.rows), -(-n // tile.columns)
     # With one panel a row is read once: to its end, rather than block by block.
-    rows = 1 if panels == 1 else min(row_tiles, max(_UNIT_ROWS // tile.rows, 1))
+    rows = 1 if panels == 1 else min(row_tiles, max(UNIT_ROWS // tile.rows, 1))
     columns = min(panels, max(_UNIT_COLUMNS // tile.columns, 1))
     wanted = 4 * threads if threads > 1 else 1
     while batches * -(-row_tiles // rows) * -(-panels // columns) < wanted:

@@ -104,14 +104,14 @@ class Evaluator:
     def _select(self, pending: list[Node], live: list[Node]) -> None:
         """Moves what is worth computing from ``pending`` to ``live``, last node first."""
         while pending:
-            live.append(pending.pop())
-            n = live[-1]
-            # The references that are not somebody else's: live, n, the argument, our consumers.
-            if not n.uses and getrefcount(n) == 3:
-                del live[-1]
-                continue
-            if getrefcount(n) - 3 > n.uses:
+            n = pending.pop()
+            # The references that are not somebody else's: n, the argument, and our consumers.
+            uses = n.uses
+            if getrefcount(n) - 2 > uses:
                 n.keep = True
+            elif not uses:
+                continue
+            live.append(n)
             inputs = n.inputs
             for i in inputs:
                 i.uses += 1
@@ -172,9 +172,8 @@ class Evaluator:
         for n in reversed(live):
             inputs = n.inputs
             if n.value is None:
-                sig = n.sig
-                prepared = sig.plan
-                if prepared is None or prepared.simple is None:
+                simple = n.sig.simple
+                if simple is None:
                     step(n)
                 else:
                     # The path of nearly all nodes, written out; _step does the same for any.
@@ -186,7 +185,7 @@ class Evaluator:
                         blocks = free.get(kind.nbytes)
                         memory = blocks.pop() if blocks else self._allocate(kind.nbytes, n)
                         n.address = address = memory.address
-                        head, numbers = prepared.simple
+                        head, numbers = simple
                         tape += (*head, address, *addresses, *numbers)
                         owners.append(n)
                         n.value = (memory, kind.layout, address)
@@ -321,7 +320,7 @@ class Evaluator:
             )
             prepared = sig.plans[layouts] = self._compile(plan, outputs, layouts)
         if plain:
-            sig.plan = prepared
+            sig.plan, sig.simple = prepared, prepared.simple
         return prepared  # type: ignore[no-any-return]
 
     def _compile(
@@ -402,7 +401,7 @@ def _failure(n: Node, message: str, code: int) -> Exception:
 def forget_plans() -> None:
     """Drops every prepared plan (they are made for a number of threads)."""
     for sig in ir_node._signatures.values():
-        sig.plan = None
+        sig.plan = sig.simple = None
         sig.plans.clear()
 
 

@@ -67,7 +67,7 @@ class Signature:
 
     __slots__ = (
         "attrs", "gradients", "inputs", "is_view", "nbytes", "op", "plan", "plans", "residuals",
-        "type", "types",
+        "simple", "type", "types",
     )  # fmt: skip
 
     def __init__(self, op: Op, attrs: dict[str, Any], inputs: tuple[Type, ...]) -> None:
@@ -89,8 +89,9 @@ class Signature:
             self.gradients = ()  # backward() hands the adjoint on, in its place
         self.residuals = op.residuals
         # Filled in by the compiler: plans by the layouts of the inputs; ``plan`` when all of
-        # them are contiguous.
+        # them are contiguous, ``simple`` the short form of it where there is one.
         self.plan: Any = None
+        self.simple: Any = None
         self.plans: dict[Any, Any] = {}
 
 
