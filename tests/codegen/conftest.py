@@ -17,6 +17,7 @@ import pytest
 from treadle.base import dtypes
 from treadle.codegen.llvm import print_llvm
 from treadle.ir.launch import In, KernelSpec, Layout, Out, Plan
+from treadle.ir.loop_interpret import interpret
 from treadle.ir.loop_text import print_kernel
 from treadle.ir.loop_verify import verify_kernel
 from treadle.runtime import jit, pool
@@ -58,6 +59,24 @@ def run(
         parallel = int(launch.units > 1 and threads > 1)
         tape.extend([_address(launch.kernel, bits), len(words), launch.units, parallel, *words])
     assert pool.run_tape(tape, len(plan.launches), threads) == (-1, 0)
+
+
+def interpret_plan(plan: Plan, inputs: list[np.ndarray], out: np.ndarray) -> None:
+    """Runs a plan in the interpreter of the loop IR, which checks every promise of the kernels."""
+    works = [np.full(nbytes, 0xFF, np.uint8) for nbytes in plan.workspaces]
+    for launch in plan.launches:
+        kernel = launch.kernel.build(*launch.kernel.key)
+        args: list[np.ndarray | int] = []
+        for param, arg in zip(kernel.params, launch.args, strict=True):
+            if isinstance(arg, int):
+                args.append(arg)
+            elif isinstance(arg, In):
+                args.append(inputs[arg.index].reshape(-1))
+            elif isinstance(arg, Out):
+                args.append(out.reshape(-1))
+            else:
+                args.append(works[arg.index].view(param.dtype.numpy))
+        assert interpret(kernel, args, 0, launch.units) == 0
 
 
 def _fma32(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
@@ -144,6 +163,7 @@ class Contractions:
 
     layout_of = staticmethod(layout_of)
     run = staticmethod(run)
+    interpret = staticmethod(interpret_plan)
     contract = staticmethod(contract)
     same_bits = staticmethod(same_bits)
     dtypes = {

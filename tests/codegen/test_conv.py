@@ -238,6 +238,19 @@ def test_layout_and_width_do_not_change_a_bit(contractions: Any, kind: str) -> N
             assert contractions.same_bits(got, expected)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_interpreter_agrees(contractions: Any, kind: str) -> None:
+    g = geometry(padding=((1, 0), (1, 0)))
+    x, w, grad = example(contractions, (1, 2, 2, 3), (2, 2, 2, 2), g)
+    x[0, 0, 0, 0] = w[0, 0, 0, 0] = grad[0, 0, 0, 0] = np.inf
+    a, b, shape = operands(kind, x, w, grad)
+    out = np.zeros(shape, "f4")
+    layouts = (contractions.layout_of(t) for t in (a, b, out))
+    plan = plan_conv(kind, *layouts, **g, threads=1, vector_bits=128)
+    contractions.interpret(plan, [a, b], out)
+    assert contractions.same_bits(out, defined(contractions, kind, x, w, grad, g))
+
+
 def test_an_image_has_the_same_bits_in_every_batch(contractions: Any) -> None:
     g = geometry(padding=((1, 1), (1, 1)))
     x, w, _ = example(contractions, (17, 9, 5, 5), (11, 9, 3, 3), g)

@@ -103,6 +103,17 @@ def test_width_of_the_registers_does_not_change_a_bit(contractions: Any, bits: i
     assert contractions.same_bits(got, multiply(contractions, a, b))
 
 
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "i8"])
+def test_interpreter_agrees(contractions: Any, dtype: str) -> None:
+    rng = np.random.default_rng(9)
+    a = contractions.random(rng, (2, 3, 4), contractions.dtypes[dtype])
+    b = contractions.random(rng, (2, 4, 5), contractions.dtypes[dtype])
+    out = np.zeros((2, 3, 5), a.dtype)
+    plan = plan_matmul(*(contractions.layout_of(x) for x in (a, b, out)), 1, 128)
+    contractions.interpret(plan, [a, b], out)
+    assert contractions.same_bits(out, defined(contractions, a, b))
+
+
 def test_a_row_has_the_same_bits_in_every_company(contractions: Any) -> None:
     rng = np.random.default_rng(6)
     a = contractions.random(rng, (1, 50, 700), np.dtype("f4"))

@@ -286,16 +286,19 @@ def pack_rows(source: DType, acc: DType) -> Kernel:
     with k.loop(BEGIN, END) as unit:
         group, item = k.div(unit, size.length), k.rem(unit, size.length)
         base = k.add(k.mul(group, size.s_group), k.mul(item, size.s_item))
-        with k.loop(0, size.n1) as i1, k.loop(0, size.n2) as i2:
+        to = k.mul(unit, depth)
+        with k.when(near), k.loop(0, size.n1) as i1, k.loop(0, size.n2) as i2:
             start = k.add(k.add(base, k.mul(i1, size.s1)), k.mul(i2, size.s2))
-            at = k.mul(k.add(k.mul(i1, size.n2), i2), size.n3)
-            at = k.add(k.mul(unit, depth), at)
-            with k.when(near), k.loop(0, size.n3, kind="vector") as i3:
+            at = k.add(to, k.mul(k.add(k.mul(i1, size.n2), i2), size.n3))
+            with k.loop(0, size.n3, kind="vector") as i3:
                 value = k.load(matrix, k.add(start, i3))
                 k.store(target, k.add(at, i3), widen(k, value, acc))
-            with k.when(negate(k, near)), k.loop(0, size.n3) as i3:
-                value = k.load(matrix, k.add(start, k.mul(i3, size.s3)))
-                k.store(target, k.add(at, i3), widen(k, value, acc))
+        with k.when(negate(k, near)), k.loop(0, size.n3) as i3:  # taps of a weight lie together
+            line = k.add(base, k.mul(i3, size.s3))
+            with k.loop(0, size.n1) as i1, k.loop(0, size.n2) as i2:
+                start = k.add(k.add(line, k.mul(i1, size.s1)), k.mul(i2, size.s2))
+                at = k.add(k.mul(k.add(k.mul(i1, size.n2), i2), size.n3), i3)
+                k.store(target, k.add(to, at), widen(k, k.load(matrix, start), acc))
     return k.kernel
 
 

@@ -120,7 +120,7 @@ def _choose(
     # A wide block reads memory in long pieces. With few elements per output the table is what
     # counts, and gathered ones are read from the cache several times: narrow blocks.
     widest = _table_width(_lowering(name[0]), dtypes.by_short(name[1]))
-    if strides[0] != 1 or prod(reduced.sizes) < _NARROW:
+    if strides[0] != 1 or prod(reduced.sizes) < 2 * STRIPES * _GROUP:
         widest = min(widest, _NARROW)
     blocks = max(_divide_up(lanes, widest), min(_divide_up(threads, units), lanes // LANES))
     width = _divide_up(_divide_up(lanes, blocks), LANES) * LANES
@@ -279,11 +279,6 @@ class _Body:
         merged = self.rules.merge(self.k, self.load(places, index), values)
         self.store(places, index, merged)
 
-    def fill(self, stripes: Places, values: Accumulators) -> None:
-        """Sets all stripes of one output."""
-        with self.k.loop(0, STRIPES, kind="vector") as s:
-            self.store(stripes, s, values)
-
     def element(self, x: Pointer, at: Operand, index: Operand) -> Accumulators:
         """What element number ``index``, at ``x[at]``, brings."""
         return self.rules.lift(self.k, self.k.load(x, at), index)
@@ -318,11 +313,6 @@ def stripes_kernel(
     kept = _Walk(k, "k", kept_rank, 2)
     # LLVM keeps these in registers because all indices into them are constant.
     stripes, tree = body.locals(STRIPES), body.locals(STRIPES)
-    identity = body.identity
-
-    def element(first: Operand, s: Operand, origin: Operand) -> Accumulators:
-        at = k.add(k.add(origin, k.mul(first, body.step)), k.mul(s, body.step))
-        return body.element(x, at, k.add(first, s))
 
     def partial_row(first: Operand, lo: Operand, hi: Operand, origin: Operand) -> None:
         """Elements lo..hi of the row of stripes that begins with element ``first``."""
@@ -337,7 +327,7 @@ def stripes_kernel(
                 inside = k.op("and", k.op("ge", r, lo), k.op("lt", r, hi))
                 near = k.minimum(k.maximum(r, lo), k.sub(hi, 1))
                 values = body.element(x, k.add(origin, k.mul(near, body.step)), r)
-                values = tuple(map(partial(k.select, inside), values, identity))
+                values = tuple(map(partial(k.select, inside), values, body.identity))
                 body.merge_into(stripes, s, values)
 
     def segment(lo: Operand, hi: Operand, origin: Operand) -> None:
@@ -347,13 +337,15 @@ def stripes_kernel(
             lo = start
         middle = k.add(lo, k.op("and", k.sub(hi, lo), -STRIPES))
         with k.loop(lo, middle, STRIPES) as first, k.loop(0, STRIPES, kind="vector") as s:
-            body.merge_into(stripes, s, element(first, s, origin))
+            at = k.add(k.add(origin, k.mul(first, body.step)), k.mul(s, body.step))
+            body.merge_into(stripes, s, body.element(x, at, k.add(first, s)))
         partial_row(middle, middle, hi, origin)
 
     with k.loop(BEGIN, END) as unit:
         output, lo, hi, chunk = body.chunk(unit)
         base, at = kept.offsets(output)
-        body.fill(stripes, identity)
+        with k.loop(0, STRIPES, kind="vector") as s:
+            body.store(stripes, s, body.identity)
         body.segments(lo, hi, base, segment)
         with k.loop(0, STRIPES, kind="vector") as s:
             body.store(tree, s, body.load(stripes, s))

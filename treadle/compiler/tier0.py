@@ -16,6 +16,7 @@ made puts the pending graph back as it was.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable, Sequence
 from sys import getrefcount
@@ -23,10 +24,10 @@ from typing import Any, NamedTuple
 
 from treadle.base.collector import CollectorPaused
 from treadle.base.errors import EvaluationError, IndexRangeError
-from treadle.compiler import lower
 from treadle.compiler.device import Device, get_device
 from treadle.ir import node as ir_node
-from treadle.ir.launch import In, Layout, Out, Work
+from treadle.ir.launch import In, Layout, Out, Plan, Work
+from treadle.ir.nest import copy_launch
 from treadle.ir.node import Limits, Node, Recording, Signature, describe_site, recorder
 from treadle.ir.op import Bundle
 from treadle.ops.source import Scalar
@@ -307,13 +308,15 @@ class Evaluator:
                 result = out.layout
             return Moved(result, offset * out.dtype.itemsize, None)
         plain = ir_node.type_of(layout.dtype, layout.shape).layout
-        plan = lower.Plan((lower.copy_launch(layout, Out(0), plain.strides),))
+        plan = Plan((copy_launch(layout, Out(0), plain.strides),))
         return Moved(out.layout, 0, self._compile(plan, [out.layout], [layout]))
 
     def _prepared(self, sig: Signature, values: list[Value], plain: bool, n: Node) -> Prepared:
         layouts = tuple(value[1] for value in values)
         prepared = sig.plans.get(layouts)
         if prepared is None:
+            from treadle.compiler import lower  # the code generators, when first needed
+
             outputs = [kind.layout for kind in sig.types]
             plan = lower.plan(
                 sig.op, sig.attrs, layouts, outputs, self.threads, self.device.vector_bits
@@ -324,7 +327,7 @@ class Evaluator:
         return prepared  # type: ignore[no-any-return]
 
     def _compile(
-        self, plan: lower.Plan, outputs: Sequence[Layout], inputs: Sequence[Layout]
+        self, plan: Plan, outputs: Sequence[Layout], inputs: Sequence[Layout]
     ) -> Prepared:
         """Kernels to addresses, roles to slots."""
         calls = []
@@ -438,5 +441,19 @@ def force(nodes: Iterable[Node]) -> None:
         value_of(n)
 
 
+def _after_fork() -> None:
+    """A forked child has no threads but this one: locks are new, pending work is dropped."""
+    for engine in _evaluators.values():
+        engine.lock = threading.RLock()
+    for n in recorder.state.pending:
+        n.error = EvaluationError(
+            f"{n.op.name}: recorded before the process forked and not evaluated by then; read the "
+            f"value before forking, or compute it in the child [{describe_site(n.site)}]"
+        )
+    recorder.state.pending.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 Limits.evaluate = staticmethod(evaluate)  # type: ignore[method-assign]
 __all__ = ["Evaluator", "evaluate", "evaluator", "force", "forget_plans", "value_of"]

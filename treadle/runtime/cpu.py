@@ -6,11 +6,8 @@ import array
 import ctypes
 from collections.abc import Sequence
 
-from treadle.codegen.llvm import print_llvm
 from treadle.compiler.device import register_device
 from treadle.ir.launch import KernelSpec
-from treadle.ir.loop_text import print_kernel
-from treadle.ir.loop_verify import verify_kernel
 from treadle.runtime import jit, memory, pool
 
 
@@ -41,6 +38,10 @@ class CPU:
         """The address of the kernel, built and compiled when it is first asked for."""
         entry = self._entries.get(spec)
         if entry is None:
+            from treadle.codegen.llvm import print_llvm  # the code generator, when first needed
+            from treadle.ir.loop_text import print_kernel
+            from treadle.ir.loop_verify import verify_kernel
+
             kernel = spec.build(*spec.key)
 
             def make_llvm() -> str:

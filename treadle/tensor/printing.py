@@ -171,7 +171,7 @@ def _format_for(shown: Array) -> _Format:
     values = values[np.isfinite(values) & (values != 0)]
     precision = _options.precision
     if not values.size:
-        return _Format(_scientific(precision) if _options.sci_mode else _whole, 1)
+        return _Format(_whole, 1)
     if _uses_exponents(np.abs(values)):
         text = _scientific(precision)
     elif (values == np.ceil(values)).all():
@@ -217,10 +217,11 @@ def _nested(array: Array, indent: int) -> str:
 def _edges(array: Array) -> Array:
     """The elements that a summary shows."""
     edge = _options.edgeitems
-    for axis, size in enumerate(array.shape):
-        if size > 2 * edge:
-            array = array.take([*range(edge), *range(size - edge, size)], axis)
-    return array
+    kept = [
+        [*range(edge), *range(size - edge, size)] if size > 2 * edge else range(size)
+        for size in array.shape
+    ]
+    return array[np.ix_(*(np.asarray(indices, np.intp) for indices in kept))]
 
 
 def _brackets(array: Array, indent: int, summarised: bool, number: _Format) -> str:

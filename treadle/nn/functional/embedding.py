@@ -1,0 +1,85 @@
+"""Rows of a table by index, and random removal."""
+
+from __future__ import annotations
+
+from treadle.base import dtypes
+from treadle.base.errors import DTypeError, ShapeError
+from treadle.base.shapes import Shape
+from treadle.ir.node import located
+from treadle.nn.functional.common import check_rank, node_of, real_node
+from treadle.ops import elementwise as e
+from treadle.ops.indexing import take
+from treadle.ops.movement import detach, expand, reshape
+from treadle.ops.random import random_uniform
+from treadle.random.sampling import draw
+from treadle.tensor.arithmetic import cast
+from treadle.tensor.handle import wrap
+from treadle.tensor.operators import write_back
+from treadle.tensor.tensor import Tensor
+
+
+def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
+    """The rows of ``weight`` (num, dim) that ``input`` names: (*input.shape, dim).
+
+    No gradient flows to row ``padding_idx``. An index outside [0, num) is an IndexError, raised
+    when the result is evaluated.
+    """
+    index, table = node_of("embedding", input), real_node("embedding", weight, "a weight")
+    if index.dtype.kind not in "iu":
+        raise located(DTypeError(
+            f"embedding: got indices of dtype {index.dtype.name}; they must be integers; convert "
+            f"them with .long()"
+        ))  # fmt: skip
+    if len(table.shape) != 2:
+        raise located(ShapeError(
+            f"embedding: got a weight of shape {table.shape}; it must be (num, dim)"
+        ))  # fmt: skip
+    index = cast(index, dtypes.int64)
+    rows = take(table, index, axis=0)
+    if padding_idx is None:
+        return wrap(rows)
+    count = table.shape[0]
+    if not -count <= padding_idx < count:
+        raise located(ValueError(
+            f"embedding: got padding_idx {padding_idx} for a weight of {count} rows; it must be "
+            f"one of them"
+        ))  # fmt: skip
+    is_padding = e.eq(index, e.full_like(index, padding_idx % count))
+    mask = expand(reshape(is_padding, shape=(*index.shape, 1)), shape=rows.shape)
+    return wrap(e.where(mask, detach(rows), rows))
+
+
+def _dropped(
+    name: str, input: Tensor, p: float, training: bool, inplace: bool, shape: Shape
+) -> Tensor:
+    """Zeros where a uniform number (one for each place of ``shape``) is below p."""
+    node = real_node(name, input)
+    if not 0 <= p <= 1:
+        raise located(ValueError(f"{name}: got p={p}; a probability is from 0 to 1"))
+    if not training or p == 0:
+        return input
+    unit = draw(random_uniform, shape, dtypes.float32)
+    kept = e.ge(unit, e.full_like(unit, p))
+    kept = kept if kept.shape == node.shape else expand(kept, shape=node.shape)
+    scaled = e.mul(node, e.full_like(node, 1 / (1 - p) if p < 1 else 0.0))
+    out = wrap(e.where(kept, scaled, e.full_like(node, 0)))
+    return write_back(input, out, name) if inplace else out
+
+
+def dropout(
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Tensor:
+    """In training: elements become 0 with probability p, the others ``x / (1 - p)``."""
+    return _dropped("dropout", input, p, training, inplace, node_of("dropout", input).shape)
+
+
+def dropout2d(
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Tensor:
+    """``dropout`` of whole channels of (N, C, H, W) or (C, H, W)."""
+    node = node_of("dropout2d", input)
+    check_rank("dropout2d", node, (4, 3), "(N, C, H, W) or (C, H, W)")
+    return _dropped("dropout2d", input, p, training, inplace, (*node.shape[:-2], 1, 1))
+
+
+__all__ = ["dropout", "dropout2d", "embedding"]

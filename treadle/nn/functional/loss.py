@@ -1,0 +1,345 @@
+"""Losses. 16-bit floats are computed in f32 and rounded once.
+
+NaN in a floating-point input or target is not an error: it flows into the loss, as in PyTorch. A
+class index outside its range is an IndexError, raised when the loss is evaluated.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from treadle.base import dtypes
+from treadle.base.errors import DTypeError, ShapeError
+from treadle.ir.node import Node, located
+from treadle.nn.functional.common import node_of, real_node, widened
+from treadle.ops import elementwise as e
+from treadle.ops.indexing import gather, take
+from treadle.ops.movement import expand, reshape
+from treadle.ops.reduce import reduce_sum
+from treadle.tensor import arithmetic as a
+from treadle.tensor.arithmetic import cast
+from treadle.tensor.gradients import Function
+from treadle.tensor.handle import wrap
+from treadle.tensor.reduction import log_softmax
+from treadle.tensor.tensor import Tensor
+
+
+def _total(node: Node) -> Node:
+    return reduce_sum(node, axes=tuple(range(len(node.shape)))) if node.shape else node
+
+
+def _check_reduction(name: str, reduction: str, *more: str) -> None:
+    known = ("none", "mean", "sum", *more)
+    if reduction not in known:
+        raise located(ValueError(
+            f"{name}: got reduction {reduction!r}; it is one of {', '.join(map(repr, known))}"
+        ))  # fmt: skip
+
+
+def _reduced(node: Node, reduction: str, source: Node, count: int | None = None) -> Tensor:
+    """The losses as they are, their sum, or the sum divided by ``count`` (of the losses)."""
+    if reduction != "none":
+        out = _total(node)
+        if reduction != "sum":
+            out = e.div(out, e.full_like(out, node.type.size if count is None else count))
+        node = out
+    return wrap(cast(node, source.dtype))
+
+
+# --- classes -----------------------------------------------------------------------------------------
+
+
+def _class_axis(name: str, x: Node) -> int:
+    if not x.shape:
+        raise located(ShapeError(
+            f"{name}: got an input without dimensions; it must be (C,), (N, C) or (N, C, ...)"
+        ))  # fmt: skip
+    return 0 if len(x.shape) == 1 else 1
+
+
+def _class_weight(name: str, weight: Tensor | None, x: Node, axis: int) -> Node | None:
+    """The weights of the classes in the dtype of the input."""
+    if weight is None:
+        return None
+    node = real_node(name, weight, "a weight")
+    if node.shape != (x.shape[axis],):
+        raise located(ShapeError(
+            f"{name}: got a weight of shape {node.shape} for {x.shape[axis]} classes (input "
+            f"{x.shape}); its shape must be ({x.shape[axis]},)"
+        ))  # fmt: skip
+    return cast(node, x.dtype)
+
+
+def _class_indices(name: str, x: Node, target: Any, axis: int) -> Node:
+    """The target as int64, checked."""
+    node = node_of(name, target)
+    wanted = (*x.shape[:axis], *x.shape[axis + 1 :])
+    if node.dtype.kind not in "iu":
+        raise located(DTypeError(
+            f"{name}: got a target of dtype {node.dtype.name} and shape {node.shape} for an input "
+            f"of shape {x.shape}; class indices are integers of shape {wanted}: convert the target "
+            f"with .long()"
+            + (" (probabilities have the input's shape)" if name == "cross_entropy" else "")
+        ))  # fmt: skip
+    if node.shape != wanted:
+        raise located(ShapeError(
+            f"{name}: got an input of shape {x.shape} and class indices of shape {node.shape}; "
+            f"with {x.shape[axis]} classes in dimension {axis} the target must have the shape "
+            f"{wanted}"
+            + ("; reshape it, for example with .squeeze()" if node.type.size * x.shape[axis]
+               == x.type.size else "")
+        ))  # fmt: skip
+    return cast(node, dtypes.int64)
+
+
+def _class_losses(
+    name: str, logs: Node, target: Any, weight: Tensor | None, ignore_index: int, smoothing: float
+) -> tuple[Node, Node]:  # fmt: skip
+    """The losses and, for the mean, what their sum is divided by."""
+    axis = _class_axis(name, logs)
+    index = _class_indices(name, logs, target, axis)
+    weights = _class_weight(name, weight, logs, axis)
+    ignored = e.eq(index, e.full_like(index, ignore_index))
+    safe = e.where(ignored, e.full_like(index, 0), index)
+    column = reshape(safe, shape=tuple(1 if i == axis else s for i, s in enumerate(logs.shape)))
+    loss = e.neg(reshape(gather(logs, column, axis=axis), shape=index.shape))
+    zero = e.full_like(loss, 0)
+    if weights is None:
+        count = cast(_total(e.bitwise_not(ignored)), loss.dtype)
+    else:
+        chosen = e.where(ignored, zero, take(weights, safe, axis=0))
+        loss = e.mul(loss, chosen)
+        count = _total(chosen)
+    if smoothing:
+        even = e.neg(reduce_sum(_weighted(logs, weights, axis), axes=(axis,)))
+        kept = e.mul(loss, e.full_like(loss, 1 - smoothing))
+        loss = e.add(kept, e.mul(even, e.full_like(even, smoothing / logs.shape[axis])))
+    return e.where(ignored, zero, loss), count
+
+
+def _weighted(node: Node, weights: Node | None, axis: int) -> Node:
+    """Every class multiplied by its weight."""
+    if weights is None:
+        return node
+    shape = tuple(s if i == axis else 1 for i, s in enumerate(node.shape))
+    return e.mul(node, expand(reshape(weights, shape=shape), shape=node.shape))
+
+
+def nll_loss(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Tensor:  # fmt: skip
+    """``-weight[target] * input[target]`` for log-probabilities (N, C, ...) or (C,).
+
+    The mean is the sum divided by the sum of the weights used; targets equal to ``ignore_index``
+    do not count.
+    """
+    _check_reduction("nll_loss", reduction)
+    source = real_node("nll_loss", input)
+    loss, count = _class_losses(
+        "nll_loss", widened(source), target, weight, ignore_index, 0.0
+    )
+    return _finished(loss, count, reduction, source)
+
+
+def _finished(loss: Node, count: Node, reduction: str, source: Node) -> Tensor:
+    if reduction == "mean":
+        return wrap(cast(e.div(_total(loss), count), source.dtype))
+    return _reduced(loss, reduction, source)
+
+
+def cross_entropy(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100,
+    reduction: str = "mean", label_smoothing: float = 0.0,
+) -> Tensor:  # fmt: skip
+    """``nll_loss(log_softmax(input), target)`` for scores (N, C, ...) or (C,).
+
+    The target is class indices without the class dimension, or probabilities in the input's shape.
+    ``label_smoothing`` mixes the target with the uniform distribution.
+
+    >>> import treadle
+    >>> scores = treadle.tensor([[0.0, 0.0], [5.0, 5.0]])
+    >>> round(cross_entropy(scores, treadle.tensor([0, 1])).item(), 4)
+    0.6931
+    """
+    _check_reduction("cross_entropy", reduction)
+    if not 0 <= label_smoothing <= 1:
+        raise located(ValueError(
+            f"cross_entropy: got label_smoothing {label_smoothing}; it is from 0 to 1"
+        ))  # fmt: skip
+    source, goal = real_node("cross_entropy", input), node_of("cross_entropy", target)
+    axis = _class_axis("cross_entropy", source)
+    logs = log_softmax(wrap(widened(source)), axis).node
+    if goal.shape != source.shape or not goal.dtype.is_floating_point:
+        loss, count = _class_losses(
+            "cross_entropy", logs, target, weight, ignore_index, label_smoothing
+        )
+        return _finished(loss, count, reduction, source)
+    shares = cast(goal, logs.dtype)
+    classes = logs.shape[axis]
+    if label_smoothing:
+        kept = e.mul(shares, e.full_like(shares, 1 - label_smoothing))
+        shares = e.add(kept, e.full_like(kept, label_smoothing / classes))
+    weights = _class_weight("cross_entropy", weight, logs, axis)
+    loss = e.neg(reduce_sum(_weighted(e.mul(logs, shares), weights, axis), axes=(axis,)))
+    return _reduced(loss, reduction, source)
+
+
+# --- numbers -------------------------------------------------------------------------------------------
+
+
+def _operands(name: str, input: Any, target: Any) -> tuple[Node, Node, Node]:
+    """Input and target widened to one dtype, and the input as it was; shapes must be equal."""
+    source, goal = real_node(name, input), node_of(name, target)
+    if source.shape != goal.shape:
+        raise located(ShapeError(
+            f"{name}: got an input of shape {source.shape} and a target of shape {goal.shape}; they "
+            f"must be equal; reshape one of them"
+        ))  # fmt: skip
+    real_node(name, target, "a target")
+    kind = dtypes.promote_types(source.dtype, goal.dtype)
+    return widened(cast(source, kind)), widened(cast(goal, kind)), cast(source, kind)
+
+
+def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """``(input - target)^2``."""
+    _check_reduction("mse_loss", reduction)
+    x, y, source = _operands("mse_loss", input, target)
+    difference = e.sub(x, y)
+    return _reduced(e.mul(difference, difference), reduction, source)
+
+
+def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """``|input - target|``."""
+    _check_reduction("l1_loss", reduction)
+    x, y, source = _operands("l1_loss", input, target)
+    return _reduced(e.abs_(e.sub(x, y)), reduction, source)
+
+
+def smooth_l1_loss(
+    input: Tensor, target: Tensor, reduction: str = "mean", beta: float = 1.0
+) -> Tensor:
+    """With d = |input - target|: ``0.5 * d^2 / beta`` where d < beta, else ``d - 0.5 * beta``."""
+    _check_reduction("smooth_l1_loss", reduction)
+    if beta < 0:
+        raise located(ValueError(f"smooth_l1_loss: got beta {beta}; it must not be negative"))
+    if beta == 0:
+        return l1_loss(input, target, reduction)
+    x, y, source = _operands("smooth_l1_loss", input, target)
+    d = a.abs(wrap(e.sub(x, y)))
+    loss = a.where(a.lt(d, beta), a.div(a.mul(a.mul(d, 0.5), d), beta), a.sub(d, 0.5 * beta))
+    return _reduced(loss.node, reduction, source)
+
+
+def huber_loss(
+    input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0
+) -> Tensor:
+    """With d = |input - target|: ``0.5 * d^2`` where d <= delta, else ``delta * (d - delta/2)``."""
+    _check_reduction("huber_loss", reduction)
+    if delta <= 0:
+        raise located(ValueError(f"huber_loss: got delta {delta}; it must be positive"))
+    x, y, source = _operands("huber_loss", input, target)
+    d = a.abs(wrap(e.sub(x, y)))
+    inner = a.mul(a.mul(d, 0.5), d)
+    loss = a.where(a.le(d, delta), inner, a.mul(a.sub(d, 0.5 * delta), delta))
+    return _reduced(loss.node, reduction, source)
+
+
+def kl_div(
+    input: Tensor, target: Tensor, reduction: str = "mean", log_target: bool = False
+) -> Tensor:
+    """``target * (log(target) - input)`` for log-probabilities ``input``; 0 log 0 is 0.
+
+    "batchmean" divides the sum by the first size, which is the mathematical definition; "mean" by
+    the number of elements. ``log_target`` says that the target is logarithms too.
+    """
+    _check_reduction("kl_div", reduction, "batchmean")
+    x, y, source = _operands("kl_div", input, target)
+    if log_target:
+        loss = e.mul(e.exp(y), e.sub(y, x))
+    else:
+        is_zero = e.eq(y, e.full_like(y, 0))
+        safe = e.where(is_zero, e.full_like(y, 1), y)
+        loss = e.sub(e.mul(y, e.log(safe)), e.mul(y, x))
+    count = x.shape[0] if reduction == "batchmean" and x.shape else None
+    return _reduced(loss, reduction, source, count)
+
+
+# --- two classes -----------------------------------------------------------------------------------------
+
+
+class _BinaryCrossEntropy(Function):
+    """``-(y log x + (1 - y) log(1 - x))`` with logarithms of at least -100, as in PyTorch.
+
+    The derivative ``(x - y) / (x (1 - x))`` has its divisor kept above 1e-12, so that it is finite
+    at 0 and 1.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        """The losses."""
+        ctx.save_for_backward(x, y)
+        log_x = a.clamp(a.log(x), min=-100.0)
+        log_rest = a.clamp(a.log1p(a.neg(x)), min=-100.0)
+        # (y - 1) * log(1 - x) - y * log(x)
+        return a.sub(a.mul(a.sub(y, 1.0), log_rest), a.mul(y, log_x))
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradients of input and target."""
+        x, y = ctx.saved_tensors
+        divisor = a.clamp(a.mul(a.sub(1.0, x), x), min=1e-12)
+        by_x = a.div(a.mul(grad_output, a.sub(x, y)), divisor)
+        log_x = a.clamp(a.log(x), min=-100.0)
+        log_rest = a.clamp(a.log1p(a.neg(x)), min=-100.0)
+        return by_x, a.mul(grad_output, a.sub(log_rest, log_x))
+
+
+def _rescaled(name: str, loss: Node, weight: Tensor | None) -> Node:
+    if weight is None:
+        return loss
+    node = cast(real_node(name, weight, "a weight"), loss.dtype)
+    return e.mul(loss, node if node.shape == loss.shape else expand(node, shape=loss.shape))
+
+
+def binary_cross_entropy(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean"
+) -> Tensor:
+    """``-weight * (y log x + (1 - y) log(1 - x))`` for probabilities x and targets y in [0, 1].
+
+    Logarithms are at least -100, so the loss stays finite at 0 and 1. Probabilities outside [0, 1]
+    give NaN. ``binary_cross_entropy_with_logits`` is safer.
+    """
+    name = "binary_cross_entropy"
+    _check_reduction(name, reduction)
+    x, y, source = _operands(name, input, target)
+    loss = _BinaryCrossEntropy.apply(wrap(x), wrap(y)).node
+    return _reduced(_rescaled(name, loss, weight), reduction, source)
+
+
+def binary_cross_entropy_with_logits(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean",
+    pos_weight: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """``binary_cross_entropy(sigmoid(input), target)`` without overflow.
+
+    ``weight * ((1 - y) * x + (1 + (pos_weight - 1) * y) * log(1 + e^-x))``
+    """
+    name = "binary_cross_entropy_with_logits"
+    _check_reduction(name, reduction)
+    x, y, source = _operands(name, input, target)
+    zero, one = e.full_like(x, 0), e.full_like(x, 1)
+    # log(1 + e^-x) = max(-x, 0) + log(1 + e^-|x|)
+    smooth = e.add(e.maximum(e.neg(x), zero), e.log1p(e.exp(e.neg(e.abs_(x)))))
+    if pos_weight is not None:
+        raised = cast(real_node(name, pos_weight, "a pos_weight"), x.dtype)
+        raised = expand(raised, shape=x.shape) if raised.shape != x.shape else raised
+        smooth = e.mul(smooth, e.add(e.mul(e.sub(raised, one), y), one))
+    loss = e.add(e.mul(e.sub(one, y), x), smooth)
+    return _reduced(_rescaled(name, loss, weight), reduction, source)
+
+
+__all__ = [
+    "binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "huber_loss",
+    "kl_div", "l1_loss", "mse_loss", "nll_loss", "smooth_l1_loss",
+]  # fmt: skip

@@ -1,0 +1,196 @@
+"""Normalisation by mean and variance.
+
+``(x - mean) / sqrt(variance + eps) * weight + bias``; mean and biased variance come from the
+``moments`` primitive in one pass. 16-bit floats are computed in f32 and rounded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from treadle.base.errors import DTypeError, ShapeError
+from treadle.base.shapes import Shape, prod
+from treadle.ir.node import Node, located
+from treadle.nn.functional.common import along_channels, real_node, widened
+from treadle.ops import elementwise as e
+from treadle.ops.movement import expand, reshape
+from treadle.ops.project import results
+from treadle.ops.reduce import moments, reduce_sum, restore
+from treadle.tensor.arithmetic import cast
+from treadle.tensor.grad_mode import no_grad
+from treadle.tensor.handle import wrap
+from treadle.tensor.tensor import Tensor
+
+
+def _vector(name: str, what: str, value: Tensor | None, shape: Shape, x: Node) -> Node | None:
+    """A weight, a bias or a statistic of that shape, in the dtype that is computed in."""
+    if value is None:
+        return None
+    node = real_node(name, value, f"a {what}")
+    wide = widened(x).dtype
+    if node.shape != shape:
+        raise located(ShapeError(
+            f"{name}: got a {what} of shape {node.shape} for an input of shape {x.shape}; its "
+            f"shape must be {shape}"
+        ))  # fmt: skip
+    if node.dtype is not x.dtype and node.dtype is not wide:
+        raise located(DTypeError(
+            f"{name}: got a {what} of dtype {node.dtype.name} for an input of dtype {x.dtype.name}; "
+            f"convert the input, or the module with .to(dtype)"
+        ))  # fmt: skip
+    return cast(node, wide)
+
+
+def _inverse_deviation(variance: Node, eps: float) -> Node:
+    safe = e.sqrt(e.add(variance, e.full_like(variance, eps)))
+    return e.div(e.full_like(safe, 1), safe)
+
+
+def batch_norm(
+    input: Tensor, running_mean: Tensor | None, running_var: Tensor | None,
+    weight: Tensor | None = None, bias: Tensor | None = None, training: bool = False,
+    momentum: float | Tensor = 0.1, eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    """Normalises every channel of (N, C, ...) over all other dimensions.
+
+    In training by the batch's own statistics, which also move the running ones:
+    ``running = (1 - momentum) * running + momentum * observed`` (the variance unbiased); else by
+    the running ones.
+    """
+    source = real_node("batch_norm", input)
+    if len(source.shape) < 2:
+        raise located(ShapeError(
+            f"batch_norm: got an input of shape {source.shape}; it must be (N, C, ...)"
+        ))  # fmt: skip
+    shape, channels = source.shape, source.shape[1:2]
+    scale = _vector("batch_norm", "weight", weight, channels, source)
+    shift = _vector("batch_norm", "bias", bias, channels, source)
+    known_mean = _vector("batch_norm", "running_mean", running_mean, channels, source)
+    known_var = _vector("batch_norm", "running_var", running_var, channels, source)
+    if training:
+        axes = (0, *range(2, len(shape)))
+        count = prod(shape[i] for i in axes)
+        if count == 1:
+            raise located(ShapeError(
+                f"batch_norm: got an input of shape {shape}, one value per channel; training needs "
+                f"more than one; use a larger batch, or .eval()"
+            ))  # fmt: skip
+        mean, variance = results(moments(source, axes=axes))
+        if running_mean is not None and running_var is not None:
+            unbiased = count / max(count - 1, 1)
+            _move(running_mean, mean, momentum, 1.0)
+            _move(running_var, variance, momentum, unbiased)
+    elif known_mean is None or known_var is None:
+        raise located(ValueError(
+            "batch_norm: got no running statistics and training=False; pass running_mean and "
+            "running_var, or training=True"
+        ))  # fmt: skip
+    else:
+        mean, variance = known_mean, known_var
+    factor = _inverse_deviation(variance, eps)
+    if scale is not None:
+        factor = e.mul(factor, scale)
+    centred = e.sub(widened(source), along_channels(mean, shape))
+    out = e.mul(centred, along_channels(factor, shape))
+    if shift is not None:
+        out = e.add(out, along_channels(shift, shape))
+    return wrap(cast(out, source.dtype))
+
+
+def _move(running: Tensor, observed: Node, momentum: float | Tensor, scale: float) -> None:
+    """``running = (1 - momentum) * running + momentum * scale * observed``."""
+    with no_grad():
+        old = cast(running.node, observed.dtype)
+        if isinstance(momentum, Tensor):
+            rate = expand(cast(momentum.node, old.dtype), shape=old.shape)
+        else:
+            rate = e.full_like(old, momentum)
+        if scale != 1.0:
+            observed = e.mul(observed, e.full_like(observed, scale))
+        kept = e.mul(e.sub(e.full_like(old, 1), rate), old)
+        running._write(cast(e.add(kept, e.mul(rate, observed)), running.dtype))
+
+
+def layer_norm(
+    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None,
+    bias: Tensor | None = None, eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    """Normalises over the last dimensions, whose sizes are ``normalized_shape``."""
+    source = real_node("layer_norm", input)
+    last, axes = _last_axes("layer_norm", source, normalized_shape)
+    shape = source.shape
+    scale = _vector("layer_norm", "weight", weight, last, source)
+    shift = _vector("layer_norm", "bias", bias, last, source)
+    mean, variance = results(moments(source, axes=axes))
+    centred = e.sub(widened(source), restore(mean, shape, axes))
+    out = e.mul(centred, restore(_inverse_deviation(variance, eps), shape, axes))
+    if scale is not None:
+        out = e.mul(out, expand(scale, shape=shape))
+    if shift is not None:
+        out = e.add(out, expand(shift, shape=shape))
+    return wrap(cast(out, source.dtype))
+
+
+def _last_axes(
+    name: str, node: Node, normalized_shape: Sequence[int]
+) -> tuple[Shape, tuple[int, ...]]:
+    last = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    ndim = len(node.shape)
+    if not last or node.shape[ndim - len(last) :] != last:
+        raise located(ShapeError(
+            f"{name}: got an input of shape {node.shape} and normalized_shape {last}; the last "
+            f"sizes of the input must be equal to it"
+        ))  # fmt: skip
+    return last, tuple(range(ndim - len(last), ndim))
+
+
+def rms_norm(
+    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None,
+    eps: float | None = None,
+) -> Tensor:  # fmt: skip
+    """``x / sqrt(mean(x^2) + eps) * weight`` over the last dimensions.
+
+    Without ``eps`` it is the distance from 1 to the next number of the dtype computed in.
+    """
+    source = real_node("rms_norm", input)
+    last, axes = _last_axes("rms_norm", source, normalized_shape)
+    x = widened(source)
+    if eps is None:
+        eps = 2.0**-23 if x.dtype.bits == 32 else 2.0**-52
+    scale = _vector("rms_norm", "weight", weight, last, source)
+    total = reduce_sum(e.mul(x, x), axes=axes)
+    mean_square = e.div(total, e.full_like(total, prod(last)))
+    out = e.mul(x, restore(_inverse_deviation(mean_square, eps), x.shape, axes))
+    if scale is not None:
+        out = e.mul(out, expand(scale, shape=x.shape))
+    return wrap(cast(out, source.dtype))
+
+
+def group_norm(
+    input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    """Normalises every group of channels of every example of (N, C, ...)."""
+    source = real_node("group_norm", input)
+    shape = source.shape
+    if len(shape) < 2 or num_groups < 1 or shape[1] % num_groups:
+        raise located(ShapeError(
+            f"group_norm: got an input of shape {shape} and {num_groups} groups; the input must be "
+            f"(N, C, ...) and C divisible by the number of groups"
+        ))  # fmt: skip
+    scale = _vector("group_norm", "weight", weight, shape[1:2], source)
+    shift = _vector("group_norm", "bias", bias, shape[1:2], source)
+    per_group = prod(shape[1:]) // num_groups
+    grouped = reshape(source, shape=(shape[0], num_groups, per_group))
+    mean, variance = results(moments(grouped, axes=(2,)))
+    centred = e.sub(widened(grouped), restore(mean, grouped.shape, (2,)))
+    out = e.mul(centred, restore(_inverse_deviation(variance, eps), grouped.shape, (2,)))
+    out = reshape(out, shape=shape)
+    if scale is not None:
+        out = e.mul(out, along_channels(scale, shape))
+    if shift is not None:
+        out = e.add(out, along_channels(shift, shape))
+    return wrap(cast(out, source.dtype))
+
+
+__all__ = ["batch_norm", "group_norm", "layer_norm", "rms_norm"]
