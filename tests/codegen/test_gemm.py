@@ -13,9 +13,7 @@ from treadle.codegen.gemm import plan_matmul
 from treadle.ir.launch import contiguous
 
 
-def multiply(
-    c: Any, a: np.ndarray, b: np.ndarray, threads: int = 1, bits: int = 256
-) -> np.ndarray:
+def multiply(c: Any, a: np.ndarray, b: np.ndarray, threads: int = 1, bits: int = 256) -> np.ndarray:
     out = np.full((a.shape[0], a.shape[1], b.shape[2]), 3, a.dtype)
     plan = plan_matmul(c.layout_of(a), c.layout_of(b), c.layout_of(out), threads, bits)
     c.run(plan, [a, b], out, threads, bits)

@@ -215,7 +215,7 @@ def test_errors():
         treadle.tensor([1])[0] = float("inf")
 
 
-# --- functions -------------------------------------------------------------------------------------
+# --- functions ------------------------------------------------------------------------------
 
 
 def test_slices_along_one_dimension():
@@ -223,7 +223,11 @@ def test_slices_along_one_dimension():
     index = treadle.tensor([2, 0])
     assert x.index_select(0, index).tolist() == ramp((3, 4))[[2, 0]].tolist()
     assert x.index_select(-1, treadle.tensor(1, dtype=treadle.int32)).shape == (3, 1)
-    assert x.index_copy(0, index, treadle.tensor([[1.0] * 4, [2.0] * 4]))[:, 0].tolist() == [2, 4, 1]
+    assert x.index_copy(0, index, treadle.tensor([[1.0] * 4, [2.0] * 4]))[:, 0].tolist() == [
+        2,
+        4,
+        1,
+    ]
     assert x.index_fill(1, treadle.tensor([-1, 0]), 9)[1].tolist() == [9, 5, 6, 9]
     added = x.index_add(1, treadle.tensor([3, 3]), treadle.ones(3, 2), alpha=0.5)
     assert added[:, 3].tolist() == [4, 8, 12]
@@ -260,7 +264,10 @@ def test_masks():
     filled.sum().backward()
     assert filled.tolist() == [[0, 1, 2], [0, 0, 0]]
     assert x.grad.tolist() == [[1, 1, 1], [0, 0, 0]]
-    assert x.masked_fill(treadle.tensor([True, False, False]), -1).tolist() == [[-1, 1, 2], [-1, 4, 5]]
+    assert x.masked_fill(treadle.tensor([True, False, False]), -1).tolist() == [
+        [-1, 1, 2],
+        [-1, 4, 5],
+    ]
     assert x.masked_select(mask).tolist() == [3, 4, 5]
     assert treadle.tensor(2.0).masked_select(treadle.tensor([True, True])).tolist() == [2, 2]
     source = treadle.tensor([10.0, 20.0, 30.0, 40.0])

@@ -192,5 +192,6 @@ def result_type_of(tensors: list[tuple[DType, int]], scalars: list[type]) -> DTy
             continue
         if result is None or _CATEGORY[candidate.kind] > _CATEGORY[result.kind]:
             result = candidate
-    assert result is not None
+    if result is None:
+        raise TypeError("result_type_of: got no operands; expected at least one")
     return result

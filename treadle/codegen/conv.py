@@ -54,9 +54,7 @@ class _Window:
     def transposed(self) -> _Window:
         """The axis of the input gradient: taps run backwards over a spread grad_out."""
         pad = self.reach - 1 - self.pad
-        return _Window(
-            self.pixels, self.size, self.taps, 1, self.dilation, pad, self.stride, True
-        )
+        return _Window(self.pixels, self.size, self.taps, 1, self.dilation, pad, self.stride, True)
 
 
 @lru_cache(maxsize=4096)

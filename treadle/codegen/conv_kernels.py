@@ -306,9 +306,7 @@ class _ConvImage:
                 down = k.mul(row, size.out_row)
                 moved = [s._replace(offset=k.add(s.offset, down)) for s in targets]
                 count = k.minimum(k.sub(size.m, row), tile.rows)
-                add_tile(
-                    k, tile, self.acc, self.spill, self.out, moved, count, size.out_row, first
-                )
+                add_tile(k, tile, self.acc, self.spill, self.out, moved, count, size.out_row, first)
 
     def slots(self, slot: Operand, slots: Operand) -> tuple[list[Operand], list[Slot]]:
         """For each vector of a tile, place(pixels) in the strip, and where its sums go."""
@@ -412,9 +410,7 @@ class _ConvWeight:
             at = k.add(self.items, at)
             with k.loop(0, size.taps_w) as kw:
                 place = k.add(k.mul(k.mul(kh, size.tap_h), size.row), k.mul(kw, size.tap_w))
-                k.store(
-                    self.table, k.add(at, kw), k.add(place, k.mul(channel, size.plane))
-                )
+                k.store(self.table, k.add(at, kw), k.add(place, k.mul(channel, size.plane)))
                 k.store(self.table, k.add(k.add(at, kw), self.count), place)
 
     def copy(self, k0: Operand, depth: Operand, ones: Operand) -> None:

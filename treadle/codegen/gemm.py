@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from treadle.base import dtypes
 from treadle.base.dtypes import DType
 from treadle.base.errors import DTypeError, ShapeError
 from treadle.codegen.contraction import (
@@ -23,6 +22,7 @@ from treadle.codegen.contraction import (
     Slot,
     Tile,
     Workspaces,
+    accumulator,
     add_tile,
     ceil_div,
     finish_launch,
@@ -46,7 +46,7 @@ _SIZES = (
     "span",  # blocks of k in a split
 )  # fmt: skip
 _UNIT_COLUMNS = 128  # of a unit at most: two blocks of k fit a level-2 cache beside its rows
-_LEVEL_1 = 32 << 10
+_LEVEL_1 = 32 << 10  # bytes
 _DIRECT_ROWS = 4  # row tiles up to which reading the right matrix where it lies beats packing it
 
 
@@ -142,7 +142,7 @@ def _candidates(
     a: _Side, b: _Side, dtype: DType, depth: int, vector_bits: int
 ) -> Iterator[_Candidate]:
     """Every way, with a rough number of cycles for one batch."""
-    wide = dtype in (dtypes.float16, dtypes.bfloat16, *_SMALL_INTS)
+    wide = accumulator(dtype) is not dtype  # packing widens
     for left, right, swapped in ((a, b, False), (b, a, True)):
         out_row, out_column = (1, b.items) if swapped else (b.items, 1)
         copy_left = wide or (left.k != 1 and depth > 1)
@@ -168,9 +168,6 @@ def _candidates(
                 yield _Candidate(
                     cost + reading, tile, left, right, out_row, out_column, copy_left, False
                 )
-
-
-_SMALL_INTS = (dtypes.int16, dtypes.int8, dtypes.uint8)
 
 
 def _tiles(vector_bits: int) -> tuple[tuple[int, int], ...]:

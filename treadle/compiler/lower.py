@@ -76,8 +76,7 @@ def elementwise_kernel(
 ) -> Kernel:  # fmt: skip
     """The generic kernel of an elementwise op for one rank and set of inner strides."""
     op = registry.get(name)
-    lower = op.lower
-    assert isinstance(lower, Elementwise)
+    lower: Elementwise = op.lower  # type: ignore[assignment]
     result = dtypes.by_short(target)
     operands = [result, *map(dtypes.by_short, sources)]
     keywords = dict(attrs)

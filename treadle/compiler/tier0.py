@@ -10,8 +10,9 @@ first is read off the reference count: whatever exceeds the references from the 
 somebody else's. Everything else lives in memory that is handed on within the tape. A value dropped
 this way and wanted after all is computed again: dropping is never wrong, only slower.
 
-Nothing visible changes before the tape has run: an error, Ctrl-C or lack of memory while it is being
-made puts the pending graph back as it was.
+Nothing visible changes before the tape has run: Ctrl-C while it is being made puts the pending graph
+back as it was. A node that cannot run (no memory, a bad index) gets the error, and with it all that
+depend on it; the others run.
 """
 
 from __future__ import annotations
@@ -169,28 +170,28 @@ class Evaluator:
             forget_plans()
         self.tape, self.owners, self.free, self.supplied = [], [], {}, []
         tape, owners, free = self.tape, self.owners, self.free
-        step = self._step
+        step, allocate = self._step, self.device.allocate
         for n in reversed(live):
             inputs = n.inputs
             if n.value is None:
-                simple = n.sig.simple
-                if simple is None:
-                    step(n)
-                else:
+                try:
+                    simple = n.sig.simple
                     # The path of nearly all nodes, written out; _step does the same for any.
-                    addresses = [i.address for i in inputs]
-                    if 0 in addresses:
+                    if simple is None or 0 in (addresses := [i.address for i in inputs]):
                         step(n)
                     else:
                         kind = n.type
                         blocks = free.get(kind.nbytes)
-                        memory = blocks.pop() if blocks else self._allocate(kind.nbytes, n)
+                        memory = blocks.pop() if blocks else allocate(kind.nbytes)
                         n.address = address = memory.address
                         head, numbers = simple
                         tape += (*head, address, *addresses, *numbers)
                         owners.append(n)
                         n.value = (memory, kind.layout, address)
                         memory = None
+                except Exception as error:
+                    # Nothing of this node is on the tape yet; what depends on it gets the error.
+                    n.error = _refusal(n, error)
             for i in inputs:
                 i.uses = uses = i.uses - 1
                 if not uses and not i.keep:
@@ -249,7 +250,7 @@ class Evaluator:
         for kind in sig.types:
             nbytes = kind.nbytes
             blocks = free.get(nbytes)
-            memory = blocks.pop() if blocks else self._allocate(nbytes, n)
+            memory = blocks.pop() if blocks else self.device.allocate(nbytes)
             addresses.append(memory.address)
             outs.append((memory, kind.layout, memory.address))
         for value in values:
@@ -259,7 +260,7 @@ class Evaluator:
 
     def _emit(self, n: Node, prepared: Prepared, addresses: list[int]) -> None:
         """Appends the calls to the tape."""
-        held = [self._allocate(nbytes, n) for nbytes in prepared.workspaces]
+        held = [self.device.allocate(nbytes) for nbytes in prepared.workspaces]
         addresses += [memory.address for memory in held]
         tape, owners = self.tape, self.owners
         for head, slots, numbers, _ in prepared.calls:
@@ -270,15 +271,6 @@ class Evaluator:
             owners.append(n)
         for memory in held:
             self.free.setdefault(memory.nbytes, []).append(memory)
-
-    def _allocate(self, nbytes: int, n: Node) -> Any:
-        try:
-            return self.device.allocate(nbytes)
-        except MemoryError as error:
-            raise MemoryError(
-                f"{n.op.name}: the result {n.type} needs {nbytes} bytes: {error} "
-                f"[{describe_site(n.site)}]"
-            ) from None
 
     def _view(self, n: Node, value: Any) -> Value:
         """The same memory under another layout, after a copy where that is the only way."""
@@ -293,7 +285,7 @@ class Evaluator:
             moved = sig.plans[layout] = self._moved(sig, layout)
         if moved.copy is None:
             return memory, moved.layout, address + moved.offset
-        memory = self._allocate(sig.nbytes, n)
+        memory = self.device.allocate(sig.nbytes)
         self._emit(n, moved.copy, [memory.address, address])
         return memory, moved.layout, memory.address
 
@@ -377,7 +369,7 @@ class Evaluator:
                 todo.extend(n.inputs)
         for n in sorted(missing, key=lambda n: n.order):
             if isinstance(n, Scalar):
-                memory = self._allocate(8, n)
+                memory = self.device.allocate(8)
                 self.device.write(memory.address, n.packed)
                 n.set_value((memory, n.type.layout, memory.address))
             else:
@@ -393,6 +385,15 @@ def _recycle_all(values: Any, free: dict[int, list[Any]]) -> None:
         # Its references: the value, this name and the argument.
         if getrefcount(memory) == 3:
             free.setdefault(memory.nbytes, []).append(memory)
+
+
+def _refusal(n: Node, error: Exception) -> Exception:
+    """What went wrong before a node could run: no memory for it, or no code."""
+    if isinstance(error, MemoryError):
+        text = f"{n.op.name}: the result {n.type} needs {n.sig.nbytes} bytes: {error}"
+    else:
+        text = f"{n.op.name}: {error}"
+    return type(error)(f"{text} [{describe_site(n.site)}]").with_traceback(None)
 
 
 def _failure(n: Node, message: str, code: int) -> Exception:

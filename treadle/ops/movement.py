@@ -229,7 +229,9 @@ def _slice_infer(types: Sequence[Type], attrs: dict[str, Any]) -> Type:
     return type_of(types[0].dtype, tuple(sizes), types[0].device)
 
 
-def _slice_move(layout: Layout, out: Type, starts: Any, sizes: Any, steps: Any) -> Moved:
+def _slice_move(
+    layout: Layout, out: Type, starts: Any, sizes: Any, steps: Any
+) -> tuple[tuple[int, ...], int]:
     offset = sum(a * s for a, s in zip(starts, layout.strides, strict=True)) if out.size else 0
     return tuple(a * s for a, s in zip(steps, layout.strides, strict=True)), offset
 
@@ -310,11 +312,9 @@ def _update_plan(
     inputs: Sequence[Layout], outputs: Sequence[Layout], attrs: dict[str, Any], threads: int
 ) -> Plan:
     base, patch = inputs
-    moved = _slice_move(
+    strides, offset = _slice_move(
         outputs[0], type_of(patch.dtype, patch.shape), attrs["starts"], (), attrs["steps"]
     )
-    assert moved is not None
-    strides, offset = moved
     launches = [copy_launch(base, Out(0), outputs[0].strides)]
     if prod(patch.shape):
         launches.append(copy_launch(patch, Out(0, offset), strides, In(1)))

@@ -58,7 +58,7 @@ class Selection(NamedTuple):
     masks: dict[int, Node]
 
 
-# --- reading a subscript ----------------------------------------------------------------------------
+# --- reading a subscript --------------------------------------------------------------------------
 
 
 def parse(input: Tensor, key: Any) -> tuple[Tensor, Selection]:
@@ -139,7 +139,7 @@ def _as_item(item: Any) -> Any:
             raise located(IndexError(
                 f"got the index {item!r}, whose rows differ in length; they must be equal"
             )) from None  # fmt: skip
-        return array.astype(np.int64) if array.size == 0 and array.dtype.kind == 'f' else array
+        return array.astype(np.int64) if array.size == 0 and array.dtype.kind == "f" else array
     return item
 
 
@@ -147,7 +147,7 @@ def _plain(item: Any) -> Any:
     """Nested lists with the tensors in them as numbers."""
     if isinstance(item, (list, tuple)):
         return [_plain(x) for x in item]
-    return item.tolist() if isinstance(item, Handle) else item
+    return array_of(item.node).tolist() if isinstance(item, Handle) else item
 
 
 def _is_mask(item: Any) -> bool:
@@ -238,18 +238,18 @@ def _mask(item: Any, axis: int, shape: Shape) -> Node:
     return item.node if isinstance(item, Handle) else node_from_array(item)
 
 
-# --- where the indices lead -------------------------------------------------------------------------
+# --- where the indices lead -----------------------------------------------------------------------
 
 
 class Places(NamedTuple):
     """A selection by indices as one ``take``: permute the sliced tensor by ``axes``, give it
-    ``shape``, in which the indexed axes are one, ``axis``, and take ``index`` there. The result,
+    ``shape``, in which the indexed axes are one, ``axis``, and take ``at`` there. The result,
     under ``result``, is what the subscript means."""
 
     axes: tuple[int, ...]
     shape: Shape
     axis: int
-    index: Node
+    at: Node
     result: Shape
 
 
@@ -323,7 +323,7 @@ def _checked(index: Index, axis: int, sizes: Shape) -> Node:
     return op.reshape(counted, shape=index.shape)
 
 
-# --- reading ------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
 def get_item(input: Tensor, key: Any) -> Tensor:
@@ -339,7 +339,7 @@ def get_item(input: Tensor, key: Any) -> Tensor:
         return _view(input, selection)
     places = places_of(selection)
     node = _merged(_slice_of(input, selection).node, places)
-    taken = pick.take(node, places.index, axis=places.axis)
+    taken = pick.take(node, places.at, axis=places.axis)
     return wrap(op.reshape(taken, shape=places.result))
 
 
@@ -379,7 +379,7 @@ def _apart(node: Node, places: Places, sizes: Shape) -> Node:
     return op.permute(node, axes=tuple(back))
 
 
-# --- writing ------------------------------------------------------------------------------------------
+# --- writing --------------------------------------------------------------------------------------
 
 
 def set_item(input: Tensor, key: Any, value: Any, *, accumulate: bool = False) -> None:
@@ -402,10 +402,10 @@ def set_item(input: Tensor, key: Any, value: Any, *, accumulate: bool = False) -
     places = places_of(selection)
     node = _merged(part.node, places)
     _same_dtype(value, node)
-    shape = (*places.shape[: places.axis], *places.index.shape, *places.shape[places.axis + 1 :])
+    shape = (*places.shape[: places.axis], *places.at.shape, *places.shape[places.axis + 1 :])
     patch = stretch(value_for(value, node.dtype, places.result), places.result)
     write = pick.take_add if accumulate else pick.take_update
-    written = write(node, places.index, op.reshape(patch, shape=shape), axis=places.axis)
+    written = write(node, places.at, op.reshape(patch, shape=shape), axis=places.axis)
     part._write(_apart(written, places, selection.sizes))
 
 
@@ -498,4 +498,3 @@ class IndexingMethods(Handle):
     def index_put(self: Any, indices: Sequence[Any], values: Any, accumulate: bool = False) -> Any:
         """A copy with ``values`` at the places that ``indices`` name."""
         return unshared(self.node).index_put_(indices, values, accumulate)
-

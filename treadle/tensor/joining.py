@@ -35,7 +35,7 @@ from treadle.tensor.storage import array_of, node_from_array
 if TYPE_CHECKING:
     from treadle.tensor.tensor import Tensor
 
-# --- joining ------------------------------------------------------------------------------------------
+# --- joining --------------------------------------------------------------------------------------
 
 
 def _checked(name: str, tensors: Any) -> list[Tensor]:
@@ -150,7 +150,7 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
     return tuple(grids)
 
 
-# --- repeating ----------------------------------------------------------------------------------------
+# --- repeating ------------------------------------------------------------------------------------
 
 
 def repeat(input: Tensor, *repeats: Any) -> Tensor:
@@ -207,7 +207,7 @@ def repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None) -> Te
     return wrap(op.reshape(wide, shape=(*shape[:axis], shape[axis] * times, *after)))
 
 
-# --- turning ------------------------------------------------------------------------------------------
+# --- turning --------------------------------------------------------------------------------------
 
 
 def flip(input: Tensor, *dims: Any) -> Tensor:
@@ -265,9 +265,7 @@ def _rolled(node: Node, shift: int, axis: int) -> Node:
     cut = -shift % size if size else 0
     if not cut:
         return node
-    return op.concatenate(
-        _part(node, axis, cut, size - cut), _part(node, axis, 0, cut), axis=axis
-    )
+    return op.concatenate(_part(node, axis, cut, size - cut), _part(node, axis, 0, cut), axis=axis)
 
 
 def _part(node: Node, axis: int, start: int, length: int) -> Node:
@@ -342,7 +340,7 @@ def diag(input: Tensor, diagonal: int = 0) -> Tensor:
 
 _diagonal = diagonal  # the function, under a name that no argument hides
 
-# --- padding ------------------------------------------------------------------------------------------
+# --- padding --------------------------------------------------------------------------------------
 
 _PAD_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}  # names in NumPy
 
@@ -403,8 +401,6 @@ def _surrounded(node: Node, grown: dict[int, tuple[int, int]], value: float) -> 
     widths = [grown.get(axis, (0, 0)) for axis in range(len(node.shape))]
     shape = tuple(a + n + b for n, (a, b) in zip(node.shape, widths, strict=True))
     constant = stretch(number(value, node.dtype), shape)
-    if not node.type.size:
-        return constant
     starts = tuple(a for a, _ in widths)
     return op.slice_update(constant, node, starts=starts, steps=(1,) * len(shape))
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from treadle.base.dtypes import DType
@@ -66,7 +67,7 @@ def sizes_of(name: str, sizes: Sequence[Any], what: str = "a size") -> Shape:
 def layout_of(input: Tensor) -> Layout:
     """Where the elements would lie if every view only re-read the memory of its base."""
     base = input if input._base is None else input._base
-    kind = base._node.type
+    kind: Any = base._node.type
     layout: Layout = kind.layout
     for step, attrs in input._chain:
         kind = step.infer((kind,), attrs)
@@ -80,7 +81,7 @@ def unshared(node: Node) -> Tensor:
     return wrap(op.reshape(node, shape=node.shape) if isinstance(node, Leaf) else node)
 
 
-# --- shape ------------------------------------------------------------------------------------------
+# --- shape ----------------------------------------------------------------------------------------
 
 
 def _completed(name: str, node: Node, sizes: Shape) -> Shape:
@@ -333,7 +334,9 @@ def common_shape(name: str, *shapes: Shape) -> Shape:
 def broadcast_tensors(*tensors: Tensor) -> list[Tensor]:
     """All tensors expanded to their common shape."""
     items = _several(tensors)
-    shape = common_shape("broadcast_tensors", *(node_of("broadcast_tensors", x).shape for x in items))
+    shape = common_shape(
+        "broadcast_tensors", *(node_of("broadcast_tensors", x).shape for x in items)
+    )
     return [_expanded(x, shape) for x in items]
 
 
@@ -344,7 +347,7 @@ def _several(tensors: Sequence[Any]) -> Sequence[Tensor]:
     return tensors
 
 
-# --- parts ------------------------------------------------------------------------------------------
+# --- parts ----------------------------------------------------------------------------------------
 
 
 def sliced(input: Tensor, axis: int, start: int, length: int, step: int = 1) -> Tensor:
@@ -404,7 +407,9 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     return tuple(select(input, axis, i) for i in range(shape[axis]))
 
 
-def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+def split(
+    input: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0
+) -> tuple[Tensor, ...]:
     """Parts along ``dim``: of one size (the last may be smaller), or of the sizes given.
 
     >>> import treadle
@@ -463,9 +468,7 @@ def tensor_split(
         ends = [min(max(i + size if i < 0 else i, 0), size) for i in indices]
         cuts = [0, *ends, size]
         # An end before its start makes an empty part, as slices do.
-        return tuple(
-            sliced(input, axis, a, max(b - a, 0)) for a, b in zip(cuts, cuts[1:], strict=False)
-        )
+        return tuple(sliced(input, axis, a, max(b - a, 0)) for a, b in pairwise(cuts))
     count = whole("tensor_split", indices_or_sections, "sections")
     if count < 1:
         raise located(ShapeError(f"tensor_split: got {count} sections; it takes at least 1"))
@@ -531,7 +534,7 @@ def _three_dimensions(shape: Shape) -> Shape:
     return (*rows, 1)
 
 
-# --- memory -----------------------------------------------------------------------------------------
+# --- memory ---------------------------------------------------------------------------------------
 
 
 def stride(input: Tensor, dim: int | None = None) -> Any:
@@ -570,12 +573,12 @@ class MovementMethods(Handle):
     stride, is_contiguous, contiguous = stride, is_contiguous, contiguous
 
     @property
-    def T(self: Any) -> Tensor:  # noqa: N802 - PyTorch's name
+    def T(self: Any) -> Tensor:
         """The dimensions in reverse order."""
         return view_of(self, op.permute, axes=tuple(reversed(range(self.node.type.ndim))))
 
     @property
-    def mT(self: Any) -> Tensor:  # noqa: N802 - PyTorch's name
+    def mT(self: Any) -> Tensor:
         """The last two dimensions swapped."""
         return matrix_transpose(self)
 

@@ -10,6 +10,7 @@ from treadle.base import dtypes
 from treadle.base.errors import DTypeError, ShapeError
 from treadle.base.shapes import Shape
 from treadle.ir.node import Node, located
+from treadle.ir.op import Op
 from treadle.ops import elementwise as e
 from treadle.ops import indexing as pick
 from treadle.ops import movement as op
@@ -18,8 +19,8 @@ from treadle.tensor import arithmetic as a
 from treadle.tensor.arithmetic import cast, stretch
 from treadle.tensor.handle import Handle, wrap
 from treadle.tensor.indexing import from_the_front, get_item, set_item, value_for
-from treadle.tensor.movement import axis_of, common_shape, node_of, unshared, whole
 from treadle.tensor.methods import in_place
+from treadle.tensor.movement import axis_of, common_shape, node_of, unshared, whole
 from treadle.tensor.storage import array_of, node_from_array
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     [[2, 2], [4, 4]]
     """
     node, axis, at = _along("index_select", input, dim, index)
-    return wrap(op.reshape(pick.take(_at_least_1d(node), at, axis=axis), shape=_taken_shape(node, at, axis)))
+    taken = pick.take(_at_least_1d(node), at, axis=axis)
+    return wrap(op.reshape(taken, shape=_taken_shape(node, at, axis)))
 
 
 def _taken_shape(node: Node, index: Node, axis: int) -> Shape:
@@ -86,7 +88,9 @@ def _along(name: str, input: Any, dim: int, index: Any) -> tuple[Node, int, Node
     return node, axis, _at_least_1d(at)
 
 
-def _write_slices(name: str, op_: Any, input: Any, dim: int, index: Any, source: Any, alpha: Any) -> Node:
+def _write_slices(
+    write: Op, name: str, input: Any, dim: int, index: Any, source: Any, alpha: float = 1
+) -> Node:
     """``input`` with slices along ``dim`` added or replaced."""
     node, axis, at = _along(name, input, dim, index)
     given = _source_of(name, node, source)
@@ -98,22 +102,23 @@ def _write_slices(name: str, op_: Any, input: Any, dim: int, index: Any, source:
         ))  # fmt: skip
     if alpha != 1:
         given = e.mul(given, e.full_like(given, alpha))
-    whole_node = _at_least_1d(node)
     patch = op.reshape(given, shape=wanted or (1,))
-    return op.reshape(op_(whole_node, at, patch, axis=axis), shape=node.shape)
+    return op.reshape(write(_at_least_1d(node), at, patch, axis=axis), shape=node.shape)
 
 
-def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:
+def index_add(
+    input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1
+) -> Tensor:
     """``input`` with ``alpha * source`` added to the slices along ``dim`` that ``index`` names.
 
     Sums are in index order, beginning with ``input``.
     """
-    return wrap(_write_slices("index_add", pick.take_add, input, dim, index, source, alpha))
+    return wrap(_write_slices(pick.take_add, "index_add", input, dim, index, source, alpha))
 
 
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """``input`` with the slices along ``dim`` that ``index`` names replaced by ``source``."""
-    return wrap(_write_slices("index_copy", pick.take_update, input, dim, index, source, 1))
+    return wrap(_write_slices(pick.take_update, "index_copy", input, dim, index, source))
 
 
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
@@ -126,7 +131,7 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     return wrap(op.reshape(filled, shape=node.shape))
 
 
-# --- single elements ----------------------------------------------------------------------------------
+# --- single elements ------------------------------------------------------------------------------
 
 
 def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
@@ -140,7 +145,8 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
     [[2], [3]]
     """
     node, axis, at = _elements("gather", input, dim, index)
-    return wrap(op.reshape(pick.gather(_at_least_1d(node), _at_least_1d(at), axis=axis), shape=at.shape))
+    picked = pick.gather(_at_least_1d(node), _at_least_1d(at), axis=axis)
+    return wrap(op.reshape(picked, shape=at.shape))
 
 
 def _elements(name: str, input: Any, dim: int, index: Any) -> tuple[Node, int, Node]:
@@ -156,7 +162,7 @@ def _elements(name: str, input: Any, dim: int, index: Any) -> tuple[Node, int, N
     return node, axis, at
 
 
-def _write_elements(name: str, op_: Any, input: Any, dim: int, index: Any, source: Any) -> Node:
+def _write_elements(write: Op, name: str, input: Any, dim: int, index: Any, source: Any) -> Node:
     """``input`` with elements added or replaced; ``source`` may be larger than the index."""
     node, axis, at = _elements(name, input, dim, index)
     if not isinstance(source, Handle):
@@ -173,7 +179,7 @@ def _write_elements(name: str, op_: Any, input: Any, dim: int, index: Any, sourc
         if patch.shape != at.shape:
             ndim = len(at.shape)
             patch = op.slice_(patch, starts=(0,) * ndim, sizes=at.shape, steps=(1,) * ndim)
-    written = op_(_at_least_1d(node), _at_least_1d(at), _at_least_1d(patch), axis=axis)
+    written = write(_at_least_1d(node), _at_least_1d(at), _at_least_1d(patch), axis=axis)
     return op.reshape(written, shape=node.shape)
 
 
@@ -187,17 +193,17 @@ def scatter(
     stays. ``reduce="add"`` adds instead.
     """
     if (src is None) == (value is None):
-        raise located(TypeError("scatter: give either src (a tensor or number) or value (a number)"))
+        raise located(TypeError("scatter: give either src (a tensor or number) or value"))
     if reduce not in (None, "add"):
         raise located(ValueError(f"scatter: got reduce {reduce!r}; it is None or 'add'"))
     write = pick.scatter if reduce is None else pick.scatter_add
-    return wrap(_write_elements("scatter", write, input, dim, index, value if src is None else src))
+    return wrap(_write_elements(write, "scatter", input, dim, index, value if src is None else src))
 
 
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """``input`` with ``src`` added to the elements that ``index`` names, in index order."""
     node_of("scatter_add", src)
-    return wrap(_write_elements("scatter_add", pick.scatter_add, input, dim, index, src))
+    return wrap(_write_elements(pick.scatter_add, "scatter_add", input, dim, index, src))
 
 
 def take(input: Tensor, index: Tensor) -> Tensor:
@@ -220,7 +226,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
     return wrap(pick.gather(source, from_the_front(places, node.shape[axis]), axis=axis))
 
 
-# --- masks --------------------------------------------------------------------------------------------
+# --- masks ----------------------------------------------------------------------------------------
 
 
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
@@ -276,13 +282,14 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
     """
     array = array_of(node_of("nonzero", input))
     if as_tuple:
-        return tuple(wrap(node_from_array(x, dtypes.int64)) for x in np.nonzero(np.atleast_1d(array)))
+        found = np.nonzero(np.atleast_1d(array))
+        return tuple(wrap(node_from_array(x, dtypes.int64)) for x in found)
     return wrap(node_from_array(np.argwhere(array), dtypes.int64))
 
 
 def argwhere(input: Tensor) -> Tensor:
     """The coordinates of what is not zero, one row each."""
-    return nonzero(input)  # type: ignore[no-any-return]
+    return nonzero(input)
 
 
 def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
@@ -323,7 +330,7 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     return wrap(cast(e.eq(rows, stretch(classes, shape)), dtypes.int64))
 
 
-# --- methods ------------------------------------------------------------------------------------------
+# --- methods --------------------------------------------------------------------------------------
 
 
 class SelectionMethods(Handle):
@@ -331,7 +338,8 @@ class SelectionMethods(Handle):
 
     __slots__ = ()
 
-    index_select, index_add, index_copy, index_fill = index_select, index_add, index_copy, index_fill
+    index_select, index_fill = index_select, index_fill
+    index_add, index_copy = index_add, index_copy
     gather, scatter, scatter_add = gather, scatter, scatter_add
     take, take_along_dim = take, take_along_dim
     masked_fill, masked_select, masked_scatter = masked_fill, masked_select, masked_scatter

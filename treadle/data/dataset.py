@@ -1,0 +1,185 @@
+"""Data sets: things with items, and ways to join and divide them."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from treadle.ir.node import located
+from treadle.random import Generator, randperm
+from treadle.tensor.tensor import Tensor
+
+T = TypeVar("T")
+
+
+class Dataset(Generic[T]):
+    """A data set with numbered items: subclasses define ``__getitem__`` and ``__len__``.
+
+    ``a + b`` joins two. A subclass may define ``__getitems__(indices)``, which gives the list of
+    the items of a batch, where that is faster than one by one.
+    """
+
+    def __getitem__(self, index: Any) -> T:
+        raise NotImplementedError(f"{type(self).__name__} must define __getitem__(self, index)")
+
+    def __add__(self, other: Dataset[T]) -> ConcatDataset[T]:
+        return ConcatDataset([self, other])
+
+
+class IterableDataset(Dataset[T]):
+    """A data set that is read from front to back: subclasses define ``__iter__``.
+
+    A ``DataLoader`` reads it in one thread, however many workers it has, so each item comes once
+    and in order.
+    """
+
+    def __iter__(self) -> Iterator[T]:
+        raise NotImplementedError(f"{type(self).__name__} must define __iter__(self)")
+
+
+class TensorDataset(Dataset[tuple[Tensor, ...]]):
+    """Tensors whose first dimension counts the items: item ``i`` is ``(a[i], b[i], ...)``.
+
+    A ``DataLoader`` takes a batch from each tensor in one operation.
+
+    >>> import treadle
+    >>> data = TensorDataset(treadle.arange(6).reshape(3, 2), treadle.tensor([7, 8, 9]))
+    >>> data[1]
+    (tensor([2, 3]), tensor(8))
+    """
+
+    def __init__(self, *tensors: Tensor) -> None:
+        for position, tensor in enumerate(tensors):
+            if not isinstance(tensor, Tensor):
+                raise located(TypeError(
+                    f"TensorDataset: argument {position} is a {type(tensor).__name__}; expected "
+                    f"tensors; make one with treadle.tensor(data)"
+                ))  # fmt: skip
+        shapes = [tuple(tensor.shape) for tensor in tensors]
+        if not tensors or not all(shapes) or len({shape[0] for shape in shapes}) > 1:
+            raise located(ValueError(
+                f"TensorDataset: got tensors of shapes {shapes}; expected at least one tensor, and "
+                f"the same first dimension, which counts the items, in all"
+            ))  # fmt: skip
+        self.tensors = tensors
+
+    def __getitem__(self, index: Any) -> tuple[Tensor, ...]:
+        return tuple(tensor[index] for tensor in self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors[0])
+
+
+class ConcatDataset(Dataset[T]):
+    """Data sets one after the other.
+
+    >>> data = ConcatDataset([[1, 2], [3]])
+    >>> len(data), data[2], data[-3]
+    (3, 3, 1)
+    """
+
+    def __init__(self, datasets: Iterable[Any]) -> None:
+        self.datasets = list(datasets)
+        if not self.datasets:
+            raise located(ValueError("ConcatDataset: got no data sets; expected one at least"))
+        for dataset in self.datasets:
+            if isinstance(dataset, IterableDataset):
+                raise located(TypeError(
+                    f"ConcatDataset: got the {type(dataset).__name__}, whose items have no "
+                    f"numbers; it takes data sets with __getitem__ and __len__"
+                ))  # fmt: skip
+        self.cumulative_sizes = list(itertools.accumulate(map(len, self.datasets)))
+
+    def __getitem__(self, index: int) -> T:
+        if not -len(self) <= index < len(self):
+            raise IndexError(
+                f"ConcatDataset has {len(self)} items; got the index {index}, expected one of "
+                f"[{-len(self)}, {len(self) - 1}]"
+            )
+        index %= len(self)
+        which = bisect.bisect_right(self.cumulative_sizes, index)
+        before = self.cumulative_sizes[which - 1] if which else 0
+        return self.datasets[which][index - before]  # type: ignore[no-any-return]
+
+    def __len__(self) -> int:
+        return self.cumulative_sizes[-1]
+
+
+class Subset(Dataset[T]):
+    """The items of ``dataset`` at ``indices``, in that order.
+
+    >>> list(Subset("abcd", [3, 1]))
+    ['d', 'b']
+    """
+
+    def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
+        self.dataset = dataset
+        self.indices = indices
+
+    def __getitem__(self, index: int) -> T:
+        return self.dataset[self.indices[index]]  # type: ignore[no-any-return]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def random_split(
+    dataset: Any, lengths: Sequence[float], generator: Generator | None = None
+) -> list[Subset[Any]]:
+    """Divides a data set at random into parts of these lengths, or of these shares of the whole.
+
+    Shares (numbers that add up to 1) are rounded down, and the items left over go to the first
+    parts, one each. The same generator gives the same parts.
+
+    >>> parts = random_split(range(10), [0.5, 0.25, 0.25], Generator().manual_seed(0))
+    >>> [len(part) for part in parts]
+    [5, 3, 2]
+    """
+    total = len(dataset)
+    sizes = list(lengths)
+    if any(not math.isfinite(size) or size < 0 for size in sizes):
+        raise located(ValueError(
+            f"random_split: got lengths {sizes}; they must not be negative"
+        ))  # fmt: skip
+    if math.isclose(sum(sizes), 1) and sum(sizes) <= total:
+        shares, sizes = sizes, [math.floor(total * share) for share in sizes]
+        for i in range(total - sum(sizes)):
+            sizes[i % len(shares)] += 1
+    if sum(sizes) != total or any(size != int(size) for size in sizes):
+        raise located(ValueError(
+            f"random_split: got lengths {list(lengths)} for a data set of {total} items; expected "
+            f"whole numbers that add up to {total}, or shares that add up to 1"
+        ))  # fmt: skip
+    order = randperm(total, generator=generator).tolist()
+    ends = itertools.accumulate(map(int, sizes))
+    return [
+        Subset(dataset, order[end - int(size) : end])
+        for size, end in zip(sizes, ends, strict=True)
+    ]
+
+
+def gathered(dataset: Any, indices: Sequence[Any]) -> list[Tensor] | None:
+    """The collated batch of a ``TensorDataset`` or of a ``Subset`` of one: a gather per tensor.
+
+    What ``default_collate([dataset[i] for i in indices])`` gives. None for other data sets,
+    for classes that define items of their own, and for indices that are not plain numbers.
+    """
+    while type(dataset).__getitem__ is Subset.__getitem__:
+        try:
+            indices = [dataset.indices[i] for i in indices]
+        except (TypeError, IndexError):
+            return None  # reading item by item tells what is wrong
+        dataset = dataset.dataset
+    if getattr(type(dataset), "__getitem__", None) is not TensorDataset.__getitem__:
+        return None
+    if hasattr(dataset, "__getitems__") or not indices:
+        return None
+    index = np.asarray(indices)
+    if index.ndim != 1 or index.dtype.kind not in "iu":
+        return None
+    return [tensor[index.astype(np.int64)] for tensor in dataset.tensors]
