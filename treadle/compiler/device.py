@@ -20,7 +20,10 @@ class Device(Protocol):
     """A place where kernels run."""
 
     name: str
-    vector_bits: int
+
+    @property
+    def vector_bits(self) -> int:
+        """The width of the vectors that kernels are printed for."""
 
     def threads(self) -> int:
         """How many threads a launch may be cut for."""
@@ -52,7 +55,7 @@ def register_device(device: Device) -> None:
 def get_device(name: str) -> Device:
     """The device of that name."""
     try:
-        return _devices[name]  # type: ignore[no-any-return]
+        return _devices[name]
     except KeyError:
         raise DeviceError(
             f"there is no device {name!r} here; there are {', '.join(map(repr, _devices))}"

@@ -102,7 +102,7 @@ def _plan_loops(
     """The op's own plan, after contiguous copies of the inputs that it wants so."""
     strided = [j for j in sorted(demanded) if not inputs[j].is_contiguous]
     if not strided:
-        return make(inputs, outputs, attrs, threads)  # type: ignore[no-any-return]
+        return make(inputs, outputs, attrs, threads)
     layouts = list(inputs)
     copies: list[Launch] = []
     sizes: list[int] = []

@@ -316,7 +316,7 @@ class Evaluator:
             prepared = sig.plans[layouts] = self._compile(plan, outputs, layouts)
         if plain:
             sig.plan, sig.simple = prepared, prepared.simple
-        return prepared  # type: ignore[no-any-return]
+        return prepared
 
     def _compile(
         self, plan: Plan, outputs: Sequence[Layout], inputs: Sequence[Layout]
@@ -361,7 +361,8 @@ class Evaluator:
 
     def _supply(self, wanted: Node) -> Any:
         """A value that is not in this pending graph: a number, or one that was dropped."""
-        todo, missing = [wanted], {}
+        todo = [wanted]
+        missing: dict[Node, None] = {}
         while todo:
             n = todo.pop()
             if n.value is None and n.error is None and n not in missing:
@@ -433,7 +434,7 @@ def value_of(n: Node) -> Value:
             evaluator().run_alone(n)
         if n.error is not None:
             raise n.error
-    return n.value  # type: ignore[no-any-return]
+    return n.value
 
 
 def force(nodes: Iterable[Node]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,8 +41,10 @@ def default_convert(data: Any) -> Any:
         return tensor(data)
     if isinstance(data, (str, bytes)):
         return data
-    if isinstance(data, (Mapping, Sequence)):
-        return _rebuilt(data, default_convert)
+    if isinstance(data, Mapping):
+        return _like(data, {key: default_convert(value) for key, value in data.items()})
+    if isinstance(data, Sequence):
+        return _like(data, [default_convert(value) for value in data])
     return data
 
 
@@ -82,8 +84,10 @@ def _collate_mappings(items: list[Any], path: str) -> Any:
                 f"default_collate: got dicts with the keys {list(first)} and {list(item)} at "
                 f"{path}; the keys must be equal in all items of a batch"
             ))  # fmt: skip
-    batch = {key: _collate([item[key] for item in items], f"{path}[{key!r}]") for key in first}
-    return batch if type(first) is dict else _remade(first, batch)
+    return _like(
+        first,
+        {key: _collate([item[key] for item in items], f"{path}[{key!r}]") for key in first},
+    )
 
 
 def _collate_sequences(items: list[Any], path: str) -> Any:
@@ -95,25 +99,16 @@ def _collate_sequences(items: list[Any], path: str) -> Any:
             f"{path}; their lengths must be equal in a batch; pad them, or give DataLoader a "
             f"collate_fn"
         ))  # fmt: skip
-    batch = [_collate(list(part), f"{path}[{i}]") for i, part in enumerate(zip(*items, strict=True))]
-    if hasattr(first, "_fields"):
-        return type(first)(*batch)
-    return batch if isinstance(first, (tuple, list)) else _remade(first, batch)
+    parts = enumerate(zip(*items, strict=True))
+    return _like(first, [_collate(list(part), f"{path}[{i}]") for i, part in parts])
 
 
-def _rebuilt(data: Any, function: Callable[[Any], Any]) -> Any:
-    """A container of the same kind with ``function`` of its elements."""
-    if isinstance(data, Mapping):
-        changed = {key: function(value) for key, value in data.items()}
-        return changed if type(data) is dict else _remade(data, changed)
-    elements = [function(value) for value in data]
-    if hasattr(data, "_fields"):
-        return type(data)(*elements)
-    return elements if isinstance(data, (tuple, list)) else _remade(data, elements)
-
-
-def _remade(container: Any, content: Any) -> Any:
-    """A container of the same class where that takes the content, else the plain one."""
+def _like(container: Any, content: Any) -> Any:
+    """A dict or list in the class of ``container`` where that takes it; tuples become lists."""
+    if hasattr(container, "_fields"):
+        return type(container)(*content)
+    if type(container) is dict or isinstance(container, (tuple, list)):
+        return content
     try:
         return type(container)(content)
     except TypeError:

@@ -104,7 +104,7 @@ class ConcatDataset(Dataset[T]):
         index %= len(self)
         which = bisect.bisect_right(self.cumulative_sizes, index)
         before = self.cumulative_sizes[which - 1] if which else 0
-        return self.datasets[which][index - before]  # type: ignore[no-any-return]
+        return self.datasets[which][index - before]
 
     def __len__(self) -> int:
         return self.cumulative_sizes[-1]
@@ -122,7 +122,7 @@ class Subset(Dataset[T]):
         self.indices = indices
 
     def __getitem__(self, index: int) -> T:
-        return self.dataset[self.indices[index]]  # type: ignore[no-any-return]
+        return self.dataset[self.indices[index]]
 
     def __len__(self) -> int:
         return len(self.indices)

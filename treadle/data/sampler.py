@@ -163,7 +163,7 @@ class WeightedRandomSampler(Sampler[int]):
         waiting = -(1 - u).log().numpy()
         with np.errstate(divide="ignore", invalid="ignore"):
             keys = np.where(self.weights > 0, waiting / self.weights, np.inf)
-        return np.argsort(keys, kind="stable")[: self.num_samples].tolist()  # type: ignore[no-any-return]
+        return np.argsort(keys, kind="stable")[: self.num_samples].tolist()
 
     def __len__(self) -> int:
         return self.num_samples

@@ -43,21 +43,21 @@ def contiguous(dtype: DType, shape: Shape) -> Layout:
 class In(NamedTuple):
     """The address of input ``index`` (plus ``offset`` elements)."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
     offset: int = 0
 
 
 class Out(NamedTuple):
     """The address of output ``index`` (plus ``offset`` elements)."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
     offset: int = 0
 
 
 class Work(NamedTuple):
     """The address of workspace ``index`` (plus ``offset`` bytes)."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
     offset: int = 0
 
 

@@ -326,9 +326,9 @@ def fold(name: str, args: tuple[Operand, ...]) -> Operand | None:
     if name in ("add", "sub") and isinstance(b, Const) and b.value == 0:
         return a
     if name == "mul":
-        for x, y in ((a, b), (b, a)):
-            if isinstance(x, Const) and x.value in (0, 1):
-                return x if x.value == 0 else y
+        for factor, other in ((a, b), (b, a)):
+            if isinstance(factor, Const) and factor.value in (0, 1):
+                return factor if factor.value == 0 else other
     if name == "div" and isinstance(b, Const) and b.value == 1:
         return a
     if not (isinstance(a, Const) and isinstance(b, Const)):

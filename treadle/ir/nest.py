@@ -90,7 +90,7 @@ def nest_kernel(
         row.append({"c": 1, "b": 0}[kind] if kind != "s" else k.size(f"s{j}_{rank - 1}"))
         strides.append(row)
 
-    def axis_loop(axis: int, bases: list[Operand | int]) -> None:
+    def axis_loop(axis: int, bases: Sequence[Operand | int]) -> None:
         lo, hi = (BEGIN, END) if axis == 0 else (k.const(0, dtypes.int64), sizes[axis - 1])
         innermost = axis == rank - 1
         with k.loop(lo, hi, kind="vector" if innermost else "serial") as i:

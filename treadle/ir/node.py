@@ -147,12 +147,12 @@ class Node:
     @property
     def shape(self) -> Shape:
         """The shape of the result."""
-        return self.type.shape  # type: ignore[no-any-return]
+        return self.type.shape
 
     @property
     def dtype(self) -> DType:
         """The dtype of the result."""
-        return self.type.dtype  # type: ignore[no-any-return]
+        return self.type.dtype
 
     def __repr__(self) -> str:
         return f"<node {self.op.name}: {self.type} [{describe_site(self.site)}]>"

@@ -73,8 +73,8 @@ def _refused(op_name: str, arity: int, allowed: Sequence[DType]) -> Callable[[],
                 yield ErrorSample(arrays, {}, DTypeError, f"{op_name}: got an operand of dtype")
                 break
         if arity > 1:
-            dtype = allowed[0].numpy
-            arrays = (np.ones(2, dtype), *(np.ones(3, dtype),) * (arity - 1))
+            short, long = (np.ones(n, allowed[0].numpy) for n in (2, 3))
+            arrays = (short, *(long,) * (arity - 1))
             yield ErrorSample(arrays, {}, ShapeError, f"{op_name}: got shapes (2,) and (3,)")
 
     return errors
@@ -121,16 +121,16 @@ def _mathlib(name: str) -> Callable[..., Operand]:
 
 # --- arithmetic ----------------------------------------------------------------------------------
 
-add = _define(
+add: Op = _define(
     "add", 2, "add", np.add, (lambda g, n: g, lambda g, n: g), "x + y", allowed=ALL[:-1]
 )
-sub = _define("sub", 2, "sub", np.subtract, (lambda g, n: g, lambda g, n: neg(g)), "x - y")
-mul = _define(
+sub: Op = _define("sub", 2, "sub", np.subtract, (lambda g, n: g, lambda g, n: neg(g)), "x - y")
+mul: Op = _define(
     "mul", 2, "mul", np.multiply,
     (lambda g, n: mul(g, n.inputs[1]), lambda g, n: mul(g, n.inputs[0])), "x * y",
     residuals=(0, 1),
 )  # fmt: skip
-div = _define(
+div: Op = _define(
     "div", 2, "div", np.divide,
     (
         lambda g, n: div(g, n.inputs[1]),
@@ -138,8 +138,8 @@ div = _define(
     ),
     "x / y, correctly rounded", residuals=(1, "out"), allowed=FLOATS, domain=(0.5, 2.0),
 )  # fmt: skip
-neg = _define("neg", 1, "neg", np.negative, (lambda g, n: neg(g),), "-x")
-abs_ = _define(
+neg: Op = _define("neg", 1, "neg", np.negative, (lambda g, n: neg(g),), "-x")
+abs_: Op = _define(
     "abs", 1, "abs", np.abs, (lambda g, n: mul(g, sign(n.inputs[0])),), "|x|", residuals=(0,)
 )
 
@@ -178,7 +178,7 @@ def _floor_divide(k: Builder, x: Operand, y: Operand) -> Operand:
     return k.select(k.op("eq", y, zero), plain, result)
 
 
-remainder = _define(
+remainder: Op = _define(
     "remainder", 2, _remainder, np.remainder,
     (
         lambda g, n: g,
@@ -187,11 +187,11 @@ remainder = _define(
     "x - y * floor(x / y): the sign of y (integers: x mod 0 is 0 here; tensors refuse it)",
     residuals=(0, 1), compute="f32", domain=(0.6, 2.0),
 )  # fmt: skip
-floor_divide = _define(
+floor_divide: Op = _define(
     "floor_divide", 2, _floor_divide, np.floor_divide, STEP, "floor(x / y)", compute="f32",
     domain=(0.6, 2.0),
 )  # fmt: skip
-fmod = _define(
+fmod: Op = _define(
     "fmod", 2, "rem", np.fmod,
     (lambda g, n: g, lambda g, n: neg(mul(g, trunc(div(n.inputs[0], n.inputs[1]))))),
     "the C remainder: the sign of x", residuals=(0, 1), compute="f32", domain=(0.6, 2.0),
@@ -209,7 +209,7 @@ def _share(g: Node, winner: Node, loser: Node, out: Node) -> Node:
     return where(eq(winner, loser), tie, won)
 
 
-maximum = _define(
+maximum: Op = _define(
     "maximum", 2, "maximum", np.maximum,
     (
         lambda g, n: _share(g, n.inputs[0], n.inputs[1], n),
@@ -217,7 +217,7 @@ maximum = _define(
     ),
     "the larger of x and y; NaN wins; +0 is larger than -0", residuals=(0, 1, "out"), allowed=ALL,
 )  # fmt: skip
-minimum = _define(
+minimum: Op = _define(
     "minimum", 2, "minimum", np.minimum,
     (
         lambda g, n: _share(g, n.inputs[0], n.inputs[1], n),
@@ -238,7 +238,7 @@ def _where_infer(types: Sequence[Type], attrs: dict[str, Any]) -> Type:
     return types[1]
 
 
-where = register(
+where: Op = register(
     Op(
         name="where", family="elementwise", traits=frozenset({"elementwise"}),
         infer=_where_infer,
@@ -268,7 +268,7 @@ where = register(
 
 # --- comparison ------------------------------------------------------------------------------------
 
-_compare = {"to_bool": True, "gradient": DISCRETE, "allowed": ALL}
+_compare: dict[str, Any] = {"to_bool": True, "gradient": DISCRETE, "allowed": ALL}
 eq = _define("eq", 2, "eq", np.equal, doc="x == y", **_compare)
 ne = _define("ne", 2, "ne", np.not_equal, doc="x != y", **_compare)
 lt = _define("lt", 2, "lt", np.less, doc="x < y", **_compare)
@@ -279,12 +279,12 @@ ge = _define("ge", 2, "ge", np.greater_equal, doc="x >= y", **_compare)
 # --- bits -------------------------------------------------------------------------------------------
 
 _WHOLE = (*INTS, dtypes.bool_)
-_bits = {"gradient": DISCRETE, "allowed": _WHOLE}
+_bits: dict[str, Any] = {"gradient": DISCRETE, "allowed": _WHOLE}
 bitwise_and = _define("bitwise_and", 2, "and", np.bitwise_and, doc="x & y", **_bits)
 bitwise_or = _define("bitwise_or", 2, "or", np.bitwise_or, doc="x | y", **_bits)
 bitwise_xor = _define("bitwise_xor", 2, "xor", np.bitwise_xor, doc="x ^ y", **_bits)
 bitwise_not = _define("bitwise_not", 1, "not", np.invert, doc="~x", **_bits)
-_shifts = {"gradient": DISCRETE, "allowed": INTS}
+_shifts: dict[str, Any] = {"gradient": DISCRETE, "allowed": INTS}
 shift_left = _define("shift_left", 2, "shl", np.left_shift, doc="x << y", **_shifts)
 shift_right = _define("shift_right", 2, "shr", np.right_shift, doc="x >> y", **_shifts)
 
@@ -300,54 +300,54 @@ def _sign(k: Builder, x: Operand) -> Operand:
     return k.select(k.op("lt", x, zero), k.const(-1, x.dtype), positive)
 
 
-_steps = {"gradient": STEP, "allowed": FLOATS, "compute": "f32"}
-floor = _define("floor", 1, "floor", np.floor, doc="the largest integer <= x", **_steps)
-ceil = _define("ceil", 1, "ceil", np.ceil, doc="the smallest integer >= x", **_steps)
-trunc = _define("trunc", 1, "trunc", np.trunc, doc="x without its fraction", **_steps)
-round_ = _define(
+_steps: dict[str, Any] = {"gradient": STEP, "allowed": FLOATS, "compute": "f32"}
+floor: Op = _define("floor", 1, "floor", np.floor, doc="the largest integer <= x", **_steps)
+ceil: Op = _define("ceil", 1, "ceil", np.ceil, doc="the smallest integer >= x", **_steps)
+trunc: Op = _define("trunc", 1, "trunc", np.trunc, doc="x without its fraction", **_steps)
+round_: Op = _define(
     "round", 1, "roundeven", np.round, doc="the nearest integer, halves to even", **_steps
 )
-sign = _define("sign", 1, _sign, np.sign, STEP, "-1, 0 or 1 (zeros and NaN stay as they are)")
+sign: Op = _define("sign", 1, _sign, np.sign, STEP, "-1, 0 or 1 (zeros and NaN stay as they are)")
 
 # --- functions -------------------------------------------------------------------------------------
 
-_FLOAT = {"allowed": FLOATS, "compute": "f32"}
-sqrt = _define(
+_FLOAT: dict[str, Any] = {"allowed": FLOATS, "compute": "f32"}
+sqrt: Op = _define(
     "sqrt", 1, "sqrt", np.sqrt,
     (lambda g, n: div(g, add(n, n)),), "the square root, correctly rounded",
     residuals=("out",), domain=(0.5, 4.0), **_FLOAT,
 )  # fmt: skip
-exp = _define(
+exp: Op = _define(
     "exp", 1, _mathlib("exp"), np.exp, (lambda g, n: mul(g, n),), "e^x", residuals=("out",),
     flops=15, **_FLOAT,
 )  # fmt: skip
-expm1 = _define(
+expm1: Op = _define(
     "expm1", 1, _mathlib("expm1"), np.expm1, (lambda g, n: mul(g, add(n, full_like(n, 1))),),
     "e^x - 1, accurate near 0", residuals=("out",), flops=20, **_FLOAT,
 )  # fmt: skip
-log = _define(
+log: Op = _define(
     "log", 1, _mathlib("log"), np.log, (lambda g, n: div(g, n.inputs[0]),),
     "the natural logarithm", residuals=(0,), domain=(0.2, 4.0), flops=20, **_FLOAT,
 )  # fmt: skip
-log1p = _define(
+log1p: Op = _define(
     "log1p", 1, _mathlib("log1p"), np.log1p,
     (lambda g, n: div(g, add(n.inputs[0], full_like(n, 1))),), "log(1 + x), accurate near 0",
     residuals=(0,), domain=(-0.5, 4.0), flops=25, **_FLOAT,
 )  # fmt: skip
-sin = _define(
+sin: Op = _define(
     "sin", 1, _mathlib("sin"), np.sin, (lambda g, n: mul(g, cos(n.inputs[0])),), "the sine",
     residuals=(0,), flops=30, **_FLOAT,
 )  # fmt: skip
-cos = _define(
+cos: Op = _define(
     "cos", 1, _mathlib("cos"), np.cos, (lambda g, n: neg(mul(g, sin(n.inputs[0]))),),
     "the cosine", residuals=(0,), flops=30, **_FLOAT,
 )  # fmt: skip
-tanh = _define(
+tanh: Op = _define(
     "tanh", 1, _mathlib("tanh"), np.tanh,
     (lambda g, n: mul(g, sub(full_like(n, 1), mul(n, n))),), "the hyperbolic tangent",
     residuals=("out",), flops=25, **_FLOAT,
 )  # fmt: skip
-sigmoid = _define(
+sigmoid: Op = _define(
     "sigmoid", 1, _mathlib("sigmoid"), lambda x: 1 / (1 + np.exp(-x)),
     (lambda g, n: mul(g, mul(n, sub(full_like(n, 1), n))),), "1 / (1 + e^-x)",
     residuals=("out",), flops=20, **_FLOAT,
@@ -366,7 +366,7 @@ def _erf_gradient(g: Node, n: Node) -> Node:
     return mul(g, mul(full_like(n, 1.1283791670955126), bell))  # 2/sqrt(pi) e^(-x^2)
 
 
-erf = _define(
+erf: Op = _define(
     "erf", 1, _mathlib("erf"), _erf_reference, (_erf_gradient,),
     "2/sqrt(pi) times the integral of e^(-t^2) from 0 to x", residuals=(0,), flops=30, **_FLOAT,
 )  # fmt: skip
@@ -393,7 +393,7 @@ def _pow(k: Builder, x: Operand, y: Operand) -> Operand:
     return k.select(square, k.mul(x, x), mathlib.pow(k, x, y))
 
 
-pow_ = _define(
+pow_: Op = _define(
     "pow", 2, _pow, np.power, (_pow_base, _pow_exponent),
     "x^y with the special cases of IEEE 754 pow; x^2 is x*x", residuals=(0, 1, "out"), domain=(0.3, 2.0),
     flops=50, **_FLOAT,
@@ -402,7 +402,9 @@ pow_ = _define(
 
 def _integer_power(k: Builder, x: Operand, y: Operand) -> Operand:
     """Square and multiply over the bits of y; wraps; y < 0 gives 0 except for x = 1 and -1."""
-    result, base, zero, one = k.const(1, x.dtype), x, k.const(0, x.dtype), k.const(1, x.dtype)
+    zero, one = k.const(0, x.dtype), k.const(1, x.dtype)
+    result: Operand = one
+    base: Operand = x
     for bit in range(x.dtype.bits - (x.dtype.kind == "i")):
         is_set = k.op("ne", k.op("and", k.op("shr", y, k.const(bit, x.dtype)), one), zero)
         result = k.select(is_set, k.mul(result, base), result)
@@ -411,12 +413,12 @@ def _integer_power(k: Builder, x: Operand, y: Operand) -> Operand:
         return result
     odd = k.op("ne", k.op("and", y, one), zero)
     minus = k.const(-1, x.dtype)
-    inverse = k.select(k.op("eq", x, one), one, zero)
+    inverse: Operand = k.select(k.op("eq", x, one), one, zero)
     inverse = k.select(k.op("eq", x, minus), k.select(odd, minus, one), inverse)
     return k.select(k.op("lt", y, zero), inverse, result)
 
 
-integer_pow = register(
+integer_pow: Op = register(
     Op(
         name="integer_pow", family="elementwise", traits=frozenset({"elementwise"}),
         infer=_same_type("integer_pow", INTS), gradient=DISCRETE, residuals=(),
@@ -442,7 +444,7 @@ def _convert_back(g: Node, n: Node) -> Node | None:
     return convert(g, dtype=source) if source.is_floating_point else None
 
 
-convert = register(
+convert: Op = register(
     Op(
         name="convert", family="elementwise", traits=frozenset({"elementwise"}),
         infer=_convert_infer, gradient=(_convert_back,), residuals=(),

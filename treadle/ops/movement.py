@@ -28,7 +28,7 @@ from treadle.ops.registry import (
 
 Strides = tuple[int, ...]
 Moved = tuple[Strides, int] | None
-_VIEW = {"family": "movement", "traits": frozenset({"movement"}), "residuals": (),
+_VIEW: dict[str, Any] = {"family": "movement", "traits": frozenset({"movement"}), "residuals": (),
          "cost": no_cost, "dtypes": ALL}  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def _sum_to(g: Node, shape: Shape) -> Node:
 
 # --- identity ---------------------------------------------------------------------------------------
 
-alias = register(
+alias: Op = register(
     Op(
         name="alias", infer=lambda types, attrs: types[0], gradient=(lambda g, n: g,),
         lower=View(lambda layout, out: (layout.strides, 0)), reference=lambda x: x,
@@ -56,7 +56,7 @@ alias = register(
         doc="the same value under a new identity: the leaves that gradients are taken of", **_VIEW,
     )
 )  # fmt: skip
-detach = register(
+detach: Op = register(
     Op(
         name="detach", infer=lambda types, attrs: types[0],
         gradient=NoGradient("detach() cuts the gradient off"),
@@ -66,7 +66,7 @@ detach = register(
     )
 )  # fmt: skip
 
-graft = register(
+graft: Op = register(
     Op(
         name="graft", infer=lambda types, attrs: types[0],
         gradient=(NoGradient("the new value came in behind the gradient's back"), lambda g, n: g),
@@ -116,7 +116,7 @@ def _reshape_move(layout: Layout, out: Type, shape: Shape) -> Moved:
     return tuple(strides), 0
 
 
-reshape = register(
+reshape: Op = register(
     Op(
         name="reshape", infer=_reshape_infer,
         gradient=(lambda g, n: reshape(g, shape=n.inputs[0].shape),), lower=View(_reshape_move),
@@ -151,7 +151,7 @@ def _inverse(axes: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted(range(len(axes)), key=axes.__getitem__))
 
 
-permute = register(
+permute: Op = register(
     Op(
         name="permute", infer=_permute_infer,
         gradient=(lambda g, n: permute(g, axes=_inverse(n.attrs["axes"])),),
@@ -195,7 +195,7 @@ def _expand_move(layout: Layout, out: Type, shape: Shape) -> Moved:
     return (0,) * extra + tuple(kept), 0
 
 
-expand = register(
+expand: Op = register(
     Op(
         name="expand", infer=_expand_infer,
         gradient=(lambda g, n: _sum_to(g, n.inputs[0].shape),), lower=View(_expand_move),
@@ -250,7 +250,7 @@ def zeros_of(kind: Type) -> Node:
     return expand(number(0, kind.dtype), shape=kind.shape)
 
 
-slice_ = register(
+slice_: Op = register(
     Op(
         name="slice", infer=_slice_infer,
         gradient=(
@@ -283,7 +283,7 @@ def _flip_move(layout: Layout, out: Type, axes: tuple[int, ...]) -> Moved:
     return tuple(-s if a in axes else s for a, s in enumerate(layout.strides)), offset
 
 
-flip = register(
+flip: Op = register(
     Op(
         name="flip", infer=lambda types, attrs: types[0],
         gradient=(lambda g, n: flip(g, axes=n.attrs["axes"]),), lower=View(_flip_move),
@@ -327,7 +327,7 @@ def _update_reference(base: np.ndarray, patch: np.ndarray, starts: Any, steps: A
     return out
 
 
-slice_update = register(
+slice_update: Op = register(
     Op(
         name="slice_update", family="movement", traits=frozenset({"update"}),
         infer=_update_infer,
@@ -404,7 +404,7 @@ def _concatenate_samples() -> Iterable[Sample]:
     yield Sample((floats(0, 3), floats(2, 3, seed=1)), {"axis": 0})
 
 
-concatenate = register(
+concatenate: Op = register(
     Op(
         name="concatenate", family="movement", traits=frozenset({"update"}),
         infer=_concatenate_infer, gradient=Joint(_concatenate_gradient), residuals=(),

@@ -11,7 +11,7 @@ from treadle.ops.registry import ALL, no_cost, no_errors, register
 
 
 def _infer(types: Sequence[Any], attrs: dict[str, Any]) -> Type:
-    return types[0][attrs["index"]]  # type: ignore[no-any-return]
+    return types[0][attrs["index"]]
 
 
 project = register(

@@ -18,7 +18,7 @@ from treadle.ir.node import Node, Signature, Type, type_of
 from treadle.ir.op import Loops, NoGradient, Op, Sample, Source
 from treadle.ops.registry import ALL, elements_cost, no_cost, no_errors, register
 
-_SOURCE = {
+_SOURCE: dict[str, Any] = {
     "family": "source", "traits": frozenset({"source"}), "residuals": (),
     "lower": Source(), "errors": no_errors, "cost": no_cost, "dtypes": ALL,
     "infer": lambda types, attrs: attrs["type"],

@@ -206,7 +206,7 @@ def _new(name: str) -> Any:
     make = {"zeros": zeros, "ones": ones, "empty": empty}[name]
 
     def method(self: Tensor, *size: Any, dtype: DType | None = None, **options: Any) -> Tensor:
-        return make(*size, dtype=dtype or self.dtype, **options)  # type: ignore[no-any-return]
+        return make(*size, dtype=dtype or self.dtype, **options)
 
     method.__name__ = f"new_{name}"
     method.__doc__ = f"``{name}`` of this shape in the dtype of the tensor."

@@ -199,7 +199,7 @@ def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None
     is_bfloat = (described.code, described.bits) == (_BFLOAT, 16)
     if is_bfloat:
         described.code = _UNSIGNED
-    array = np.from_dlpack(_Export(capsule))  # type: ignore[arg-type]
+    array = np.from_dlpack(_Export(capsule))
     if is_bfloat:
         array = array.view(dtypes.bfloat16.numpy)
     try:

@@ -11,6 +11,7 @@ when it is used, and nothing is evaluated for it. A mask decides how large the r
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,7 +28,7 @@ from treadle.ops import indexing as pick
 from treadle.ops import movement as op
 from treadle.ops.source import iota, number
 from treadle.tensor.arithmetic import add, cast, mul, stretch
-from treadle.tensor.handle import Handle, view_of, wrap
+from treadle.tensor.handle import Handle, ViewStep, view_of, wrap
 from treadle.tensor.movement import unshared
 from treadle.tensor.storage import array_of, node_from_array
 
@@ -68,7 +69,10 @@ def parse(input: Tensor, key: Any) -> tuple[Tensor, Selection]:
     which stands for an axis of its own) a view of it with more axes.
     """
     input, items = _without_scalar_masks(input, _with_ellipsis(key, input.node.shape))
-    shape = input.node.shape
+    return input, _selection(items, input.node.shape)
+
+
+def _selection(items: list[Any], shape: Shape) -> Selection:
     slices: list[tuple[int, int, int]] = []
     order: list[int] = []
     indices: dict[int, Any] = {}
@@ -95,7 +99,7 @@ def parse(input: Tensor, key: Any) -> tuple[Tensor, Selection]:
                 order.append(INDEX)
             slices.append((0, shape[axis], 1))
     starts, sizes, steps = zip(*slices, strict=True) if slices else ((), (), ())
-    return input, Selection(starts, sizes, steps, tuple(order), indices, masks)
+    return Selection(starts, sizes, steps, tuple(order), indices, masks)
 
 
 def _without_scalar_masks(input: Tensor, items: list[Any]) -> tuple[Tensor, list[Any]]:
@@ -134,7 +138,7 @@ def _as_item(item: Any) -> Any:
         return item
     if isinstance(item, (bool, np.bool_, list, tuple, range, np.ndarray)):
         try:
-            array = np.asarray(_plain(item))
+            array = np.asarray(_numbers(item))
         except ValueError:
             raise located(IndexError(
                 f"got the index {item!r}, whose rows differ in length; they must be equal"
@@ -143,10 +147,10 @@ def _as_item(item: Any) -> Any:
     return item
 
 
-def _plain(item: Any) -> Any:
+def _numbers(item: Any) -> Any:
     """Nested lists with the tensors in them as numbers."""
     if isinstance(item, (list, tuple)):
-        return [_plain(x) for x in item]
+        return [_numbers(x) for x in item]
     return array_of(item.node).tolist() if isinstance(item, Handle) else item
 
 
@@ -334,23 +338,62 @@ def get_item(input: Tensor, key: Any) -> Tensor:
     >>> x[-1, ::2].tolist(), x[:, [2, 0]].tolist(), x[x > 3].tolist()
     ([4, 6], [[3, 1], [6, 4]], [4, 5, 6])
     """
+    plain = _plain(key)
+    if plain is not None:
+        return _viewed(input, _plain_steps(plain, input.node.shape))
     input, selection = parse(input, key)
     if not selection.indices:
-        return _view(input, selection)
+        return _viewed(input, _steps(selection, input.node.shape))
     places = places_of(selection)
     node = _merged(_slice_of(input, selection).node, places)
     taken = pick.take(node, places.at, axis=places.axis)
-    return wrap(op.reshape(taken, shape=places.result))
+    same = taken.shape == places.result
+    return wrap(taken if same else op.reshape(taken, shape=places.result))
 
 
-def _view(input: Tensor, selection: Selection) -> Tensor:
-    """What ints, slices and None make."""
-    sizes = selection.sizes
-    shape = tuple(1 if s == NEW else sizes[s] for s in selection.order)
-    part = _slice_of(input, selection)
-    if part is input or shape != sizes:
-        return view_of(part, op.reshape, shape=shape)
-    return part
+def _plain(key: Any) -> tuple[Any, ...] | None:
+    """A subscript of ints, slices of ints, None and Ellipsis as something to look up."""
+    items = []
+    for item in key if type(key) is tuple else (key,):
+        kind = type(item)
+        if kind is slice:
+            parts = (item.start, item.stop, item.step)  # slices have no hash before Python 3.12
+            if not all(type(part) in _PLAIN_PARTS for part in parts):
+                return None
+            items.append(parts)
+        elif kind in _PLAIN_ITEMS:
+            items.append(item)
+        else:
+            return None
+    return tuple(items)
+
+
+_PLAIN_PARTS = frozenset({int, type(None)})
+_PLAIN_ITEMS = frozenset({int, type(None), type(Ellipsis)})
+
+
+@functools.lru_cache(maxsize=4096)
+def _plain_steps(plain: tuple[Any, ...], shape: Shape) -> tuple[ViewStep, ...]:
+    """The view steps of such a subscript."""
+    key = tuple(slice(*item) if type(item) is tuple else item for item in plain)
+    return _steps(_selection(_with_ellipsis(key, shape), shape), shape)
+
+
+def _steps(selection: Selection, shape: Shape) -> tuple[ViewStep, ...]:
+    """What ints, slices and None do to a tensor of that shape: at least one view step."""
+    starts, sizes, steps = selection.starts, selection.sizes, selection.steps
+    result = tuple(1 if s == NEW else sizes[s] for s in selection.order)
+    cut = (op.slice_, {"starts": starts, "sizes": sizes, "steps": steps})
+    renamed = (op.reshape, {"shape": result})
+    if sizes == shape:
+        return (renamed,)
+    return (cut,) if result == sizes else (cut, renamed)
+
+
+def _viewed(input: Tensor, steps: tuple[ViewStep, ...]) -> Tensor:
+    for step, attrs in steps:
+        input = view_of(input, step, **attrs)
+    return input
 
 
 def _slice_of(input: Tensor, selection: Selection) -> Tensor:
@@ -389,7 +432,7 @@ def set_item(input: Tensor, key: Any, value: Any, *, accumulate: bool = False) -
     """
     target, selection = parse(input, key)
     if not selection.indices:
-        view = _view(target, selection)
+        view = _viewed(target, _steps(selection, target.node.shape))
         if not _is_written(view, value):
             shape = view.node.shape
             view._write(value_for(value, view.node.dtype, shape))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from treadle.tensor import arithmetic as a
 from treadle.tensor.operators import write_back
 
 
-def in_place(function: Callable[..., Any]) -> Callable[..., Any]:
+def in_place(function: Any) -> Any:
     """The method that replaces the tensor's values by ``function(tensor, ...)``."""
     name = f"{function.__name__}_"
 

@@ -38,12 +38,12 @@ class Operators(Handle):
 
     __slots__ = ()
 
-    __add__ = a.add
+    __add__ = a.add  # no frame in between: the shortest way to record
 
     def __radd__(self, other: Operand) -> Any:
         return a.add(other, self)
 
-    def __iadd__(self, other: Operand) -> Self:
+    def __iadd__(self, other: Operand) -> Self:  # type: ignore[misc]
         return write_back(self, a.add(self, other), "add_")
 
     __sub__ = a.sub
@@ -51,7 +51,7 @@ class Operators(Handle):
     def __rsub__(self, other: Operand) -> Any:
         return a.sub(other, self)
 
-    def __isub__(self, other: Operand) -> Self:
+    def __isub__(self, other: Operand) -> Self:  # type: ignore[misc]
         return write_back(self, a.sub(self, other), "sub_")
 
     __mul__ = a.mul
@@ -59,7 +59,7 @@ class Operators(Handle):
     def __rmul__(self, other: Operand) -> Any:
         return a.mul(other, self)
 
-    def __imul__(self, other: Operand) -> Self:
+    def __imul__(self, other: Operand) -> Self:  # type: ignore[misc]
         return write_back(self, a.mul(self, other), "mul_")
 
     def __truediv__(self, other: Operand) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -114,16 +115,13 @@ def _variance(
     count = product(node.shape[i] for i in axes)
     mean_, biased = _moments(name, node, axes)
     if correction:
-        left = max_(count - correction, 0)
+        left = builtins.max(count - correction, 0)
         scaled = e.mul(biased, e.full_like(biased, count))
         biased = e.div(scaled, e.full_like(scaled, left))
     out = []
     for x in (biased, mean_):
         out.append(a.cast(keep(x, axes, node, keepdim), input.dtype))
     return out[0], out[1]
-
-
-max_ = max  # the builtin, before it is shadowed below
 
 
 def var(

@@ -130,7 +130,7 @@ class Tensor(
     @property
     def dtype(self) -> DType:
         """The type of the elements."""
-        return self.node.type.dtype  # type: ignore[no-any-return]
+        return self.node.type.dtype
 
     @property
     def device(self) -> Device:
@@ -140,7 +140,7 @@ class Tensor(
     @property
     def ndim(self) -> int:
         """The number of dimensions."""
-        return self.node.type.ndim  # type: ignore[no-any-return]
+        return self.node.type.ndim
 
     def dim(self) -> int:
         """The number of dimensions."""
@@ -155,7 +155,7 @@ class Tensor(
 
     def numel(self) -> int:
         """The number of elements."""
-        return self.node.type.size  # type: ignore[no-any-return]
+        return self.node.type.size
 
     nelement = numel
 
@@ -164,7 +164,9 @@ class Tensor(
         """Bytes of one element."""
         return self.dtype.itemsize
 
-    element_size = itemsize.fget
+    def element_size(self) -> int:
+        """Bytes of one element."""
+        return self.itemsize
 
     @property
     def nbytes(self) -> int:
@@ -229,7 +231,7 @@ class Tensor(
     def __len__(self) -> int:
         if not self.ndim:
             raise located(TypeError("len() of a tensor without dimensions"))
-        return self.node.type.shape[0]  # type: ignore[no-any-return]
+        return self.node.type.shape[0]
 
     def __iter__(self) -> Iterator[Tensor]:
         if not self.ndim:
@@ -434,7 +436,7 @@ class Tensor(
     def __deepcopy__(self, memo: dict[Any, Any]) -> Tensor:
         known = memo.get(id(self))
         if known is not None:
-            return known  # type: ignore[no-any-return]
+            return known
         if not self.is_leaf:
             raise located(GradientError(
                 "deepcopy: got a tensor that was computed from others and requires a gradient; "

@@ -1,0 +1,219 @@
+"""Normalisation layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from treadle.base import dtypes
+from treadle.base.errors import ShapeError
+from treadle.ir.node import located
+from treadle.nn import functional as F
+from treadle.nn import init
+from treadle.nn.module import Module
+from treadle.nn.parameter import Parameter
+from treadle.tensor.creation import empty, ones, tensor, zeros
+from treadle.tensor.grad_mode import no_grad
+from treadle.tensor.tensor import Tensor
+
+
+class _BatchNorm(Module):
+    """``(x - mean) / sqrt(var + eps) * weight + bias`` for every channel of (N, C, ...).
+
+    In training mean and (biased) variance are those of the batch, and move the running ones:
+    ``running = (1 - momentum) * running + momentum * observed``; with ``momentum=None`` these are
+    plain averages over all batches. In evaluation the running ones are used, if they are tracked.
+    """
+
+    ranks: tuple[int, ...] = ()
+    shapes = ""
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1,
+        affine: bool = True, track_running_stats: bool = True, device: Any = None,
+        dtype: Any = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        kind = {"device": device, "dtype": dtype}
+        self.num_features = num_features
+        self.eps = eps
+        self.momentum = momentum
+        self.affine = affine
+        self.track_running_stats = track_running_stats
+        for name in ("weight", "bias"):
+            self.register_parameter(name, Parameter(empty(num_features, **kind)) if affine else None)
+        tracked = track_running_stats
+        self.register_buffer("running_mean", zeros(num_features, **kind) if tracked else None)
+        self.register_buffer("running_var", ones(num_features, **kind) if tracked else None)
+        self.register_buffer("num_batches_tracked", tensor(0) if tracked else None)
+        self.reset_parameters()
+
+    def reset_running_stats(self) -> None:
+        """Mean 0, variance 1, no batch seen."""
+        if self.track_running_stats:
+            self.running_mean.zero_()
+            self.running_var.fill_(1)
+            self.num_batches_tracked.zero_()
+
+    def reset_parameters(self) -> None:
+        """Weight 1, bias 0, running statistics as new."""
+        self.reset_running_stats()
+        if self.affine:
+            init.ones_(self.weight)
+            init.zeros_(self.bias)
+
+    def _observed(self) -> float | Tensor:
+        """Counts the batch; the share of its statistics in the running ones."""
+        with no_grad():
+            self.num_batches_tracked.add_(1)
+            if self.momentum is not None:
+                return self.momentum
+            return 1.0 / self.num_batches_tracked.to(dtypes.float64)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The normalised tensor, in the shape of the input."""
+        if input.ndim not in self.ranks or input.shape[1] != self.num_features:
+            raise located(ShapeError(
+                f"{type(self).__name__}: got an input of shape {tuple(input.shape)}; it must be "
+                f"{self.shapes} with C = {self.num_features}"
+            ))  # fmt: skip
+        tracked = self.track_running_stats
+        moving = self.training and tracked
+        rate = self._observed() if moving else 0.0
+        used = moving or not self.training
+        return F.batch_norm(
+            input, self.running_mean if used else None, self.running_var if used else None,
+            self.weight, self.bias, self.training or not tracked, rate, self.eps,
+        )  # fmt: skip
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"track_running_stats={self.track_running_stats}"
+        )
+
+
+class BatchNorm1d(_BatchNorm):
+    __doc__ = (_BatchNorm.__doc__ or "").replace("(N, C, ...)", "(N, C) or (N, C, L)")
+    ranks = (2, 3)
+    shapes = "(N, C) or (N, C, L)"
+
+
+class BatchNorm2d(_BatchNorm):
+    __doc__ = (_BatchNorm.__doc__ or "").replace("(N, C, ...)", "(N, C, H, W)")
+    ranks = (4,)
+    shapes = "(N, C, H, W)"
+
+
+class _LastDimensions(Module):
+    """Settings of a norm over the last dimensions."""
+
+    def __init__(self, normalized_shape: Any, eps: float | None, elementwise_affine: bool) -> None:
+        super().__init__()
+        is_int = isinstance(normalized_shape, int)
+        self.normalized_shape = (normalized_shape,) if is_int else tuple(normalized_shape)
+        self.eps = eps
+        self.elementwise_affine = elementwise_affine
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        return (
+            f"{self.normalized_shape}, eps={self.eps}, "
+            f"elementwise_affine={self.elementwise_affine}"
+        )
+
+
+class LayerNorm(_LastDimensions):
+    """``(x - mean) / sqrt(var + eps) * weight + bias`` over the last dimensions.
+
+    Mean and biased variance are taken over the dimensions of ``normalized_shape``, which weight
+    (ones) and bias (zeros) share.
+    """
+
+    def __init__(
+        self, normalized_shape: Any, eps: float = 1e-5, elementwise_affine: bool = True,
+        bias: bool = True, device: Any = None, dtype: Any = None,
+    ) -> None:  # fmt: skip
+        super().__init__(normalized_shape, eps, elementwise_affine)
+        kind = {"device": device, "dtype": dtype}
+        shape = self.normalized_shape
+        weight = Parameter(ones(shape, **kind)) if elementwise_affine else None
+        self.register_parameter("weight", weight)
+        shift = Parameter(zeros(shape, **kind)) if elementwise_affine and bias else None
+        self.register_parameter("bias", shift)
+
+    def reset_parameters(self) -> None:
+        """Weight 1, bias 0."""
+        if self.weight is not None:
+            init.ones_(self.weight)
+        if self.bias is not None:
+            init.zeros_(self.bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The normalised tensor, in the shape of the input."""
+        return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+
+
+class RMSNorm(_LastDimensions):
+    """``x / sqrt(mean(x^2) + eps) * weight`` over the last dimensions (Zhang and Sennrich, 2019)."""
+
+    def __init__(
+        self, normalized_shape: Any, eps: float | None = None, elementwise_affine: bool = True,
+        device: Any = None, dtype: Any = None,
+    ) -> None:  # fmt: skip
+        super().__init__(normalized_shape, eps, elementwise_affine)
+        shape = self.normalized_shape
+        weight = Parameter(ones(shape, device=device, dtype=dtype)) if elementwise_affine else None
+        self.register_parameter("weight", weight)
+
+    def reset_parameters(self) -> None:
+        """Weight 1."""
+        if self.weight is not None:
+            init.ones_(self.weight)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The normalised tensor, in the shape of the input."""
+        return F.rms_norm(input, self.normalized_shape, self.weight, self.eps)
+
+
+class GroupNorm(Module):
+    """``(x - mean) / sqrt(var + eps) * weight + bias`` for every group of channels of an example.
+
+    (N, C, ...) is cut into ``num_groups`` groups of C / num_groups channels; weight and bias are
+    per channel.
+    """
+
+    def __init__(
+        self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True,
+        device: Any = None, dtype: Any = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if num_groups < 1 or num_channels % num_groups:
+            raise located(ValueError(
+                f"GroupNorm: got {num_channels} channels and {num_groups} groups; the number of "
+                f"channels must be divisible by the number of groups"
+            ))  # fmt: skip
+        self.num_groups = num_groups
+        self.num_channels = num_channels
+        self.eps = eps
+        self.affine = affine
+        kind = {"device": device, "dtype": dtype}
+        self.register_parameter("weight", Parameter(ones(num_channels, **kind)) if affine else None)
+        self.register_parameter("bias", Parameter(zeros(num_channels, **kind)) if affine else None)
+
+    def reset_parameters(self) -> None:
+        """Weight 1, bias 0."""
+        if self.affine:
+            init.ones_(self.weight)
+            init.zeros_(self.bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The normalised tensor, in the shape of the input."""
+        return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
+
+
+__all__ = ["BatchNorm1d", "BatchNorm2d", "GroupNorm", "LayerNorm", "RMSNorm"]

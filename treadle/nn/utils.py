@@ -1,0 +1,90 @@
+"""Gradients and parameters of a network taken together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from treadle.base.errors import ShapeError
+from treadle.base.shapes import prod
+from treadle.ir.node import Node, located
+from treadle.ops import elementwise as e
+from treadle.ops.movement import expand
+from treadle.tensor import arithmetic as a
+from treadle.tensor import reduction
+from treadle.tensor.creation import zeros
+from treadle.tensor.grad_mode import no_grad
+from treadle.tensor.handle import Handle, wrap
+from treadle.tensor.joining import cat, stack
+from treadle.tensor.tensor import Tensor
+
+Tensors = Tensor | Iterable[Tensor]
+
+
+def _gradients(parameters: Tensors) -> list[Tensor]:
+    items = [parameters] if isinstance(parameters, Handle) else list(parameters)
+    return [p.grad for p in items if p.grad is not None]
+
+
+def clip_grad_norm_(
+    parameters: Tensors, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
+) -> Tensor:
+    """Scales the gradients so that their norm, taken as one vector, is at most ``max_norm``.
+
+    The factor is ``min(max_norm / (norm + 1e-6), 1)``. Returns the norm before; nothing waits for
+    it unless ``error_if_nonfinite``.
+    """
+    gradients = _gradients(parameters)
+    if not gradients:
+        return zeros(())
+    with no_grad():
+        wide = [wrap(g.node) if g.node.dtype.bits > 16 else g.float() for g in gradients]
+        norms = stack([reduction.norm(g, norm_type) for g in wide])
+        total = reduction.norm(norms, norm_type)
+        if error_if_nonfinite and not bool(a.isfinite(total).item()):
+            raise located(RuntimeError(
+                f"clip_grad_norm_: the norm of the gradients is {total.item()}; it must be finite; "
+                f"look for the layer with treadle.isfinite(p.grad).all()"
+            ))  # fmt: skip
+        factor = a.clamp(a.div(max_norm, a.add(total, 1e-6)), max=1.0)
+        for g in gradients:
+            g._write(_scaled(g.node, factor.node))
+    return total
+
+
+def _scaled(node: Node, factor: Node) -> Node:
+    wide = a.cast(node, factor.dtype)
+    return a.cast(e.mul(wide, expand(factor, shape=node.shape)), node.dtype)
+
+
+def clip_grad_value_(parameters: Tensors, clip_value: float) -> None:
+    """Clamps every element of the gradients to [-clip_value, clip_value]."""
+    with no_grad():
+        for g in _gradients(parameters):
+            g._write(a.clamp(g, min=-clip_value, max=clip_value).node)
+
+
+def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
+    """All parameters as one vector."""
+    return cat([p.reshape(-1) for p in parameters])
+
+
+def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
+    """Gives the parameters the values of one vector, as ``parameters_to_vector`` made it."""
+    items = list(parameters)
+    needed = sum(p.numel() for p in items)
+    if tuple(vec.shape) != (needed,):
+        raise located(ShapeError(
+            f"vector_to_parameters: got a vector of shape {tuple(vec.shape)} for {needed} numbers; "
+            f"its shape must be ({needed},)"
+        ))  # fmt: skip
+    with no_grad():
+        at = 0
+        for p in items:
+            count = prod(p.shape)
+            p.copy_(vec.detach()[at : at + count].reshape(tuple(p.shape)))
+            at += count
+
+
+__all__ = [
+    "clip_grad_norm_", "clip_grad_value_", "parameters_to_vector", "vector_to_parameters",
+]  # fmt: skip
