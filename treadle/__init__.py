@@ -174,7 +174,7 @@ from treadle.random import (
 )
 
 if TYPE_CHECKING:
-    from treadle import autograd, data, io, nn, optim, random, testing, utils, vision
+    from treadle import autograd, data, io, nn, optim, random, testing, train, utils, vision
 
 __version__ = "0.1.0"
 

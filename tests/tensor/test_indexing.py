@@ -147,6 +147,7 @@ def test_of_several_values_for_one_place_the_last_stays():
     x.index_put_((treadle.tensor([1, 1]),), treadle.tensor([10.0, 20.0]), accumulate=True)
     assert x.tolist() == [3, 32, 0]
     assert x.index_put([[0]], 5).tolist() == [5, 32, 0]
+    assert x.index_put([0], 5, accumulate=True).tolist() == [8, 32, 0]
     assert x.tolist() == [3, 32, 0]
 
 

@@ -61,19 +61,20 @@ def backward(
             for n in order:
                 if n not in found or type(n) is Leaf:
                     continue
+                if leading is not None and n not in leading:
+                    continue
                 if n.spent:
                     raise GradientError(
                         f"backward: the graph of {n.op.name} [{describe_site(n.site)}] was "
                         f"released by an earlier backward(); pass retain_graph=True to that call"
                     )
                 g = found[n] if n in targets else found.pop(n)
-                if leading is None or n in leading:
-                    state.site = n.site
-                    _step(n, g, found)
+                state.site = n.site
+                _step(n, g, found)
         finally:
             state.grad_enabled, state.site = grad_enabled, site
         if not retain_graph:
-            _release(order)
+            _release(order if leading is None else [n for n in order if n in leading])
     return found
 
 

@@ -176,8 +176,13 @@ class Evaluator:
             if n.value is None:
                 try:
                     simple = n.sig.simple
+                    if simple is not None:
+                        if len(inputs) == 2:
+                            addresses = (inputs[0].address, inputs[1].address)
+                        else:
+                            addresses = tuple([i.address for i in inputs])
                     # The path of nearly all nodes, written out; _step does the same for any.
-                    if simple is None or 0 in (addresses := [i.address for i in inputs]):
+                    if simple is None or 0 in addresses:
                         step(n)
                     else:
                         kind = n.type

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from treadle.base import dtypes
+from treadle.base.dtypes import DType
+from treadle.base.shapes import Shape, prod
 from treadle.compiler.device import get_device
+from treadle.data.dataset import Subset, TensorDataset
 from treadle.ir.node import located
 from treadle.tensor.creation import tensor
 from treadle.tensor.handle import wrap
@@ -135,7 +138,56 @@ def _stack_arrays(arrays: list[Array], path: str) -> Tensor:
         dtype = dtypes.from_numpy(np.result_type(*{array.dtype for array in arrays}))
     except TypeError as error:
         raise located(TypeError(f"default_collate: at {path}: {error}")) from None
-    shape = (len(arrays), *arrays[0].shape)
-    memory: Any = get_device("cpu").allocate(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
-    np.stack(arrays, out=memory.array(dtype, shape))
+    shape = arrays[0].shape
+    if not shape:
+        return _filled(dtype, (len(arrays),), lambda out: np.copyto(out, arrays))
+    joined = (len(arrays) * shape[0], *shape[1:])  # joining is faster than stacking
+    return _filled(
+        dtype,
+        (len(arrays), *shape),
+        lambda out: np.concatenate(arrays, out=out.reshape(joined)),
+    )
+
+
+def _filled(dtype: DType, shape: Shape, fill: Callable[[Array], Any]) -> Tensor:
+    """A tensor whose memory ``fill`` writes."""
+    memory: Any = get_device("cpu").allocate(prod(shape) * dtype.itemsize)
+    fill(memory.array(dtype, shape))
     return wrap(node_from_memory(memory, dtype, shape))
+
+
+# --- batches without items ------------------------------------------------------------------------
+
+
+def gathered(dataset: Any, indices: Sequence[Any]) -> list[Tensor] | None:
+    """The batch of a ``TensorDataset`` or of a ``Subset`` of one: a gather per tensor.
+
+    The same as ``default_collate([dataset[i] for i in indices])``. None, so that items are read one
+    by one, for other data sets, for classes that define items of their own, and for indices that
+    are out of range or no plain numbers.
+    """
+    while type(dataset).__getitem__ is Subset.__getitem__:
+        try:
+            indices = [dataset.indices[i] for i in indices]
+        except (TypeError, IndexError):
+            return None
+        dataset = dataset.dataset
+    if getattr(type(dataset), "__getitem__", None) is not TensorDataset.__getitem__:
+        return None
+    if not indices or hasattr(dataset, "__getitems__"):
+        return None
+    index = np.asarray(indices)
+    size = len(dataset)
+    if index.ndim != 1 or index.dtype.kind != "i" or index.min() < -size or index.max() >= size:
+        return None
+    index = np.where(index < 0, index + size, index)
+    return [_gather(x, index) for x in dataset.tensors]
+
+
+def _gather(source: Tensor, index: Array) -> Tensor:
+    if source.requires_grad:
+        return source[index]
+    # Done at once: for a batch, NumPy is quicker than a kernel and the check of its indices.
+    array = array_of(source.node)
+    shape = (len(index), *array.shape[1:])
+    return _filled(source.dtype, shape, lambda out: np.take(array, index, 0, out, "clip"))

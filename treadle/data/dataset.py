@@ -8,8 +8,6 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
-import numpy as np
-
 from treadle.ir.node import located
 from treadle.random import Generator, randperm
 from treadle.tensor.tensor import Tensor
@@ -141,45 +139,18 @@ def random_split(
     [5, 3, 2]
     """
     total = len(dataset)
-    sizes = list(lengths)
-    if any(not math.isfinite(size) or size < 0 for size in sizes):
-        raise located(ValueError(
-            f"random_split: got lengths {sizes}; they must not be negative"
-        ))  # fmt: skip
-    if math.isclose(sum(sizes), 1) and sum(sizes) <= total:
-        shares, sizes = sizes, [math.floor(total * share) for share in sizes]
+    given = list(lengths)
+    if math.isclose(sum(given), 1) and not all(isinstance(x, int) for x in given):
+        sizes = [math.floor(total * share) for share in given]
         for i in range(total - sum(sizes)):
-            sizes[i % len(shares)] += 1
-    if sum(sizes) != total or any(size != int(size) for size in sizes):
+            sizes[i % len(sizes)] += 1
+    else:
+        sizes = [size for size in given if isinstance(size, int)]
+    if min(given, default=0) < 0 or len(sizes) != len(given) or sum(sizes) != total:
         raise located(ValueError(
-            f"random_split: got lengths {list(lengths)} for a data set of {total} items; expected "
-            f"whole numbers that add up to {total}, or shares that add up to 1"
+            f"random_split: got lengths {given} for a data set of {total} items; expected whole "
+            f"numbers that add up to {total}, or shares that add up to 1, none of them negative"
         ))  # fmt: skip
     order = randperm(total, generator=generator).tolist()
-    ends = itertools.accumulate(map(int, sizes))
-    return [
-        Subset(dataset, order[end - int(size) : end])
-        for size, end in zip(sizes, ends, strict=True)
-    ]
-
-
-def gathered(dataset: Any, indices: Sequence[Any]) -> list[Tensor] | None:
-    """The collated batch of a ``TensorDataset`` or of a ``Subset`` of one: a gather per tensor.
-
-    What ``default_collate([dataset[i] for i in indices])`` gives. None for other data sets,
-    for classes that define items of their own, and for indices that are not plain numbers.
-    """
-    while type(dataset).__getitem__ is Subset.__getitem__:
-        try:
-            indices = [dataset.indices[i] for i in indices]
-        except (TypeError, IndexError):
-            return None  # reading item by item tells what is wrong
-        dataset = dataset.dataset
-    if getattr(type(dataset), "__getitem__", None) is not TensorDataset.__getitem__:
-        return None
-    if hasattr(dataset, "__getitems__") or not indices:
-        return None
-    index = np.asarray(indices)
-    if index.ndim != 1 or index.dtype.kind not in "iu":
-        return None
-    return [tensor[index.astype(np.int64)] for tensor in dataset.tensors]
+    ends = list(itertools.accumulate(sizes, initial=0))
+    return [Subset(dataset, order[a:b]) for a, b in itertools.pairwise(ends)]

@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
-from treadle.data.collate import default_collate, default_convert
-from treadle.data.dataset import IterableDataset, gathered
+from treadle.data.collate import default_collate, default_convert, gathered
+from treadle.data.dataset import IterableDataset
 from treadle.data.sampler import BatchSampler, RandomSampler, SequentialSampler
 from treadle.data.worker import END, Workers
 from treadle.ir.node import located
@@ -157,7 +157,7 @@ def _once_started(stream: Any) -> Iterator[Any]:
     yield from stream
 
 
-# --- checks -----------------------------------------------------------------------------------------
+# --- checks ---------------------------------------------------------------------------------------
 
 
 def _refuse(text: str) -> Exception:
@@ -207,7 +207,8 @@ def _check_order(
         )
     if shuffle and sampler is not None:
         raise _refuse("got shuffle=True and a sampler; the sampler decides the order; drop one")
-    if batch_sampler is not None and (batch_size != 1 or shuffle or sampler is not None or drop_last):
+    others = batch_size != 1 or shuffle or sampler is not None or drop_last
+    if batch_sampler is not None and others:
         raise _refuse(
             "got a batch_sampler together with batch_size, shuffle, sampler or drop_last; it "
             "decides all of these; leave them out"

@@ -22,7 +22,7 @@ _CHUNK = 1 << 16  # numbers drawn at once where a pass may be long
 
 
 class Sampler(Generic[T]):
-    """Gives the index of each item of a pass: subclasses define ``__iter__`` and, most, ``__len__``."""
+    """Gives the index of each item of a pass: subclasses define ``__iter__`` and ``__len__``."""
 
     def __iter__(self) -> Iterator[T]:
         raise NotImplementedError(f"{type(self).__name__} must define __iter__(self)")
@@ -82,9 +82,10 @@ class RandomSampler(Sampler[int]):
 
     def _endless(self, source: Generator) -> Iterator[int]:
         size = len(self.data_source)
+        count = min(_CHUNK, self.num_samples)
         while size:
             if self.replacement:
-                yield from randint(size, (min(_CHUNK, self.num_samples),), generator=source).tolist()
+                yield from randint(size, (count,), generator=source).tolist()
             else:
                 yield from randperm(size, generator=source).tolist()
 

@@ -38,7 +38,7 @@ def get_worker_info() -> WorkerInfo | None:
 
 
 class Workers:
-    """``count`` threads for one pass over ``dataset``; ``init`` is called in each with its number."""
+    """``count`` threads for one pass over ``dataset``; each calls ``init`` with its number."""
 
     def __init__(
         self, count: int, dataset: Any, seed: int, init: Callable[[int], Any] | None
@@ -57,11 +57,12 @@ class Workers:
         dropped half-way.
         """
         waiting: deque[Future[Any]] = deque()
-        received = 0
+        submitted = received = 0
         try:
             for request in itertools.chain(requests, itertools.repeat(END)):
                 if request is not END:
-                    waiting.append(self._pool.submit(self._read, read, request, received))
+                    waiting.append(self._pool.submit(self._read, read, request, submitted))
+                    submitted += 1
                     if len(waiting) <= depth:
                         continue
                 if not waiting:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
 from treadle.ir.node import recorder
@@ -26,16 +27,39 @@ class _GradMode:
         recorder.state.grad_enabled = self.previous.pop()
 
     def __call__(self, function: F) -> F:
-        @functools.wraps(function)
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            with type(self)._again(self.mode):
-                return function(*args, **kwargs)
+        if inspect.isgeneratorfunction(function):
+
+            @functools.wraps(function)
+            def wrapped(*args: Any, **kwargs: Any) -> Any:
+                return self._running(function(*args, **kwargs))
+
+        else:
+
+            @functools.wraps(function)
+            def wrapped(*args: Any, **kwargs: Any) -> Any:
+                with _GradMode(self.mode):
+                    return function(*args, **kwargs)
 
         return wrapped  # type: ignore[return-value]
 
-    @staticmethod
-    def _again(mode: bool) -> _GradMode:
-        return _GradMode(mode)
+    def _running(self, generator: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        """``generator`` with the mode set while it runs, and not while it waits."""
+        resume, sent = generator.send, None
+        try:
+            while True:
+                with _GradMode(self.mode):
+                    value = resume(sent)
+                try:
+                    resume, sent = generator.send, (yield value)
+                except GeneratorExit:
+                    raise
+                except BaseException as error:  # thrown in by the consumer
+                    resume, sent = generator.throw, error
+        except StopIteration as end:
+            return end.value
+        finally:
+            with _GradMode(self.mode):
+                generator.close()
 
 
 class no_grad(_GradMode):  # noqa: N801 - PyTorch's name
@@ -78,6 +102,10 @@ class set_grad_enabled(_GradMode):  # noqa: N801
 
     def __enter__(self) -> None:
         recorder.state.grad_enabled = self.mode
+
+    def __call__(self, function: F) -> F:
+        recorder.state.grad_enabled = self.previous.pop()  # a decorator switches nothing by itself
+        return super().__call__(function)
 
 
 inference_mode = no_grad

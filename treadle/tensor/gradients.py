@@ -58,17 +58,20 @@ def accumulate_gradients(
 ) -> None:
     """What ``Tensor.backward`` does, for several tensors at once."""
     seeds = [_seed("backward", t, g) for t, g in zip(tensors, gradients, strict=True)]
+    owners = None if inputs is None else {t.node: t for t in _sequence(inputs)}
     found = backward_nodes(
-        [t.node for t in tensors], seeds,
-        wanted=None if inputs is None else [t.node for t in _sequence(inputs)],
-        kept=list(retained), create_graph=create_graph,
+        [t.node for t in tensors], seeds, wanted=owners, kept=list(retained),
+        create_graph=create_graph,
         retain_graph=create_graph if retain_graph is None else retain_graph,
     )  # fmt: skip
     before = recorder.state.grad_enabled
     recorder.state.grad_enabled = create_graph
     try:
         for node, adjoint in found.items():
-            owner = node.owner() if isinstance(node, Leaf) else retained.get(node)
+            if owners is not None:
+                owner = owners.get(node)
+            else:
+                owner = node.owner() if isinstance(node, Leaf) else retained.get(node)
             if owner is None:
                 continue
             if owner._grad is None:

@@ -430,12 +430,13 @@ def set_item(input: Tensor, key: Any, value: Any, *, accumulate: bool = False) -
 
     Of several values for one place the last stays; ``accumulate`` adds all of them instead.
     """
+    plain = _plain(key)
+    if plain is not None:
+        _write_view(_viewed(input, _plain_steps(plain, input.node.shape)), value, accumulate)
+        return
     target, selection = parse(input, key)
     if not selection.indices:
-        view = _viewed(target, _steps(selection, target.node.shape))
-        if not _is_written(view, value):
-            shape = view.node.shape
-            view._write(value_for(value, view.node.dtype, shape))
+        _write_view(_viewed(target, _steps(selection, target.node.shape)), value, accumulate)
         return
     part = _slice_of(target, selection)
     masked = None if accumulate else _where_masked(part.node, selection, value)
@@ -450,6 +451,15 @@ def set_item(input: Tensor, key: Any, value: Any, *, accumulate: bool = False) -
     write = pick.take_add if accumulate else pick.take_update
     written = write(node, places.at, op.reshape(patch, shape=shape), axis=places.axis)
     part._write(_apart(written, places, selection.sizes))
+
+
+def _write_view(view: Tensor, value: Any, accumulate: bool) -> None:
+    """Writes the value where a subscript gives a view."""
+    node = view.node
+    if not accumulate and _is_written(view, value):
+        return
+    patch = value_for(value, node.dtype, node.shape)
+    view._write(e.add(node, patch) if accumulate else patch)
 
 
 def _is_written(view: Tensor, value: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from math import inf
 from typing import Any
 
@@ -236,7 +237,7 @@ def _brackets(array: Array, indent: int, summarised: bool, number: _Format) -> s
         texts = [[_brackets(row, indent + 1, summarised, number) for row in p] for p in parts]
     if cut:
         texts.insert(1, [" ..." if array.ndim == 1 and edge else "..."])
-    items = sum(texts, [])
+    items = list(chain(*texts))
     line_break = ",\n" + " " * (indent + 1)
     if array.ndim > 1:
         return "[" + ("," + "\n" * (array.ndim - 1) + " " * (indent + 1)).join(items) + "]"

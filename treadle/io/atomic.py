@@ -1,0 +1,77 @@
+"""Files that are replaced as a whole, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from typing import BinaryIO
+
+Path = str | os.PathLike[str]
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of ``path`` when the ``with`` block ends well.
+
+    It is written beside its place, brought to the disk and renamed, so whoever reads ``path`` sees
+    the old content or the new, also after a crash. A full disk or any exception leaves the old file
+    as it was. The new one keeps the old one's permissions; a symbolic link stays one.
+    """
+    place = os.path.realpath(os.fspath(path))
+    mode = _mode_of(place)
+    folder, name = os.path.split(place)
+    temporary = os.path.join(folder, f".{name[:64]}.{secrets.token_hex(8)}.tmp")
+    try:
+        with _removed_on_error(temporary):
+            with os.fdopen(os.open(temporary, _NEW, 0o666), "wb") as file:
+                if mode is not None:
+                    os.chmod(temporary, mode)
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, place)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"cannot write {place}: {error.strerror or error}; what was there is "
+            f"unchanged; make room, or choose a folder that exists and that you may write to"
+        ) from error  # fmt: skip
+    _sync_folder(folder)
+
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+
+
+@contextlib.contextmanager
+def _removed_on_error(path: str) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
+
+
+def _mode_of(place: str) -> int | None:
+    """The permissions of the file to be replaced, None where there is none."""
+    try:
+        status = os.stat(place)
+    except OSError:  # not there; other reasons show when it is written
+        return None
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(f"cannot write {place}: it is a folder; name a file in it")
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(f"cannot write {place}: it is a device or pipe; name a file")
+    return stat.S_IMODE(status.st_mode)
+
+
+def _sync_folder(folder: str) -> None:
+    """Brings the new name to the disk, where the system can do that for a folder."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

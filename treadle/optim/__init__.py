@@ -1,0 +1,21 @@
+"""Optimizers and learning-rate schedules. Names, arguments and formulas are PyTorch's.
+
+>>> import treadle
+>>> from treadle import nn, optim
+>>> layer = nn.Linear(2, 1)
+>>> optimizer = optim.SGD(layer.parameters(), lr=0.1)
+>>> loss = layer(treadle.ones(4, 2)).square().mean()
+>>> optimizer.zero_grad()
+>>> loss.backward()
+>>> optimizer.step()
+>>> bool(layer(treadle.ones(4, 2)).square().mean() < loss)
+True
+"""
+
+from treadle.optim import lr_scheduler
+from treadle.optim.adam import Adam, AdamW
+from treadle.optim.adaptive import Adagrad, RMSprop
+from treadle.optim.optimizer import Optimizer
+from treadle.optim.sgd import SGD
+
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop", "lr_scheduler"]

@@ -1,0 +1,116 @@
+"""Adam and AdamW."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from treadle.ir.node import Node
+from treadle.ops.elementwise import add, div, maximum, mul, sqrt, sub
+from treadle.optim.optimizer import (
+    Group,
+    Optimizer,
+    Step,
+    check,
+    fraction,
+    not_negative,
+    operands,
+)
+from treadle.tensor.tensor import Tensor
+
+
+class Adam(Optimizer):
+    """Adaptive moment estimation (Kingma and Ba, 2015).
+
+    ::
+
+        g = gradient + weight_decay * p
+        m = m + (1 - beta1) * (g - m)
+        v = beta2 * v + (1 - beta2) * g * g           (amsgrad: the largest v so far below)
+        p = p - lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
+
+    ``maximize`` goes uphill. ``foreach`` and ``fused`` are PyTorch's and change nothing: a step is
+    one program anyway. Source: PyTorch's ``torch.optim.Adam``.
+
+    >>> import treadle
+    >>> p = treadle.nn.Parameter([1.0])
+    >>> optimizer = Adam([p], lr=0.5)
+    >>> (p * p).sum().backward()
+    >>> optimizer.step()
+    >>> p.tolist()
+    [0.5]
+    """
+
+    decoupled = False  # whether weight decay shrinks the parameters instead of the gradient
+
+    def __init__(
+        self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8, weight_decay: float = 0.0, amsgrad: bool = False, *,
+        maximize: bool = False, foreach: bool | None = None, fused: bool | None = None,
+    ) -> None:  # fmt: skip
+        check(
+            type(self).__name__, lr=not_negative(lr), eps=not_negative(eps),
+            beta1=fraction(betas[0]), beta2=fraction(betas[1]),
+            weight_decay=not_negative(weight_decay),
+        )  # fmt: skip
+        super().__init__(params, {
+            "lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay,
+            "amsgrad": amsgrad, "maximize": maximize,
+        })  # fmt: skip
+
+    def _record(self, group: Group, params: list[Tensor], step: Step) -> None:
+        lr, (beta1, beta2), decay = group["lr"], group["betas"], group["weight_decay"]
+        for p in params:
+            state = self.state[p]
+            if not state:
+                state.update(step=0, exp_avg=self._zeros(p), exp_avg_sq=self._zeros(p))
+            if group["amsgrad"] and "max_exp_avg_sq" not in state:
+                state["max_exp_avg_sq"] = self._zeros(p)
+            count = step.count(state)
+            value, g = operands(p, group["maximize"])
+            shrink, fresh1, kept2, fresh2, eps, root, rate = step.spread(
+                g.type, 1 - lr * decay if self.decoupled else decay, 1 - beta1, beta2, 1 - beta2,
+                group["eps"], math.sqrt(1 - beta2**count), -(lr / (1 - beta1**count)),
+            )  # fmt: skip
+            if decay and self.decoupled:
+                value = mul(value, shrink)
+            elif decay:
+                g = add(g, mul(shrink, value))
+            m, v = state["exp_avg"].node, state["exp_avg_sq"].node
+            m = add(m, mul(fresh1, sub(g, m)))
+            v = add(mul(v, kept2), mul(mul(fresh2, g), g))
+            step.set(state["exp_avg"], m)
+            step.set(state["exp_avg_sq"], v)
+            spread = self._largest(state, v, step) if group["amsgrad"] else v
+            divisor = add(div(sqrt(spread), root), eps)
+            step.set(p, add(value, div(mul(rate, m), divisor)))
+
+    @staticmethod
+    def _largest(state: dict[str, Any], v: Node, step: Step) -> Node:
+        largest = maximum(state["max_exp_avg_sq"].node, v)
+        step.set(state["max_exp_avg_sq"], largest)
+        return largest
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019).
+
+    As ``Adam``, but decay shrinks the parameters, ``p = p * (1 - lr * weight_decay)`` before the
+    step, and leaves the gradient alone. Source: PyTorch's ``torch.optim.AdamW``.
+    """
+
+    decoupled = True
+
+    def __init__(
+        self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8, weight_decay: float = 1e-2, amsgrad: bool = False, *,
+        maximize: bool = False, foreach: bool | None = None, fused: bool | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, foreach=foreach,
+            fused=fused,
+        )  # fmt: skip
+
+
+__all__ = ["Adam", "AdamW"]

@@ -1,0 +1,76 @@
+"""Stochastic gradient descent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from treadle.ir.node import located
+from treadle.ops.elementwise import add, mul
+from treadle.optim.optimizer import Group, Optimizer, Step, check, not_negative, operands
+from treadle.tensor.tensor import Tensor
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum.
+
+    ::
+
+        g = gradient + weight_decay * p
+        b = momentum * b + (1 - dampening) * g        (b = g in the first step)
+        p = p - lr * (g + momentum * b if nesterov else b if momentum else g)
+
+    ``maximize`` goes uphill. ``foreach`` and ``fused`` are PyTorch's and change nothing: a step is
+    one program anyway. Source: PyTorch's ``torch.optim.SGD``.
+
+    >>> import treadle
+    >>> p = treadle.nn.Parameter([1.0])
+    >>> optimizer = SGD([p], lr=0.25)
+    >>> (p * p).sum().backward()
+    >>> optimizer.step()
+    >>> p.tolist()
+    [0.5]
+    """
+
+    def __init__(
+        self, params: Iterable[Any], lr: float = 1e-3, momentum: float = 0.0,
+        dampening: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False, *,
+        maximize: bool = False, foreach: bool | None = None, fused: bool | None = None,
+    ) -> None:  # fmt: skip
+        check(
+            "SGD", lr=not_negative(lr), momentum=not_negative(momentum),
+            weight_decay=not_negative(weight_decay),
+        )  # fmt: skip
+        if nesterov and (momentum <= 0 or dampening != 0):
+            raise located(ValueError(
+                f"SGD: got nesterov=True, momentum={momentum} and dampening={dampening}; Nesterov "
+                f"needs a positive momentum and no dampening"
+            ))  # fmt: skip
+        super().__init__(params, {
+            "lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay,
+            "nesterov": nesterov, "maximize": maximize,
+        })  # fmt: skip
+
+    def _record(self, group: Group, params: list[Tensor], step: Step) -> None:
+        momentum, decay = group["momentum"], group["weight_decay"]
+        for p in params:
+            value, g = operands(p, group["maximize"])
+            rate, kept, share, shrink = step.spread(
+                g.type, -group["lr"], momentum, 1 - group["dampening"], decay
+            )
+            if decay:
+                g = add(g, mul(shrink, value))
+            if momentum:
+                state = self.state[p]
+                buffer = state.get("momentum_buffer")
+                if buffer is None:
+                    b = g
+                    step.create(state, "momentum_buffer", b)
+                else:
+                    b = add(mul(buffer.node, kept), mul(share, g))
+                    step.set(buffer, b)
+                g = add(g, mul(kept, b)) if group["nesterov"] else b
+            step.set(p, add(value, mul(rate, g)))
+
+
+__all__ = ["SGD"]
