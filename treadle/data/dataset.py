@@ -134,19 +134,20 @@ def random_split(
     Shares (numbers that add up to 1) are rounded down, and the items left over go to the first
     parts, one each. The same generator gives the same parts.
 
-    >>> parts = random_split(range(10), [0.5, 0.25, 0.25], Generator().manual_seed(0))
+    >>> parts = random_split(range(10), [0.5, 0.3, 0.2], Generator().manual_seed(0))
     >>> [len(part) for part in parts]
     [5, 3, 2]
     """
     total = len(dataset)
     given = list(lengths)
-    if math.isclose(sum(given), 1) and not all(isinstance(x, int) for x in given):
+    whole = [int(size) for size in given if hasattr(size, "__index__")]
+    if math.isclose(sum(given), 1) and len(whole) < len(given):
         sizes = [math.floor(total * share) for share in given]
         for i in range(total - sum(sizes)):
             sizes[i % len(sizes)] += 1
     else:
-        sizes = [size for size in given if isinstance(size, int)]
-    if min(given, default=0) < 0 or len(sizes) != len(given) or sum(sizes) != total:
+        sizes = whole
+    if min(given, default=0) < 0 or len(sizes) < len(given) or sum(sizes) != total:
         raise located(ValueError(
             f"random_split: got lengths {given} for a data set of {total} items; expected whole "
             f"numbers that add up to {total}, or shares that add up to 1, none of them negative"

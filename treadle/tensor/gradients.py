@@ -168,6 +168,8 @@ class Function:
     """
 
     _saved: tuple[Any, ...] = ()
+    _results: dict[Any, int] = {}  # the saved ones that are results, and which
+    _node: Node | None = None  # the call whose backward runs
     _discrete: tuple[Any, ...] = ()
     _materialize = True
     needs_input_grad: tuple[bool, ...] = ()
@@ -188,15 +190,20 @@ class Function:
 
     @property
     def saved_tensors(self) -> tuple[Any, ...]:
-        """The tensors kept by ``save_for_backward``."""
-        return tuple(wrap(n) if isinstance(n, Node) else n for n in self._saved)
+        """The tensors kept by ``save_for_backward``; gradients flow on through all of them."""
+        return tuple(self._shown(n) if isinstance(n, Node) else n for n in self._saved)
+
+    def _shown(self, saved: Node) -> Tensor:
+        if self._node is None or saved not in self._results:
+            return wrap(saved)
+        return wrap(project(self._node, index=self._results[saved]))
 
     def mark_non_differentiable(self, *outputs: Tensor) -> None:
         """Says that no gradient flows through these outputs."""
         self._discrete = tuple(t.node for t in outputs)
 
     def mark_dirty(self, *tensors: Tensor) -> None:
-        """Accepted for PyTorch's sake: arguments written in place need no mark here."""
+        """Accepted for PyTorch's sake: arguments written and returned are seen without a mark."""
 
     def set_materialize_grads(self, value: bool) -> None:
         """Whether ``backward`` gets zeros (the default) or None for outputs nobody used."""
@@ -216,42 +223,62 @@ class Function:
 class _Call:
     """One call of a Function: what the graph knows of it."""
 
-    def __init__(self, ctx: Function, function: Any, positions: list[int], count: int) -> None:
+    def __init__(
+        self, ctx: Function, function: Any, arguments: list[int], results: list[bool]
+    ) -> None:
         self.ctx = ctx
         self.function = function
-        self.positions = positions  # of the tensors among the arguments
-        self.count = count
+        self.arguments = arguments  # the positions of the tensors
+        self.results = results  # which are tensors
+        self.count = sum(results)
         self.name = type(ctx).__name__
 
     def gradient(self, g: Any, node: Node) -> list[Node | None]:
         """Runs the user's backward and checks what it returns."""
-        grads: list[Any] = []
-        for adjoint, kind in zip(g, node.type, strict=True):
-            if adjoint is None and self.ctx._materialize:
-                adjoint = zeros_of(kind)
-            grads.append(None if adjoint is None else wrap(adjoint))
+        adjoints = iter(zip(g, node.type, strict=True))
+        grads = [self._materialized(*next(adjoints)) if t else None for t in self.results]
         site, recorder.state.site = recorder.state.site, None
+        self.ctx._node = node
         try:
             results = self.function(*grads)
         finally:
             recorder.state.site = site
-        given = results if isinstance(results, tuple) else (results,)
+            self.ctx._node = None
+        given = list(results) if isinstance(results, tuple) else [results]
         expected = len(self.ctx.needs_input_grad)
+        while len(given) > expected and given[-1] is None:  # of arguments that were left out
+            given.pop()
         if len(given) != expected:
             raise located(GradientError(
                 f"{self.name}.backward: returned {len(given)} gradients for {expected} arguments of "
                 f"forward; return one for each, None where there is none"
             ))  # fmt: skip
-        adjoints: list[Node | None] = []
-        for position, source in zip(self.positions, node.inputs[self.count :], strict=True):
-            value = given[position]
-            if value is not None and value.node.shape != source.shape:
-                raise located(ShapeError(
-                    f"{self.name}.backward: returned a gradient of shape {value.node.shape} for "
-                    f"argument {position} of shape {source.shape}; they must be equal"
-                ))  # fmt: skip
-            adjoints.append(None if value is None else value.node)
-        return adjoints
+        inputs = node.inputs[self.count :]
+        return [self._checked(given[p], p, i) for p, i in zip(self.arguments, inputs, strict=True)]
+
+    def _materialized(self, adjoint: Node | None, kind: Any) -> Tensor | None:
+        if adjoint is None and self.ctx._materialize:
+            adjoint = zeros_of(kind)
+        return None if adjoint is None else wrap(adjoint)
+
+    def _checked(self, value: Any, position: int, argument: Node) -> Node | None:
+        """The adjoint of one argument."""
+        if value is None or not argument.needs_grad:
+            return None
+        if not isinstance(value, Handle):
+            raise located(TypeError(
+                f"{self.name}.backward: returned a {type(value).__name__} as the gradient for "
+                f"argument {position}; return a tensor, or None where there is no gradient"
+            ))  # fmt: skip
+        adjoint = value.node
+        if adjoint.shape != argument.shape:
+            raise located(ShapeError(
+                f"{self.name}.backward: returned a gradient of shape {adjoint.shape} for "
+                f"argument {position} of shape {argument.shape}; they must be equal"
+            ))  # fmt: skip
+        return adjoint if adjoint.dtype is argument.dtype else e.convert(
+            adjoint, dtype=argument.dtype
+        )  # fmt: skip
 
 
 def _call(ctx: Function, forward: Any, backward: Any, args: tuple[Any, ...]) -> Any:
@@ -268,11 +295,30 @@ def _call(ctx: Function, forward: Any, backward: Any, args: tuple[Any, ...]) -> 
     if not enabled or not any(ctx.needs_input_grad):
         return outputs
     tensors = [t for t in results if isinstance(t, Handle)]
+    if not tensors:
+        raise located(TypeError(
+            f"{type(ctx).__name__}.forward: returned a {type(outputs).__name__}; return a tensor "
+            f"or a tuple of tensors"
+        ))  # fmt: skip
     values = [detach(t.node) if t.node.needs_grad else t.node for t in tensors]
-    node = record_call(_Call(ctx, backward, positions, len(values)), values, inputs)
+    call = _Call(ctx, backward, positions, [isinstance(t, Handle) for t in results])
+    node = record_call(call, values, inputs)
+    ctx._results = {n: i for i, n in enumerate(values) if any(n is saved for saved in ctx._saved)}
+    written = {
+        id(args[p]) for p, before in zip(positions, inputs, strict=True)
+        if args[p].node is not before
+    }  # fmt: skip
     made = iter([
-        t if t.node in ctx._discrete else wrap(project(node, index=i))
+        t if t.node in ctx._discrete else _result(t, project(node, index=i), id(t) in written)
         for i, t in enumerate(tensors)
     ])  # fmt: skip
     final = tuple(next(made) if isinstance(t, Handle) else t for t in results)
     return final if isinstance(outputs, tuple) else final[0]
+
+
+def _result(returned: Tensor, node: Node, is_written: bool) -> Tensor:
+    """The tensor for one result: the argument itself where ``forward`` wrote to it."""
+    if not is_written:
+        return wrap(node)
+    returned._write(node)
+    return returned

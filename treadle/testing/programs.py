@@ -1,0 +1,364 @@
+"""Random programs, to be run in several ways that must give the same bits.
+
+A program is drawn from a seed: what it does next depends on the seed and on shapes, never on
+values. After every step it calls ``barrier`` with the values so far, where a test may evaluate
+some of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from treadle.base import dtypes
+from treadle.ir.node import Limits
+from treadle.nn import functional as F
+from treadle.random.generator import Generator
+from treadle.random.sampling import rand
+from treadle.tensor import arithmetic as a
+from treadle.tensor import joining, movement, reduction, selection
+from treadle.tensor.creation import from_numpy
+from treadle.tensor.gradients import backward, grad
+from treadle.tensor.tensor import Tensor
+
+Array = np.ndarray[Any, Any]
+Barrier = Callable[[Sequence[Tensor]], None]
+
+_FLOATS = (dtypes.float32, dtypes.float32, dtypes.float32, dtypes.float64, dtypes.bfloat16,
+           dtypes.float16)  # fmt: skip
+_SHAPES = ((), (1,), (7,), (0, 3), (3, 5), (5, 3), (4, 1, 6), (2, 3, 9, 8), (2, 4, 3, 1, 2),
+           (33, 65), (70, 130), (5000,), (3, 1400))  # fmt: skip
+_MOST = 20_000  # elements of a value
+_UNARY = (
+    a.tanh, a.sigmoid, a.sin, a.cos, a.erf, a.relu, a.abs, a.neg, a.square, a.round, a.floor,
+    F.gelu, F.silu, F.softplus, F.elu, F.leaky_relu, lambda x: a.sqrt(a.abs(x)),
+    lambda x: a.log1p(a.abs(x)), lambda x: a.expm1(a.tanh(x)), lambda x: a.rsqrt(a.square(x) + 1),
+    lambda x: a.exp(a.clamp(x, -3, 3)), lambda x: 1.5 - x, lambda x: x / 3, lambda x: x**3,
+    lambda x: a.log(a.square(x) + 0.5), lambda x: a.reciprocal(a.square(x) + 0.25),
+)  # fmt: skip
+_BINARY = (
+    a.add, a.sub, a.mul, a.maximum, a.minimum, lambda x, y: x / (a.abs(y) + 1),
+    lambda x, y: a.where(x > y, x, y * 2), lambda x, y: a.lerp(x, y, 0.3),
+    lambda x, y: a.pow(a.abs(x) + 0.5, a.tanh(y)), lambda x, y: x * (y >= 0),
+)  # fmt: skip
+
+
+class Run(NamedTuple):
+    """What a program did and what came of it: its values, then its gradients."""
+
+    steps: list[str]
+    results: list[Array]
+
+
+class _Program:
+    """The state of a program while it runs."""
+
+    def __init__(self, seed: int, strided: bool) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.generator = Generator().manual_seed(seed)
+        self.strided = strided
+        self.leaves: list[Tensor] = []
+        self.values: list[Tensor] = []
+
+    def array(self, shape: Sequence[int], low: float = -2.0, high: float = 2.0) -> Array:
+        return self.rng.uniform(low, high, tuple(shape))
+
+    def tensor(self, shape: Sequence[int], dtype: Any, requires_grad: bool = True) -> Tensor:
+        """A leaf; the same values lie in a reversed memory with gaps where ``strided`` says so."""
+        array = self.array(shape).astype(dtype.numpy)
+        if self.strided and array.ndim:
+            wide = np.zeros((*array.shape[:-1], 2 * array.shape[-1] + 1), array.dtype)
+            wide[..., 1::2] = array
+            back = np.ascontiguousarray(wide.T)
+            axes = tuple(range(array.ndim))[::-1]
+            x = movement.permute(from_numpy(back)[1::2], axes).detach()
+        else:
+            x = from_numpy(array)
+        if requires_grad:
+            x.requires_grad_()
+            self.leaves.append(x)
+        return x
+
+    def pick(self, accepts: Callable[[Tensor], bool] = lambda x: True) -> Tensor | None:
+        """One of the values that a step accepts, later ones rather."""
+        fitting = [x for x in self.values if accepts(x)]
+        if not fitting:
+            return None
+        at = len(fitting) - 1 - min(int(self.rng.exponential(2.0)), len(fitting) - 1)
+        return fitting[at]
+
+    def one_of(self, choices: Sequence[Any]) -> Any:
+        return choices[int(self.rng.integers(len(choices)))]
+
+    def axis(self, x: Tensor) -> int:
+        return int(self.rng.integers(x.ndim))
+
+
+# --- steps: each gives a new value, or None where nothing fits ------------------------------------
+
+
+def _leaf(p: _Program) -> Tensor:
+    return p.tensor(p.one_of(_SHAPES), p.one_of(_FLOATS))
+
+
+def _unary(p: _Program) -> Tensor | None:
+    x = p.pick()
+    return None if x is None else p.one_of(_UNARY)(x)  # type: ignore[no-any-return]
+
+
+def _binary(p: _Program) -> Tensor | None:
+    """With a value of the same shape, or with a new leaf that is broadcast."""
+    x = p.pick()
+    if x is None:
+        return None
+    y = p.pick(lambda other: other.shape == x.shape)
+    if y is None or p.rng.random() < 0.4:
+        shape = [n if p.rng.random() < 0.6 else 1 for n in x.shape][int(p.rng.integers(2)) :]
+        y = p.tensor(shape, p.one_of((x.dtype, dtypes.float32)))
+    return p.one_of(_BINARY)(x, y)  # type: ignore[no-any-return]
+
+
+def _convert(p: _Program) -> Tensor | None:
+    x = p.pick()
+    return None if x is None else x.to(p.one_of(_FLOATS))
+
+
+def _reduce(p: _Program) -> Tensor | None:
+    x = p.pick(lambda x: x.ndim > 0 and x.numel() > 0)
+    if x is None:
+        return None
+    keep = bool(p.rng.integers(2))
+    dims = [d for d in range(x.ndim) if p.rng.random() < 0.5] or [p.axis(x)]
+    kind = p.one_of(("sum", "mean", "amax", "var", "logsumexp", "prod", "norm", "max"))
+    if kind == "prod":
+        return reduction.prod(a.tanh(x) + 1, dims[0], keepdim=keep)
+    if kind == "max":
+        return reduction.max(x, dims[0], keepdim=keep).values  # type: ignore[no-any-return]
+    if kind == "var":
+        return reduction.var(x, dims, correction=0, keepdim=keep)
+    return getattr(reduction, kind)(x, dim=dims, keepdim=keep)  # type: ignore[no-any-return]
+
+
+def _normalise(p: _Program) -> Tensor | None:
+    x = p.pick(lambda x: x.ndim > 0 and x.numel() > 0)
+    if x is None:
+        return None
+    kind = int(p.rng.integers(4))
+    if kind == 0:
+        return reduction.softmax(x, p.axis(x))
+    if kind == 1:
+        return reduction.log_softmax(x, p.axis(x))
+    if kind == 2 or x.ndim < 2:
+        return F.layer_norm(x, (x.shape[-1],))
+    return F.batch_norm(x, None, None, training=True) if x.shape[0] > 1 else None
+
+
+def _matmul(p: _Program) -> Tensor | None:
+    x = p.pick(lambda x: 2 <= x.ndim <= 4)
+    if x is None:
+        return None
+    columns = int(p.one_of((1, 5, 40)))
+    if x.numel() // max(x.shape[-1], 1) * columns > _MOST:
+        return None
+    if p.rng.random() < 0.5:
+        return F.linear(x, p.tensor((columns, x.shape[-1]), x.dtype)) / 8
+    return x @ p.tensor((x.shape[-1], columns), x.dtype)  # type: ignore[no-any-return]
+
+
+def _convolve(p: _Program) -> Tensor | None:
+    x = p.pick(lambda x: x.ndim == 4 and min(x.shape[2:]) >= 3 and x.numel() > 0)
+    if x is None:
+        return None
+    stride, padding = int(p.rng.integers(1, 3)), int(p.rng.integers(2))
+    weight = p.tensor((int(p.one_of((1, 4, 9))), x.shape[1], 3, int(p.one_of((1, 3)))), x.dtype)
+    return F.conv2d(x, weight / 4, stride=stride, padding=padding)
+
+
+def _pool(p: _Program) -> Tensor | None:
+    x = p.pick(lambda x: x.ndim == 4 and min(x.shape[2:]) >= 2 and x.numel() > 0)
+    if x is None:
+        return None
+    pool = p.one_of((F.max_pool2d, F.avg_pool2d))
+    return pool(x, 2, stride=int(p.rng.integers(1, 3)))  # type: ignore[no-any-return]
+
+
+def _view(p: _Program) -> Tensor | None:
+    x = p.pick(lambda x: x.ndim > 0)
+    if x is None:
+        return None
+    kind, axis = int(p.rng.integers(6)), p.axis(x)
+    if kind == 0:
+        return movement.permute(x, tuple(int(i) for i in p.rng.permutation(x.ndim)))
+    if kind == 1:
+        return movement.reshape(x, (-1,)) if x.numel() else movement.unsqueeze(x, axis)
+    if kind == 2:
+        start, step = int(p.rng.integers(2)), int(p.rng.integers(1, 4))
+        return x[(slice(None),) * axis + (slice(start, None, step),)]
+    if kind == 3:
+        return joining.flip(x, (axis,))
+    if kind == 4:
+        return movement.unsqueeze(x, axis)
+    return x.expand(2, *x.shape) if 2 * x.numel() <= _MOST and x.ndim < 6 else None
+
+
+def _join(p: _Program) -> Tensor | None:
+    x = p.pick(lambda x: x.ndim > 0 and x.numel() <= _MOST // 3)
+    if x is None:
+        return None
+    kind = int(p.rng.integers(4))
+    if kind == 0:
+        return joining.cat([x, a.neg(x), x], p.axis(x))
+    if kind == 1:
+        return joining.stack([x, x * 2], p.axis(x))
+    if kind == 2:
+        return joining.pad(x, (1, 2), value=0.5)
+    return joining.roll(x, 1, p.axis(x))
+
+
+def _index(p: _Program) -> Tensor | None:
+    x = p.pick(lambda x: x.ndim > 0 and x.numel() > 0)
+    if x is None:
+        return None
+    axis, kind = p.axis(x), int(p.rng.integers(4))
+    where = from_numpy(p.rng.integers(0, x.shape[axis], 4))
+    if kind == 0:
+        return selection.index_select(x, axis, where)
+    if kind == 1:
+        return selection.masked_fill(x, x > 1, 0.25)
+    if kind == 2:
+        return x[from_numpy(p.rng.integers(0, x.shape[0], (3, 2)))] if x.ndim < 5 else None
+    shape = [4 if d == axis else n for d, n in enumerate(x.shape)]
+    indices = from_numpy(p.rng.integers(0, x.shape[axis], shape))
+    return selection.gather(x, axis, indices) if indices.numel() <= _MOST else None
+
+
+def _write(p: _Program) -> Tensor | None:
+    """In place, through views, on a copy of a value."""
+    x = p.pick(lambda x: x.ndim > 0 and x.shape[0] > 1)
+    if x is None:
+        return None
+    y = x.clone()
+    y[1:] += 1
+    y[0] = p.tensor(x.shape[1:], x.dtype)
+    movement.transpose(y, 0, x.ndim - 1).mul_(0.5)
+    return y
+
+
+def _random(p: _Program) -> Tensor | None:
+    x = p.pick()
+    if x is None:
+        return None
+    return x * (rand(x.shape, generator=p.generator) < 0.7)  # type: ignore[no-any-return]
+
+
+_STEPS: tuple[tuple[Callable[[_Program], Tensor | None], int], ...] = (
+    (_leaf, 2), (_unary, 6), (_binary, 6), (_convert, 1), (_reduce, 4), (_normalise, 3),
+    (_matmul, 3), (_convolve, 3), (_pool, 2), (_view, 5), (_join, 2), (_index, 3), (_write, 2),
+    (_random, 2),
+)  # fmt: skip
+
+
+# --- running ------------------------------------------------------------------------------------
+
+
+def run_program(
+    seed: int,
+    barrier: Barrier = lambda values: None,
+    *,
+    num_steps: int = 25,
+    strided: bool = False,
+) -> Run:
+    """Runs the program of that seed, forward and backward, every fourth to second order.
+
+    ``strided`` puts the same inputs into memory of another layout.
+    """
+    p = _Program(seed, strided)
+    p.values = [p.tensor((2, 3, 9, 8), dtypes.float32), p.tensor((33, 65), dtypes.float32)]
+    weights = np.array([weight for _, weight in _STEPS], float)
+    steps: list[str] = []
+    while len(steps) < num_steps:
+        step = _STEPS[int(p.rng.choice(len(_STEPS), p=weights / weights.sum()))][0]
+        value = step(p)
+        if value is not None and value.numel() <= _MOST:
+            steps.append(f"{step.__name__[1:]}: {value.dtype.name}{list(value.shape)}")
+            p.values.append(value if p.rng.random() < 0.7 else a.tanh(value))
+            barrier(p.values)
+    losses = [x for x in p.values[-6:] if x.requires_grad]
+    seeds = [from_numpy(p.array(x.shape, 0.5, 1.0)).to(x.dtype) for x in losses]
+    if seed % 4 == 0:
+        gradients = _second_order(losses, seeds, p.leaves, barrier)
+    else:
+        backward(losses, seeds)
+        gradients = [x.grad for x in p.leaves if x.grad is not None]
+    barrier(gradients)
+    results = [x.numpy(force=True).copy() for x in (*p.values, *gradients)]
+    return Run(steps, results)
+
+
+def _second_order(
+    losses: list[Tensor], seeds: list[Tensor], leaves: list[Tensor], barrier: Barrier
+) -> list[Tensor]:
+    """First gradients, and those of the sum of their tanh."""
+    first = [g for g in grad(losses, leaves, seeds, create_graph=True, allow_unused=True)
+             if g is not None]  # fmt: skip
+    barrier(first)
+    bounded = [a.tanh(g).sum() for g in first if g.requires_grad]
+    second = grad(bounded, leaves, allow_unused=True) if bounded else ()
+    return [*first, *(g for g in second if g is not None)]
+
+
+@contextmanager
+def evaluated(policy: str, seed: int = 0) -> Iterator[Barrier]:
+    """Inside, values are evaluated as ``policy`` says; yields the barrier for ``run_program``.
+
+    "end": when read at the end. "each": after every operation. "some": after every k operations,
+    k drawn anew each time. "reads": random values at random points, and pending work at others.
+    """
+    rng = np.random.default_rng(seed)
+    nodes, nbytes = Limits.nodes, Limits.nbytes
+    most = {"end": 1 << 60, "each": 1, "some": 1 << 60, "reads": 1 << 60}
+    if policy not in most:
+        raise ValueError(f"got the policy {policy!r}; expected one of {', '.join(most)}")
+
+    def barrier(values: Sequence[Tensor]) -> None:
+        if policy == "some":
+            Limits.nodes = int(rng.integers(1, 30))
+        elif policy == "reads" and values and rng.random() < 0.4:
+            values[int(rng.integers(len(values)))].numpy(force=True)
+
+    Limits.nodes, Limits.nbytes = most[policy], 1 << 60
+    try:
+        yield barrier
+    finally:
+        Limits.nodes, Limits.nbytes = nodes, nbytes
+
+
+def same_bits(x: Array, y: Array) -> bool:
+    """True where shapes, dtypes and bytes are equal; all NaNs count as one."""
+    if x.shape != y.shape or x.dtype != y.dtype:
+        return False
+    if x.tobytes() == y.tobytes():
+        return True
+    nan = np.isnan(x.astype(np.float64))
+    return np.array_equal(nan, np.isnan(y.astype(np.float64))) and (
+        np.where(nan, 0, x).astype(x.dtype).tobytes()
+        == np.where(nan, 0, y).astype(y.dtype).tobytes()
+    )
+
+
+def first_difference(one: Run, other: Run) -> str:
+    """Where two runs of a program differ, for people; empty where they do not."""
+    if one.steps != other.steps:
+        return f"other steps: {one.steps} and {other.steps}"
+    if len(one.results) != len(other.results):
+        return f"{len(one.results)} and {len(other.results)} results"
+    for position, (x, y) in enumerate(zip(one.results, other.results, strict=True)):
+        if not same_bits(x, y):
+            at = position - 2
+            steps = "\n  ".join(one.steps[: at + 1])
+            what = f"value {at}" if at < len(one.steps) else f"gradient {at - len(one.steps)}"
+            return f"{what} differs: {x.dtype}{list(x.shape)}; the steps up to it:\n  {steps}"
+    return ""
