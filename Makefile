@@ -9,10 +9,10 @@ PY    := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench wheel doctor clean
+.PHONY: help demo test check bench sweep-bits wheel doctor clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.ready-plot,tensorboard  ## train a network on real digits (SEED=n chooses the seed)
 	@$(VENV)/bin/treadle demo --seed $(SEED) $(ARGS)
@@ -26,6 +26,9 @@ check: $(VENV)/.ready-check  ## run the linter and the type checker
 
 bench: $(VENV)/.ready-test  ## measure speed and memory against their bounds
 	$(PY) -m bench $(ARGS)
+
+sweep-bits: $(VENV)/.ready-test  ## run 1,000 random programs in all ways that must give the same bits
+	$(PY) -m tools.sweep_bits $(ARGS)
 
 doctor: $(VENV)/.ready-test  ## say what this machine and this installation have
 	@$(VENV)/bin/treadle doctor

@@ -54,25 +54,6 @@ def test_both_forms_of_the_custom_function_have_the_same_bits():
     assert module.main(100, relu=module.InstanceReLU()) == module.main(100)
 
 
-def test_float64_is_the_judge():
-    """The losses against the same training in double precision."""
-    rng = np.random.default_rng(0)
-    shapes = [((64, 1000), 1), ((64, 10), 1), ((1000, 100), 0.5), ((100, 10), 0.5)]
-    x, y, w1, w2 = (
-        rng.normal(scale=scale, size=shape).astype(np.float32).astype(np.float64)
-        for shape, scale in shapes
-    )
-    expected = []
-    for _ in range(STEPS):
-        h = x @ w1
-        difference = np.maximum(h, 0) @ w2 - y
-        expected.append((difference**2).sum())
-        grad_w2 = np.maximum(h, 0).T @ (2 * difference)
-        w1 -= 1e-6 * (x.T @ ((2 * difference @ w2.T) * (h >= 0)))
-        w2 -= 1e-6 * grad_w2
-    np.testing.assert_allclose(losses("03_autograd"), expected, rtol=1e-4)
-
-
 def test_an_example_runs_as_a_program():
     run = subprocess.run(
         [sys.executable, str(FOLDER / "03_autograd.py")], capture_output=True, text=True, check=True

@@ -22,7 +22,7 @@ def address(array: np.ndarray[Any, Any]) -> int:
     return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
 
 
-# --- DLPack, out ------------------------------------------------------------------------------------
+# --- DLPack, out ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", NUMPY_DTYPES, ids=lambda d: d.name)
@@ -108,7 +108,7 @@ def test_the_device_is_the_cpu() -> None:
     assert treadle.ones(1).__dlpack_device__() == (1, 0)
 
 
-# --- DLPack, in -------------------------------------------------------------------------------------
+# --- DLPack, in -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", NUMPY_DTYPES, ids=lambda d: d.name)
@@ -170,7 +170,7 @@ def test_what_an_import_refuses() -> None:
         treadle.from_dlpack(capsule)
 
 
-# --- NumPy ------------------------------------------------------------------------------------------
+# --- NumPy ----------------------------------------------------------------------------------------
 
 
 def test_the_array_protocol() -> None:
@@ -213,7 +213,7 @@ def test_operators_leave_arrays_to_the_tensor() -> None:
             operate(np.ones(2), treadle.ones(2))
 
 
-# --- copies -----------------------------------------------------------------------------------------
+# --- copies ---------------------------------------------------------------------------------------
 
 
 def test_a_shallow_copy_shares_memory() -> None:

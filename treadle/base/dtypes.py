@@ -106,7 +106,12 @@ def by_short(short: str) -> DType:
 
 def from_numpy(dtype: Any) -> DType:
     """The dtype of a NumPy array; raises TypeError where there is none."""
-    name = np.dtype(dtype).name
+    try:
+        name = np.dtype(dtype).name
+    except TypeError:
+        raise TypeError(
+            f"got {dtype!r} for a dtype; there are {', '.join(d.name for d in ALL)}"
+        ) from None
     try:
         return _BY_NAME[name]
     except KeyError:

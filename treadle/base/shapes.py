@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from operator import index
 
 from treadle.base.errors import ShapeError
 
@@ -73,11 +74,14 @@ def broadcast_shapes(*shapes: Shape) -> Shape:
 
 
 def as_shape(sizes: Iterable[int]) -> Shape:
-    """A tuple of ints from ``(2, 3)`` or ``((2, 3),)``, refusing negative sizes."""
+    """A tuple of ints from ``(2, 3)`` or ``((2, 3),)``, refusing negative sizes and fractions."""
     items = tuple(sizes)
     if len(items) == 1 and isinstance(items[0], (tuple, list)):
         items = tuple(items[0])
-    shape = tuple(int(s) for s in items)
+    try:
+        shape = tuple(map(index, items))
+    except TypeError:
+        raise TypeError(f"got the shape {items}; sizes must be integers") from None
     if any(s < 0 for s in shape):
         raise ShapeError(f"got the shape {shape}; sizes must not be negative")
     return shape

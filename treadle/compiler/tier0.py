@@ -433,13 +433,16 @@ def evaluate() -> None:
 
 def value_of(n: Node) -> Value:
     """The value of one node, evaluating what is pending; raises the first error on its way."""
-    if n.value is None:
-        evaluate()
-        if n.value is None and n.error is None:
-            evaluator().run_alone(n)
-        if n.error is not None:
-            raise n.error
-    return n.value
+    engine = evaluator()
+    # Locked, because a value that another thread has set counts only when its tape has run.
+    with engine.lock:
+        if n.value is None:
+            engine.evaluate(recorder.state)
+            if n.value is None and n.error is None:
+                engine.run_alone(n)
+            if n.error is not None:
+                raise n.error.with_traceback(None)  # else every raise would lengthen it
+        return n.value  # type: ignore[no-any-return]
 
 
 def force(nodes: Iterable[Node]) -> None:

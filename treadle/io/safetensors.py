@@ -214,12 +214,12 @@ def _read_header(file: BinaryIO, source: str) -> tuple[list[Entry], dict[str, st
     file.seek(0)
     first = file.read(8)
     length = int.from_bytes(first, "little")
-    if first[:4] == b"PK\x03\x04" or first[:1] == b"\x80":
-        raise located(SafetensorsError(
-            f"{source} is a zip or pickle file, such as PyTorch's; expected safetensors; convert "
-            f"it where PyTorch is, with safetensors.torch.save_file"
-        ))  # fmt: skip
     if len(first) < 8 or length > min(size - 8, MAX_HEADER):
+        if first.startswith((b"PK\x03\x04", b"\x80")):
+            raise located(SafetensorsError(
+                f"{source} is a zip or pickle file, such as PyTorch's; expected safetensors; "
+                f"convert it where PyTorch is, with safetensors.torch.save_file"
+            ))  # fmt: skip
         raise _damaged(
             source, f"it has {size:,} bytes, and the first 8 promise a header of {length:,}"
         )

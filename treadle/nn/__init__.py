@@ -7,14 +7,16 @@
 (3, 2)
 """
 
-from treadle.nn import functional, init, utils
+from treadle.nn import functional as functional
+from treadle.nn import init as init
+from treadle.nn import utils as utils
 from treadle.nn.activation import *  # noqa: F403
-from treadle.nn.containers import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
-from treadle.nn.convolution import Conv1d, Conv2d, ConvTranspose2d
-from treadle.nn.embedding import Dropout, Dropout2d, Embedding
-from treadle.nn.linear import Flatten, Identity, Linear, Unflatten
+from treadle.nn.containers import *  # noqa: F403
+from treadle.nn.convolution import *  # noqa: F403
+from treadle.nn.embedding import *  # noqa: F403
+from treadle.nn.linear import *  # noqa: F403
 from treadle.nn.loss import *  # noqa: F403
-from treadle.nn.module import Module
-from treadle.nn.normalization import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm, RMSNorm
-from treadle.nn.parameter import Parameter
+from treadle.nn.module import Module as Module
+from treadle.nn.normalization import *  # noqa: F403
+from treadle.nn.parameter import Parameter as Parameter
 from treadle.nn.pooling import *  # noqa: F403

@@ -71,9 +71,7 @@ class Hardtanh(_Activation):
     function = staticmethod(F.hardtanh)
     settings = ("min_val", "max_val", "inplace")
 
-    def __init__(
-        self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
-    ) -> None:
+    def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> None:
         super().__init__()
         self.min_val = min_val
         self.max_val = max_val
@@ -99,7 +97,6 @@ class PReLU(Module):
         self, num_parameters: int = 1, init: float = 0.25, device: Any = None, dtype: Any = None
     ) -> None:
         super().__init__()
-        self.num_parameters = num_parameters
         slopes = full((num_parameters,), float(init), device=device, dtype=dtype)
         self.weight = Parameter(slopes)
 
@@ -109,7 +106,7 @@ class PReLU(Module):
 
     def extra_repr(self) -> str:
         """The number of slopes."""
-        return f"num_parameters={self.num_parameters}"
+        return f"num_parameters={self.weight.numel()}"
 
 
 class ELU(_Activation):

@@ -46,7 +46,8 @@ class Embedding(Module):
         cls, embeddings: Tensor, freeze: bool = True, padding_idx: int | None = None
     ) -> Embedding:
         """A layer with these rows; ``freeze`` means that they are not trained."""
-        made = cls(*embeddings.shape, padding_idx=padding_idx)
+        rows, size = embeddings.shape
+        made = cls(rows, size, padding_idx)
         made.weight = Parameter(embeddings, requires_grad=not freeze)
         return made
 

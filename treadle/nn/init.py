@@ -14,7 +14,8 @@ from treadle.ir.node import located
 from treadle.random.generator import Generator
 from treadle.random.sampling import rand, randn
 from treadle.tensor import arithmetic as a
-from treadle.tensor.creation import eye, tensor as make_tensor
+from treadle.tensor.creation import eye
+from treadle.tensor.creation import tensor as make_tensor
 from treadle.tensor.grad_mode import no_grad
 from treadle.tensor.tensor import Tensor
 
@@ -54,9 +55,7 @@ def fans(tensor: Tensor, name: str = "init") -> tuple[int, int]:
     return shape[1] * window, shape[0] * window
 
 
-def uniform_(
-    tensor: T, a: float = 0.0, b: float = 1.0, generator: Generator | None = None
-) -> T:
+def uniform_(tensor: T, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> T:
     """Uniform numbers of [a, b)."""
     with no_grad():
         return tensor.uniform_(a, b, generator=generator)  # type: ignore[attr-defined]
@@ -163,7 +162,7 @@ def _inverse_erf(y: Tensor) -> Tensor:
 
 
 def orthogonal_(tensor: T, gain: float = 1.0, generator: Generator | None = None) -> T:
-    """A (semi-)orthogonal matrix (rows x all other dimensions): Q of normal numbers (NumPy's QR)."""
+    """A (semi-)orthogonal matrix, rows by all other dimensions: NumPy's QR of normal numbers."""
     rows, columns = tensor.shape[0], prod(tensor.shape[1:])
     if tensor.ndim < 2:
         raise located(ShapeError(

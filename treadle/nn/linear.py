@@ -105,4 +105,4 @@ class Unflatten(Module):
         return f"dim={self.dim}, unflattened_size={self.unflattened_size}"
 
 
-__all__ = ["Flatten", "Identity", "Linear", "Unflatten", "reset_affine"]
+__all__ = ["Flatten", "Identity", "Linear", "Unflatten"]

@@ -72,7 +72,7 @@ class Module:
     ['hidden.weight', 'hidden.bias', 'out.weight', 'out.bias']
     """
 
-    training: bool
+    training: bool  # whether it is being trained: what dropout and batch norm look at
 
     def __init__(self) -> None:
         # Straight into __dict__: __setattr__ below needs them.
@@ -88,6 +88,7 @@ class Module:
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs ``forward`` between the hooks; errors get the path of the layer."""
         try:
             if not self._forward_hooks and not self._forward_pre_hooks:
                 return self.forward(*args, **kwargs)
@@ -108,7 +109,7 @@ class Module:
                 output = changed
         return output
 
-    # --- attributes -----------------------------------------------------------------------------
+    # --- attributes ------------------------------------------------------------------------------
 
     def __setattr__(self, name: str, value: Any) -> None:
         own = self.__dict__
@@ -199,7 +200,8 @@ class Module:
         """Adds a module under ``name``."""
         if module is not None and not isinstance(module, Module):
             raise located(TypeError(
-                f"{type(self).__name__}.{name}: got a {type(module).__name__}; it takes an nn.Module"
+                f"{type(self).__name__}.{name}: got a {type(module).__name__}; it takes an "
+                f"nn.Module"
             ))  # fmt: skip
         self._registry("a module", name)
         self._forget(name, but="_modules")
@@ -207,7 +209,7 @@ class Module:
 
     register_module = add_module
 
-    # --- the tree -------------------------------------------------------------------------------
+    # --- the tree --------------------------------------------------------------------------------
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """The modules assigned to this one, each once."""
@@ -319,7 +321,7 @@ class Module:
         """How many numbers the parameters hold together."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
 
-    # --- modes and conversions --------------------------------------------------------------------
+    # --- modes and conversions -------------------------------------------------------------------
 
     def apply(self, function: Callable[[Module], Any]) -> Self:
         """Calls ``function`` with every module below and then with this one."""
@@ -404,17 +406,17 @@ class Module:
         """Raises DeviceError: there is no CUDA device yet."""
         return self.to("cuda")
 
-    # --- hooks ------------------------------------------------------------------------------------
+    # --- hooks -----------------------------------------------------------------------------------
 
     def register_forward_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
-        """Calls ``hook(module, args, output)`` after forward; what it returns replaces the output."""
+        """Calls ``hook(module, args, output)`` after forward; a result replaces the output."""
         return RemovableHandle(self._forward_hooks, hook)
 
     def register_forward_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
-        """Calls ``hook(module, args)`` before forward; what it returns replaces the arguments."""
+        """Calls ``hook(module, args)`` before forward; a result replaces the arguments."""
         return RemovableHandle(self._forward_pre_hooks, hook)
 
-    # --- state --------------------------------------------------------------------------------------
+    # --- state -----------------------------------------------------------------------------------
 
     def state_dict(self, *, prefix: str = "", keep_vars: bool = False) -> OrderedDict[str, Tensor]:
         """All parameters and persistent buffers by path.
@@ -423,8 +425,7 @@ class Module:
         is there now. ``keep_vars`` gives the parameters themselves.
         """
         return OrderedDict(
-            (path, member if keep_vars else member.detach())
-            for path, member in self._state(prefix)
+            (path, member if keep_vars else member.detach()) for path, member in self._state(prefix)
         )
 
     def _state(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -470,7 +471,7 @@ class Module:
                 target._write(cast(value.detach().node, target.dtype))
         return LoadResult(missing, unexpected)
 
-    # --- text ---------------------------------------------------------------------------------------
+    # --- text ------------------------------------------------------------------------------------
 
     def extra_repr(self) -> str:
         """What the text form shows between the parentheses: the settings of the layer."""

@@ -17,12 +17,7 @@ from treadle.tensor.tensor import Tensor
 
 
 class _BatchNorm(Module):
-    """``(x - mean) / sqrt(var + eps) * weight + bias`` for every channel of (N, C, ...).
-
-    In training mean and (biased) variance are those of the batch, and move the running ones:
-    ``running = (1 - momentum) * running + momentum * observed``; with ``momentum=None`` these are
-    plain averages over all batches. In evaluation the running ones are used, if they are tracked.
-    """
+    """What batch norms share; they differ in the ranks of their inputs."""
 
     ranks: tuple[int, ...] = ()
     shapes = ""
@@ -40,7 +35,8 @@ class _BatchNorm(Module):
         self.affine = affine
         self.track_running_stats = track_running_stats
         for name in ("weight", "bias"):
-            self.register_parameter(name, Parameter(empty(num_features, **kind)) if affine else None)
+            vector = Parameter(empty(num_features, **kind)) if affine else None
+            self.register_parameter(name, vector)
         tracked = track_running_stats
         self.register_buffer("running_mean", zeros(num_features, **kind) if tracked else None)
         self.register_buffer("running_var", ones(num_features, **kind) if tracked else None)
@@ -94,13 +90,28 @@ class _BatchNorm(Module):
 
 
 class BatchNorm1d(_BatchNorm):
-    __doc__ = (_BatchNorm.__doc__ or "").replace("(N, C, ...)", "(N, C) or (N, C, L)")
+    """Batch normalisation of (N, C) or (N, C, L) (Ioffe and Szegedy, 2015).
+
+    ``(x - mean) / sqrt(var + eps) * weight + bias`` for every channel. In training mean and biased
+    variance are the batch's, and move the running ones,
+    ``running = (1 - momentum) * running + momentum * observed`` (the variance unbiased);
+    ``momentum=None`` makes these plain averages over all batches. In evaluation the running ones
+    are used, if ``track_running_stats``.
+    """
+
     ranks = (2, 3)
     shapes = "(N, C) or (N, C, L)"
 
 
 class BatchNorm2d(_BatchNorm):
-    __doc__ = (_BatchNorm.__doc__ or "").replace("(N, C, ...)", "(N, C, H, W)")
+    """Batch normalisation of (N, C, H, W); as ``BatchNorm1d``, over N, H and W.
+
+    >>> import treadle
+    >>> y = BatchNorm2d(3)(treadle.randn(8, 3, 4, 4) * 5 + 2)
+    >>> bool((y.mean((0, 2, 3)).abs() < 1e-4).all())
+    True
+    """
+
     ranks = (4,)
     shapes = "(N, C, H, W)"
 
@@ -108,18 +119,18 @@ class BatchNorm2d(_BatchNorm):
 class _LastDimensions(Module):
     """Settings of a norm over the last dimensions."""
 
-    def __init__(self, normalized_shape: Any, eps: float | None, elementwise_affine: bool) -> None:
+    eps: Any
+
+    def __init__(self, normalized_shape: Any, elementwise_affine: bool) -> None:
         super().__init__()
         is_int = isinstance(normalized_shape, int)
         self.normalized_shape = (normalized_shape,) if is_int else tuple(normalized_shape)
-        self.eps = eps
         self.elementwise_affine = elementwise_affine
 
     def extra_repr(self) -> str:
         """The settings."""
         return (
-            f"{self.normalized_shape}, eps={self.eps}, "
-            f"elementwise_affine={self.elementwise_affine}"
+            f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
         )
 
 
@@ -134,7 +145,8 @@ class LayerNorm(_LastDimensions):
         self, normalized_shape: Any, eps: float = 1e-5, elementwise_affine: bool = True,
         bias: bool = True, device: Any = None, dtype: Any = None,
     ) -> None:  # fmt: skip
-        super().__init__(normalized_shape, eps, elementwise_affine)
+        super().__init__(normalized_shape, elementwise_affine)
+        self.eps = eps
         kind = {"device": device, "dtype": dtype}
         shape = self.normalized_shape
         weight = Parameter(ones(shape, **kind)) if elementwise_affine else None
@@ -155,13 +167,14 @@ class LayerNorm(_LastDimensions):
 
 
 class RMSNorm(_LastDimensions):
-    """``x / sqrt(mean(x^2) + eps) * weight`` over the last dimensions (Zhang and Sennrich, 2019)."""
+    """``x / sqrt(mean(x^2) + eps) * weight`` over the last dimensions (Zhang, Sennrich 2019)."""
 
     def __init__(
         self, normalized_shape: Any, eps: float | None = None, elementwise_affine: bool = True,
         device: Any = None, dtype: Any = None,
     ) -> None:  # fmt: skip
-        super().__init__(normalized_shape, eps, elementwise_affine)
+        super().__init__(normalized_shape, elementwise_affine)
+        self.eps = eps
         shape = self.normalized_shape
         weight = Parameter(ones(shape, device=device, dtype=dtype)) if elementwise_affine else None
         self.register_parameter("weight", weight)

@@ -82,9 +82,7 @@ class LambdaLR(LRScheduler):
     [0.5]
     """
 
-    def __init__(
-        self, optimizer: Optimizer, lr_lambda: Any, last_epoch: int = -1
-    ) -> None:
+    def __init__(self, optimizer: Optimizer, lr_lambda: Any, last_epoch: int = -1) -> None:
         count = len(optimizer.param_groups)
         several = isinstance(lr_lambda, (list, tuple))
         self.lr_lambdas: list[Callable[[int], float]] = (
@@ -190,7 +188,7 @@ class CosineAnnealingLR(LRScheduler):
     """
 
     def __init__(
-        self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1  # noqa: N803
+        self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1
     ) -> None:
         if T_max < 1:
             raise located(ValueError(f"CosineAnnealingLR: got T_max={T_max}; it must be positive"))

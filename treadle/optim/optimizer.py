@@ -11,7 +11,7 @@ from treadle.base import dtypes
 from treadle.base.dtypes import DType
 from treadle.base.errors import ShapeError
 from treadle.compiler.tier0 import force
-from treadle.ir.node import Node, Type, located, type_of
+from treadle.ir.node import Node, Type, located, recorder, type_of, user_site
 from treadle.ops.elementwise import neg
 from treadle.ops.movement import expand, zeros_of
 from treadle.ops.source import number
@@ -176,13 +176,19 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        with no_grad():
-            step = Step()
-            for group in self.param_groups:
-                with_gradient = [p for p in group["params"] if p._grad is not None]
-                if with_gradient:
-                    self._record(group, with_gradient, step)
-            step.take()
+        step = Step()
+        state = recorder.state
+        site = state.site
+        state.site = site or user_site()  # looked up once for the whole step
+        try:
+            with no_grad():
+                for group in self.param_groups:
+                    with_gradient = [p for p in group["params"] if p._grad is not None]
+                    if with_gradient:
+                        self._record(group, with_gradient, step)
+                step.take()
+        finally:
+            state.site = site
         return loss
 
     def _record(self, group: Group, params: list[Tensor], step: Step) -> None:
@@ -193,7 +199,7 @@ class Optimizer:
         """A state tensor of zeros for a parameter."""
         return wrap(zeros_of(type_of(wide(p.dtype), tuple(p.shape))))
 
-    # --- state ------------------------------------------------------------------------------------
+    # --- state -----------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """State and settings, parameters being replaced by their numbers."""

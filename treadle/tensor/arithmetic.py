@@ -67,7 +67,10 @@ def operand_nodes(name: str, dtype: DType, *operands: Operand) -> list[Node]:
             nodes.append(cast(x.node, dtype))
         else:
             value = x if isinstance(x, _NUMBERS) else x.item()
-            nodes.append(number(value, dtype))
+            try:
+                nodes.append(number(value, dtype))
+            except OverflowError as error:
+                raise located(OverflowError(f"{name}: {error}")) from None
     first = nodes[0].shape
     if all(n.shape == first for n in nodes):
         return nodes

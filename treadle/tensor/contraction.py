@@ -108,7 +108,12 @@ def dot(input: Tensor, tensor: Tensor) -> Tensor:
 
 def outer(input: Tensor, vec2: Tensor) -> Tensor:
     """(m,), (n,) -> (m, n)."""
-    x, y = input.node, vec2.node
+    x, y = _operand("outer", input), _operand("outer", vec2)
+    if len(x.shape) != 1 or len(y.shape) != 1:
+        raise located(ShapeError(
+            f"outer: got shapes {x.shape} and {y.shape}; it takes two vectors; flatten them, or "
+            f"multiply with a new dimension, as in x[..., None] * y"
+        ))  # fmt: skip
     return a.mul(wrap(reshape(x, shape=(*x.shape, 1))), wrap(reshape(y, shape=(1, *y.shape))))
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
+from treadle.base.errors import DeviceError, ShapeError
 from treadle.base.shapes import Shape, as_shape
 from treadle.ir.node import Node, located
 from treadle.ops import elementwise as e
@@ -17,6 +20,24 @@ from treadle.ops.source import iota, number
 from treadle.tensor.handle import Handle, wrap
 from treadle.tensor.storage import node_from_array
 from treadle.tensor.tensor import Tensor, check_device
+
+F = TypeVar("F", bound=Callable[..., Any])
+_OURS = {ValueError, TypeError, OverflowError, ShapeError, DeviceError}
+
+
+def _checked(function: F) -> F:
+    """Errors of what ``function`` was given name it, and the user's line."""
+
+    @functools.wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            if type(error) not in _OURS or hasattr(error, "site"):
+                raise
+            raise located(type(error)(f"{function.__name__}: {error}")) from None
+
+    return checked  # type: ignore[return-value]
 
 
 def _finish(node: Node, requires_grad: bool, device: Any = None) -> Tensor:
@@ -36,14 +57,28 @@ def _array_from(data: Any) -> np.ndarray[Any, Any]:
     try:
         array = np.asarray(data)
     except ValueError as error:
-        raise located(ValueError(
-            f"tensor: got nested sequences of unequal lengths ({error}); pad them to one length"
-        )) from None  # fmt: skip
+        raise ValueError(
+            f"got nested sequences of unequal lengths ({error}); pad them to one length"
+        ) from None
     if array.dtype == np.float64:
         return array.astype(dtypes.get_default_dtype().numpy)
     return array
 
 
+def _check_range(array: np.ndarray[Any, Any], target: DType) -> None:
+    """Refuses whole numbers that an integer dtype cannot hold."""
+    if target.kind not in "iu" or array.dtype.kind not in "iu" or not array.size:
+        return
+    limits = np.iinfo(target.numpy)
+    low, high = int(array.min()), int(array.max())
+    if low < limits.min or high > limits.max:
+        raise OverflowError(
+            f"the number {low if low < limits.min else high} does not fit {target.name} "
+            f"({limits.min} to {limits.max}); use a wider dtype"
+        )
+
+
+@_checked
 def tensor(
     data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
@@ -59,11 +94,9 @@ def tensor(
             node = e.convert(node, dtype=target)
         return _finish(node, requires_grad, device)
     array = _array_from(data)
-    try:
-        node = node_from_array(array, target)
-    except TypeError as error:
-        raise located(TypeError(f"tensor: {error}")) from None
-    return _finish(node, requires_grad, device)
+    if target is not None and not isinstance(data, np.ndarray):
+        _check_range(array, target)
+    return _finish(node_from_array(array, target), requires_grad, device)
 
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
@@ -97,27 +130,33 @@ def _filled(
     return _finish(filled, requires_grad, device)
 
 
+@_checked
 def full(
     size: Sequence[int], fill_value: Any, *, dtype: Any = None, device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
     """A tensor with all elements ``fill_value``, whose type gives the dtype unless named."""
     value = fill_value.item() if isinstance(fill_value, Handle) else fill_value  # type: ignore[attr-defined]
+    if not isinstance(value, (bool, int, float, np.number, np.bool_)):
+        raise TypeError(f"got the value {value!r}; it must be a number")
     if dtype is None:
         dtype = dtypes.as_dtype(type(value)) if isinstance(value, (bool, int)) else None
     return _filled(as_shape(size), value, dtype, requires_grad, device)
 
 
+@_checked
 def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros of a shape: ``zeros(2, 3)`` or ``zeros((2, 3))``."""
     return _filled(as_shape(size), 0, dtype, requires_grad, device)
 
 
+@_checked
 def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones of a shape."""
     return _filled(as_shape(size), 1, dtype, requires_grad, device)
 
 
+@_checked
 def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros: memory is never shown before it is written."""
     return _filled(as_shape(size), 0, dtype, requires_grad, device)
@@ -149,6 +188,7 @@ def full_like(
     return _like(input, fill_value, dtype, requires_grad)
 
 
+@_checked
 def arange(
     start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None,
     requires_grad: bool = False,
@@ -157,11 +197,13 @@ def arange(
     if end is None:
         start, end = 0, start
     start, end, step = (x.item() if isinstance(x, Tensor) else x for x in (start, end, step))
+    if not all(map(math.isfinite, (start, end, step))):
+        raise ValueError(f"got start {start}, end {end} and step {step}; they must be finite")
     if step == 0 or (end - start) / step < 0:
-        raise located(ValueError(
-            f"arange: got start {start}, end {end} and step {step}; the step must lead from start "
-            f"to end and not be 0"
-        ))  # fmt: skip
+        raise ValueError(
+            f"got start {start}, end {end} and step {step}; the step must lead from start to end "
+            f"and not be 0"
+        )
     whole = all(isinstance(x, int) for x in (start, end, step))
     target = dtypes.as_dtype(dtype or (int if whole else float))
     count = -((start - end) // step) if whole else int(np.ceil((end - start) / step))
@@ -171,22 +213,26 @@ def arange(
     return _finish(node_from_array(values, target), requires_grad, device)
 
 
+@_checked
 def linspace(
     start: float, end: float, steps: int, *, dtype: Any = None, device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
     """``steps`` evenly spaced numbers from ``start`` to ``end``, both included."""
     target = dtypes.as_dtype(dtype or float)
+    if steps < 0:
+        raise ValueError(f"got {steps} steps; their number must not be negative")
     values = np.linspace(float(start), float(end), int(steps))
     return _finish(node_from_array(values, target), requires_grad, device)
 
 
+@_checked
 def eye(
     n: int, m: int | None = None, *, dtype: Any = None, device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
     """Ones on the diagonal of an n x m matrix, zeros elsewhere."""
-    shape = (n, n if m is None else m)
+    shape = as_shape((n, n if m is None else m))
     rows = iota(shape=shape, axis=0, dtype=dtypes.int64)
     same = e.eq(rows, iota(shape=shape, axis=1, dtype=dtypes.int64))
     return _finish(e.convert(same, dtype=dtypes.as_dtype(dtype or float)), requires_grad, device)

@@ -51,10 +51,10 @@ class Device:
     def __init__(self, name: str | Device, index: int | None = None) -> None:
         kind, _, number = str(name).partition(":")
         if kind not in ("cpu", "cuda", "opencl", "null"):
-            raise ValueError(
+            raise located(ValueError(
                 f"got the device {str(name)!r}; expected 'cpu', 'cuda', 'opencl' or 'null', with "
                 f"a number as in 'cuda:0' where there are several"
-            )
+            ))  # fmt: skip
         self.type = kind
         self.index = int(number) if number else index
 

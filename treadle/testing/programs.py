@@ -7,6 +7,7 @@ some of them.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -15,8 +16,20 @@ import numpy as np
 
 from treadle.base import dtypes
 from treadle.ir.node import Limits
+from treadle.nn import (
+    BatchNorm2d,
+    Conv2d,
+    CrossEntropyLoss,
+    Dropout,
+    Flatten,
+    Linear,
+    MaxPool2d,
+    ReLU,
+    Sequential,
+)
 from treadle.nn import functional as F
-from treadle.random.generator import Generator
+from treadle.optim import Adam
+from treadle.random.generator import Generator, manual_seed
 from treadle.random.sampling import rand
 from treadle.tensor import arithmetic as a
 from treadle.tensor import joining, movement, reduction, selection
@@ -106,7 +119,7 @@ def _leaf(p: _Program) -> Tensor:
 
 def _unary(p: _Program) -> Tensor | None:
     x = p.pick()
-    return None if x is None else p.one_of(_UNARY)(x)  # type: ignore[no-any-return]
+    return None if x is None else p.one_of(_UNARY)(x)
 
 
 def _binary(p: _Program) -> Tensor | None:
@@ -118,7 +131,7 @@ def _binary(p: _Program) -> Tensor | None:
     if y is None or p.rng.random() < 0.4:
         shape = [n if p.rng.random() < 0.6 else 1 for n in x.shape][int(p.rng.integers(2)) :]
         y = p.tensor(shape, p.one_of((x.dtype, dtypes.float32)))
-    return p.one_of(_BINARY)(x, y)  # type: ignore[no-any-return]
+    return p.one_of(_BINARY)(x, y)
 
 
 def _convert(p: _Program) -> Tensor | None:
@@ -136,10 +149,10 @@ def _reduce(p: _Program) -> Tensor | None:
     if kind == "prod":
         return reduction.prod(a.tanh(x) + 1, dims[0], keepdim=keep)
     if kind == "max":
-        return reduction.max(x, dims[0], keepdim=keep).values  # type: ignore[no-any-return]
+        return reduction.max(x, dims[0], keepdim=keep).values
     if kind == "var":
         return reduction.var(x, dims, correction=0, keepdim=keep)
-    return getattr(reduction, kind)(x, dim=dims, keepdim=keep)  # type: ignore[no-any-return]
+    return getattr(reduction, kind)(x, dim=dims, keepdim=keep)
 
 
 def _normalise(p: _Program) -> Tensor | None:
@@ -165,7 +178,7 @@ def _matmul(p: _Program) -> Tensor | None:
         return None
     if p.rng.random() < 0.5:
         return F.linear(x, p.tensor((columns, x.shape[-1]), x.dtype)) / 8
-    return x @ p.tensor((x.shape[-1], columns), x.dtype)  # type: ignore[no-any-return]
+    return x @ p.tensor((x.shape[-1], columns), x.dtype)
 
 
 def _convolve(p: _Program) -> Tensor | None:
@@ -182,7 +195,7 @@ def _pool(p: _Program) -> Tensor | None:
     if x is None:
         return None
     pool = p.one_of((F.max_pool2d, F.avg_pool2d))
-    return pool(x, 2, stride=int(p.rng.integers(1, 3)))  # type: ignore[no-any-return]
+    return pool(x, 2, stride=int(p.rng.integers(1, 3)))
 
 
 def _view(p: _Program) -> Tensor | None:
@@ -251,7 +264,7 @@ def _random(p: _Program) -> Tensor | None:
     x = p.pick()
     if x is None:
         return None
-    return x * (rand(x.shape, generator=p.generator) < 0.7)  # type: ignore[no-any-return]
+    return x * (rand(x.shape, generator=p.generator) < 0.7)
 
 
 _STEPS: tuple[tuple[Callable[[_Program], Tensor | None], int], ...] = (
@@ -310,6 +323,31 @@ def _second_order(
     return [*first, *(g for g in second if g is not None)]
 
 
+def run_training(barrier: Barrier = lambda values: None, num_steps: int = 3) -> Run:
+    """A small LeNet trained by Adam, with dropout and batch norm: losses, parameters, buffers."""
+    manual_seed(5)
+    net = Sequential(
+        Conv2d(1, 6, 5, padding=2), BatchNorm2d(6), ReLU(), MaxPool2d(2),
+        Conv2d(6, 10, 3), MaxPool2d(2), ReLU(), Flatten(),
+        Linear(90, 24), ReLU(), Dropout(0.4), Linear(24, 10),
+    )  # fmt: skip
+    optimizer = Adam(net.parameters(), lr=0.01)
+    rng = np.random.default_rng(1)
+    losses = []
+    for _ in range(num_steps):
+        images = from_numpy(rng.normal(size=(32, 1, 16, 16)).astype(np.float32))
+        loss = CrossEntropyLoss()(net(images), from_numpy(rng.integers(0, 10, 32)))
+        barrier([loss])
+        optimizer.zero_grad()
+        loss.backward()
+        barrier([p.grad for p in net.parameters() if p.grad is not None])
+        optimizer.step()
+        losses.append(loss)
+    state = net.state_dict()
+    results = [x.numpy(force=True).copy() for x in (*losses, *state.values())]
+    return Run([f"step {i}" for i in range(num_steps)] + list(state), results)
+
+
 @contextmanager
 def evaluated(policy: str, seed: int = 0) -> Iterator[Barrier]:
     """Inside, values are evaluated as ``policy`` says; yields the barrier for ``run_program``.
@@ -336,17 +374,27 @@ def evaluated(policy: str, seed: int = 0) -> Iterator[Barrier]:
         Limits.nodes, Limits.nbytes = nodes, nbytes
 
 
+def _bits(x: Array) -> bytes:
+    """The bytes of an array, with one NaN for all."""
+    if np.issubdtype(x.dtype, np.integer) or x.dtype == np.bool_:
+        return x.tobytes()
+    nan = np.isnan(x.astype(np.float64))
+    return x.tobytes() if not nan.any() else np.where(nan, np.nan, x).astype(x.dtype).tobytes()
+
+
 def same_bits(x: Array, y: Array) -> bool:
     """True where shapes, dtypes and bytes are equal; all NaNs count as one."""
-    if x.shape != y.shape or x.dtype != y.dtype:
-        return False
-    if x.tobytes() == y.tobytes():
-        return True
-    nan = np.isnan(x.astype(np.float64))
-    return np.array_equal(nan, np.isnan(y.astype(np.float64))) and (
-        np.where(nan, 0, x).astype(x.dtype).tobytes()
-        == np.where(nan, 0, y).astype(y.dtype).tobytes()
-    )
+    return x.shape == y.shape and x.dtype == y.dtype and _bits(x) == _bits(y)
+
+
+def fingerprint(runs: Sequence[Run]) -> str:
+    """A digest of all bits of all results; all NaNs count as one."""
+    digest = hashlib.sha256()
+    for run in runs:
+        for x in run.results:
+            digest.update(f"{x.dtype}{x.shape}".encode())
+            digest.update(_bits(x))
+    return digest.hexdigest()
 
 
 def first_difference(one: Run, other: Run) -> str:
@@ -357,8 +405,6 @@ def first_difference(one: Run, other: Run) -> str:
         return f"{len(one.results)} and {len(other.results)} results"
     for position, (x, y) in enumerate(zip(one.results, other.results, strict=True)):
         if not same_bits(x, y):
-            at = position - 2
-            steps = "\n  ".join(one.steps[: at + 1])
-            what = f"value {at}" if at < len(one.steps) else f"gradient {at - len(one.steps)}"
-            return f"{what} differs: {x.dtype}{list(x.shape)}; the steps up to it:\n  {steps}"
+            steps = "\n  ".join(one.steps)
+            return f"result {position} differs, {x.dtype}{list(x.shape)}; the steps:\n  {steps}"
     return ""

@@ -6,6 +6,6 @@ from treadle.nn.functional.embedding import *  # noqa: F403
 from treadle.nn.functional.loss import *  # noqa: F403
 from treadle.nn.functional.normalization import *  # noqa: F403
 from treadle.nn.functional.pooling import *  # noqa: F403
-from treadle.tensor.contraction import linear
-from treadle.tensor.joining import pad
-from treadle.tensor.selection import one_hot
+from treadle.tensor.contraction import linear as linear
+from treadle.tensor.joining import pad as pad
+from treadle.tensor.selection import one_hot as one_hot

@@ -118,9 +118,13 @@ def tanh(input: Tensor) -> Tensor:
 
 
 @rounded_once
+def _silu(input: Tensor) -> Tensor:
+    return a.mul(input, a.sigmoid(input))
+
+
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """``x * sigmoid(x)``."""
-    return _finished(input, a.mul(input, a.sigmoid(input)), inplace)
+    return _finished(input, _silu(input), inplace)
 
 
 @rounded_once

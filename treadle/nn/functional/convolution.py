@@ -75,9 +75,7 @@ def conv2d(
     strides, dilations = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
     window = w.shape[2], w.shape[3]
     sides = _sides("conv2d", padding, window, strides, dilations)
-    out = conv_forward(
-        x, w, stride=strides, padding=sides, dilation=dilations, groups=groups
-    )
+    out = conv_forward(x, w, stride=strides, padding=sides, dilation=dilations, groups=groups)
     return _biased("conv2d", out, bias, single)
 
 

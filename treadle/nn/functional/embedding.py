@@ -66,9 +66,7 @@ def _dropped(
     return write_back(input, out, name) if inplace else out
 
 
-def dropout(
-    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
-) -> Tensor:
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """In training: elements become 0 with probability p, the others ``x / (1 - p)``."""
     return _dropped("dropout", input, p, training, inplace, node_of("dropout", input).shape)
 

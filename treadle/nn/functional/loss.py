@@ -46,7 +46,7 @@ def _reduced(node: Node, reduction: str, source: Node, count: int | None = None)
     return wrap(cast(node, source.dtype))
 
 
-# --- classes -----------------------------------------------------------------------------------------
+# --- classes ------------------------------------------------------------------------------------
 
 
 def _class_axis(name: str, x: Node) -> int:
@@ -136,9 +136,7 @@ def nll_loss(
     """
     _check_reduction("nll_loss", reduction)
     source = real_node("nll_loss", input)
-    loss, count = _class_losses(
-        "nll_loss", widened(source), target, weight, ignore_index, 0.0
-    )
+    loss, count = _class_losses("nll_loss", widened(source), target, weight, ignore_index, 0.0)
     return _finished(loss, count, reduction, source)
 
 
@@ -185,7 +183,7 @@ def cross_entropy(
     return _reduced(loss, reduction, source)
 
 
-# --- numbers -------------------------------------------------------------------------------------------
+# --- numbers ------------------------------------------------------------------------------------
 
 
 def _operands(name: str, input: Any, target: Any) -> tuple[Node, Node, Node]:
@@ -193,8 +191,8 @@ def _operands(name: str, input: Any, target: Any) -> tuple[Node, Node, Node]:
     source, goal = real_node(name, input), node_of(name, target)
     if source.shape != goal.shape:
         raise located(ShapeError(
-            f"{name}: got an input of shape {source.shape} and a target of shape {goal.shape}; they "
-            f"must be equal; reshape one of them"
+            f"{name}: got an input of shape {source.shape} and a target of shape {goal.shape}; "
+            f"they must be equal; reshape one of them"
         ))  # fmt: skip
     real_node(name, target, "a target")
     kind = dtypes.promote_types(source.dtype, goal.dtype)
@@ -265,7 +263,7 @@ def kl_div(
     return _reduced(loss, reduction, source, count)
 
 
-# --- two classes -----------------------------------------------------------------------------------------
+# --- two classes --------------------------------------------------------------------------------
 
 
 class _BinaryCrossEntropy(Function):

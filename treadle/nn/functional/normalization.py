@@ -35,8 +35,8 @@ def _vector(name: str, what: str, value: Tensor | None, shape: Shape, x: Node) -
         ))  # fmt: skip
     if node.dtype is not x.dtype and node.dtype is not wide:
         raise located(DTypeError(
-            f"{name}: got a {what} of dtype {node.dtype.name} for an input of dtype {x.dtype.name}; "
-            f"convert the input, or the module with .to(dtype)"
+            f"{name}: got a {what} of dtype {node.dtype.name} for an input of dtype "
+            f"{x.dtype.name}; convert the input, or the module with .to(dtype)"
         ))  # fmt: skip
     return cast(node, wide)
 

@@ -71,9 +71,7 @@ def max_pool2d(
     node = node_of("max_pool2d", input)
     check_rank("max_pool2d", node, (4, 3), _IMAGES)
     w = _Windows("max_pool2d", node, kernel_size, stride, padding, dilation, ceil_mode)
-    both = max_pool(
-        node, window=w.window, stride=w.stride, padding=w.sides, dilation=w.dilation
-    )
+    both = max_pool(node, window=w.window, stride=w.stride, padding=w.sides, dilation=w.dilation)
     values = wrap(project(both, index=0))
     return (values, wrap(project(both, index=1))) if return_indices else values
 
@@ -118,12 +116,13 @@ def avg_pool2d(
     return wrap(cast(e.div(total, divisor), source.dtype))
 
 
-# --- adaptive --------------------------------------------------------------------------------------
+# --- adaptive -----------------------------------------------------------------------------------
 
 
 def _target(name: str, output_size: Any, size: Pair) -> Pair:
     """The output size, None standing for the input's."""
-    items = (output_size,) * 2 if output_size is None or isinstance(output_size, int) else output_size
+    single = output_size is None or isinstance(output_size, int)
+    items = (output_size,) * 2 if single else output_size
     wanted = tuple(s if o is None else o for o, s in zip(items, size, strict=True))
     if not all(isinstance(n, int) and n > 0 for n in wanted):
         raise located(ValueError(
@@ -185,7 +184,7 @@ def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = 
     return max_pool2d(input, window, return_indices=return_indices)
 
 
-# --- sequences -------------------------------------------------------------------------------------
+# --- sequences ----------------------------------------------------------------------------------
 
 
 def _as_rows(name: str, input: Tensor) -> Tensor:
