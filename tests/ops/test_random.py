@@ -13,12 +13,11 @@ from treadle.codegen.llvm import print_llvm
 from treadle.ir.launch import Launch, contiguous
 from treadle.ir.loop_interpret import interpret
 from treadle.ir.loop_text import print_kernel
-from treadle.ir.node import from_value, type_of
 from treadle.ir.op import NoGradient, Op
 from treadle.ops import random as ops
 from treadle.ops.random import COUNTERS, counters, random_bits, random_normal, random_uniform
-from treadle.ops.source import buffer
 from treadle.runtime import jit
+from treadle.tensor.storage import node_from_array
 
 ALL = (random_bits, random_uniform, random_normal)
 ENTRY = ctypes.CFUNCTYPE(ctypes.c_int, *(ctypes.c_void_p, *(ctypes.c_int64,) * 3))
@@ -235,7 +234,7 @@ def test_records() -> None:
         assert isinstance(op.gradient, NoGradient)
         for sample in op.samples():
             out = op.reference(*sample.args, **sample.attrs)
-            nodes = [from_value(buffer, type_of(dtypes.int64, ()), a) for a in sample.args]
+            nodes = [node_from_array(a) for a in sample.args]
             node = op(*nodes, **sample.attrs)
             assert node.shape == out.shape == sample.attrs["shape"]
             assert node.dtype.numpy == out.dtype
@@ -246,7 +245,7 @@ def test_records() -> None:
 def test_refusals(op: Op) -> None:
     for error in op.errors():
         nodes = [
-            from_value(buffer, type_of(dtypes.from_numpy(a.dtype), a.shape), a) for a in error.args
+            node_from_array(a) for a in error.args
         ]
         with pytest.raises(error.error) as caught:
             op(*nodes, **error.attrs)

@@ -158,9 +158,9 @@ class ModuleDict(Module):
         try:
             return self._modules[name]
         except KeyError:
-            raise located(KeyError(
+            raise KeyError(
                 f"ModuleDict: got the name {name!r}; there are {', '.join(self._modules) or 'none'}"
-            )) from None  # fmt: skip
+            ) from None
 
     def __setitem__(self, name: str, module: Module) -> None:
         self.add_module(name, module)
@@ -271,9 +271,7 @@ class ParameterDict(Module):
             return self._parameters[name]
         except KeyError:
             names = ", ".join(self._parameters) or "none"
-            raise located(KeyError(
-                f"ParameterDict: got the name {name!r}; there are {names}"
-            )) from None  # fmt: skip
+            raise KeyError(f"ParameterDict: got the name {name!r}; there are {names}") from None
 
     def __len__(self) -> int:
         return len(self._parameters)

@@ -167,10 +167,10 @@ class Module:
                 f"call super().__init__() first in __init__"
             ))  # fmt: skip
         if not isinstance(name, str) or not name or "." in name:
-            raise located(KeyError(
+            raise KeyError(
                 f"{type(self).__name__}: got the name {name!r} for {what}; a name is a string that "
                 f"is not empty and has no dot"
-            ))  # fmt: skip
+            )
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Adds a parameter (or the place for one) under ``name``."""

@@ -33,10 +33,10 @@ class LRScheduler:
             if last_epoch == -1:
                 group["initial_lr"] = group["lr"]
             elif "initial_lr" not in group:
-                raise located(KeyError(
+                raise KeyError(
                     f"{type(self).__name__}: got last_epoch={last_epoch}, but the optimizer's "
                     f"groups have no 'initial_lr'; load the optimizer's state first"
-                ))  # fmt: skip
+                )
         self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
         self._last_lr = [group["lr"] for group in optimizer.param_groups]
         self.step()
