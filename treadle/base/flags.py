@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn
 
 PREFIX = "TREADLE_"
-DEBUG_TOPICS = ("graph", "fusion", "source", "asm", "time")
+DEBUG_TOPICS = ("graph", "source", "asm", "time")
 
 
 class Flag(NamedTuple):

@@ -18,6 +18,7 @@ depend on it; the others run.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterable, Sequence
 from sys import getrefcount
@@ -25,11 +26,13 @@ from typing import Any, NamedTuple
 
 from treadle.base.collector import CollectorPaused
 from treadle.base.errors import EvaluationError, IndexRangeError
+from treadle.base.flags import flags
 from treadle.compiler.device import Device, get_device
 from treadle.ir import node as ir_node
+from treadle.ir.graph_text import print_graph
 from treadle.ir.launch import In, Layout, Out, Plan, Work
 from treadle.ir.nest import copy_launch
-from treadle.ir.node import Limits, Node, Recording, Signature, describe_site, recorder
+from treadle.ir.node import Leaf, Limits, Node, Recording, Signature, describe_site, recorder
 from treadle.ir.op import Bundle
 from treadle.ops.source import Scalar
 
@@ -91,6 +94,8 @@ class Evaluator:
             live: list[Node] = []
             try:
                 self._select(pending, live)
+                if "graph" in flags.DEBUG and live:
+                    print(print_graph(live), file=sys.stderr)
                 self._run(live)
             except BaseException:
                 # Whoever evaluates next finds the graph as it was recorded.
@@ -137,9 +142,7 @@ class Evaluator:
             owner = self.owners[failed]
             owner.error = _failure(owner, self._message(owner, failed), code)
             self._recount(live)
-        for n in live:
-            if not n.needs_grad or n.spent:
-                n.inputs = ()
+        _forget_inputs(live)
         live.clear()
         self.tape, self.owners, self.free, self.supplied = [], [], {}, []
 
@@ -385,6 +388,22 @@ class Evaluator:
         return wanted.value
 
 
+def _forget_inputs(live: list[Node]) -> None:
+    """Nodes that have run let go of inputs that no gradient can ask for any more.
+
+    A released node among the inputs counts as released itself, since backward() would end there:
+    so ``total = total + loss`` does not keep every step of a training alive.
+    """
+    for n in reversed(live):
+        if n.needs_grad and not n.spent:
+            for i in n.inputs:
+                if i.spent and type(i) is not Leaf:
+                    n.spent = True
+                    break
+        if not n.needs_grad or n.spent:
+            n.inputs = ()
+
+
 def _recycle_all(values: Any, free: dict[int, list[Any]]) -> None:
     """Hands on the memory of an op with several results, where nothing else refers to it."""
     for memory, _, _ in values:
@@ -451,6 +470,16 @@ def force(nodes: Iterable[Node]) -> None:
         value_of(n)
 
 
+def _lock_all() -> None:
+    for engine in _evaluators.values():
+        engine.lock.acquire()
+
+
+def _unlock_all() -> None:
+    for engine in _evaluators.values():
+        engine.lock.release()
+
+
 def _after_fork() -> None:
     """A forked child has no threads but this one: locks are new, pending work is dropped."""
     for engine in _evaluators.values():
@@ -464,6 +493,9 @@ def _after_fork() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    # Locked, so that a child never inherits the values of a tape that another thread is running.
+    os.register_at_fork(
+        before=_lock_all, after_in_parent=_unlock_all, after_in_child=_after_fork
+    )
 Limits.evaluate = staticmethod(evaluate)  # type: ignore[method-assign]
 __all__ = ["Evaluator", "evaluate", "evaluator", "force", "forget_plans", "value_of"]

@@ -1,0 +1,127 @@
+"""Learning-rate schedules against their closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from treadle import nn, optim
+from treadle.optim import lr_scheduler as schedules
+
+
+def make(lr=0.1):
+    return optim.SGD([nn.Parameter([1.0])], lr=lr)
+
+
+def rates(scheduler, optimizer, steps):
+    """The rate before each step."""
+    seen = []
+    for _ in range(steps):
+        seen.append(optimizer.param_groups[0]["lr"])
+        scheduler.step()
+    return seen
+
+
+def _one_cycle(t, total=20, peak=1.0, start=1 / 25, end=1 / 25 / 1e4, turn=0.3 * 20 - 1):
+    def between(a, b, share):
+        return b + (a - b) / 2 * (math.cos(math.pi * share) + 1)
+
+    if t <= turn:
+        return between(start, peak, t / turn)
+    return between(peak, end, (t - turn) / (total - 1 - turn))
+
+
+CASES = {
+    "StepLR": (lambda o: schedules.StepLR(o, 3, gamma=0.5), lambda t: 0.1 * 0.5 ** (t // 3)),
+    "MultiStepLR": (
+        lambda o: schedules.MultiStepLR(o, [2, 5, 5], gamma=0.5),
+        lambda t: 0.1 * 0.5 ** ((t >= 2) + 2 * (t >= 5)),
+    ),
+    "ExponentialLR": (lambda o: schedules.ExponentialLR(o, 0.9), lambda t: 0.1 * 0.9**t),
+    "LinearLR": (
+        lambda o: schedules.LinearLR(o, 0.25, total_iters=4),
+        lambda t: 0.1 * (0.25 + 0.75 * min(t, 4) / 4),
+    ),
+    "CosineAnnealingLR": (
+        lambda o: schedules.CosineAnnealingLR(o, 6, eta_min=0.01),
+        lambda t: 0.01 + 0.09 * (1 + math.cos(math.pi * t / 6)) / 2,
+    ),
+    "LambdaLR": (
+        lambda o: schedules.LambdaLR(o, lambda t: 1 / (1 + t)), lambda t: 0.1 / (1 + t)
+    ),
+    "OneCycleLR": (lambda o: schedules.OneCycleLR(o, 1.0, total_steps=20), _one_cycle),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rates_follow_the_closed_form(name):
+    build, wanted = CASES[name]
+    optimizer = make()
+    scheduler = build(optimizer)
+    assert rates(scheduler, optimizer, 19) == pytest.approx([wanted(t) for t in range(19)])
+    assert scheduler.get_last_lr() == [optimizer.param_groups[0]["lr"]]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_schedules_go_on_from_saved_state(name):
+    build, wanted = CASES[name]
+    optimizer = make()
+    scheduler = build(optimizer)
+    rates(scheduler, optimizer, 7)
+    other = make()
+    fresh = build(other)
+    other.load_state_dict(optimizer.state_dict())
+    fresh.load_state_dict(scheduler.state_dict())
+    assert rates(fresh, other, 9) == pytest.approx([wanted(t) for t in range(7, 16)])
+
+
+def test_schedules_work_together_and_on_every_group():
+    a, b = nn.Parameter([1.0]), nn.Parameter([1.0])
+    optimizer = optim.SGD([{"params": [a], "lr": 1.0}, {"params": [b], "lr": 0.5}], lr=0.1)
+    first, second = schedules.ExponentialLR(optimizer, 0.5), schedules.StepLR(optimizer, 2, 0.1)
+    for _ in range(3):
+        first.step()
+        second.step()
+    assert second.get_last_lr() == pytest.approx([0.0125, 0.00625])
+
+
+def test_rate_falls_on_a_plateau():
+    optimizer = make(1.0)
+    scheduler = schedules.ReduceLROnPlateau(
+        optimizer, factor=0.5, patience=1, cooldown=1, min_lr=0.2
+    )
+    seen = []
+    for figure in (3.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0):
+        scheduler.step(figure)
+        seen.append(optimizer.param_groups[0]["lr"])
+    assert seen == [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25, 0.2, 0.2, 0.2, 0.2, 0.2]
+    upwards = schedules.ReduceLROnPlateau(optimizer, mode="max", patience=0)
+    upwards.step(1.0)
+    upwards.step(2.0)
+    assert upwards.num_bad_epochs == 0
+
+
+def test_schedule_errors():
+    with pytest.raises(TypeError, match="StepLR: got a list; it takes an Optimizer"):
+        schedules.StepLR([], 1)
+    with pytest.raises(ValueError, match="StepLR: got step_size=0; it must be positive"):
+        schedules.StepLR(make(), 0)
+    with pytest.raises(ValueError, match="CosineAnnealingLR: got T_max=0"):
+        schedules.CosineAnnealingLR(make(), 0)
+    with pytest.raises(ValueError, match="LambdaLR: got 2 functions for 1 parameter groups"):
+        schedules.LambdaLR(make(), [abs, abs])
+    with pytest.raises(KeyError, match="the optimizer's groups have no 'initial_lr'"):
+        schedules.ExponentialLR(make(), 0.9, last_epoch=3)
+    with pytest.raises(ValueError, match="OneCycleLR: got total_steps=None, epochs=None"):
+        schedules.OneCycleLR(make(), 1.0)
+    with pytest.raises(ValueError, match="momentum is not cycled: pass cycle_momentum=False"):
+        schedules.OneCycleLR(make(), 1.0, total_steps=3, cycle_momentum=True)
+    cycle = schedules.OneCycleLR(make(), 1.0, total_steps=2)
+    cycle.step()
+    with pytest.raises(ValueError, match="OneCycleLR: got step 3 of 2; call step"):
+        cycle.step()
+    with pytest.raises(ValueError, match="LinearLR: got start_factor=0 and end_factor=1"):
+        schedules.LinearLR(make(), 0)
+    with pytest.raises(ValueError, match="ReduceLROnPlateau: got mode='down'"):
+        schedules.ReduceLROnPlateau(make(), mode="down")
