@@ -175,6 +175,7 @@ from treadle.random import (
 
 if TYPE_CHECKING:
     from treadle import autograd, data, io, nn, optim, random, testing, train, utils, vision
+    from treadle.io import load, save
 
 __version__ = "0.1.0"
 
@@ -183,14 +184,17 @@ multiply, divide, subtract, negative, absolute, clip = mul, div, sub, neg, abs, 
 _LAZY = frozenset({
     "autograd", "data", "io", "nn", "optim", "random", "testing", "train", "utils", "vision",
 })  # fmt: skip
+_FROM_IO = frozenset({"load", "save"})
 
 
 def __getattr__(name: str) -> Any:
     """Rooms that a program may not need are imported when they are first named."""
     if name in _LAZY:
         return importlib.import_module(f"treadle.{name}")
+    if name in _FROM_IO:
+        return getattr(importlib.import_module("treadle.io"), name)
     raise AttributeError(f"module 'treadle' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *_LAZY, *_FROM_IO})

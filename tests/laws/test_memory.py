@@ -19,12 +19,13 @@ import pytest
 
 import treadle
 from treadle import nn, optim
+from treadle.base.errors import GradientError
 from treadle.ir.node import Limits, recorder
 from treadle.ops import source
 
 WARM_UP, STEPS = 100, 600
 NUMBERS = 64 * source._RECENT
-DEPTH = 100_000
+DEPTH = 30_000  # more than a stack of 256 KiB takes by any recursion
 DATA = np.random.default_rng(0).normal(size=(16, 12)).astype(np.float32)
 
 
@@ -114,6 +115,23 @@ def test_the_forgotten_accumulation_is_flat(small_budget):
 
     assert _growth(step, lambda: total.item()) == 0
     assert np.isfinite(total.item())
+    with pytest.raises(GradientError, match="released by an earlier backward"):
+        total.backward()
+
+
+def test_the_accumulation_before_backward_is_flat():
+    training = Training()
+    total = treadle.zeros(())
+
+    def step() -> None:
+        nonlocal total
+        loss = training.loss()
+        total = total + loss
+        training.optimizer.zero_grad()
+        loss.backward()
+        training.optimizer.step()
+
+    assert _growth(step, lambda: total.item()) == 0
 
 
 def test_the_accumulation_with_its_history_is_flat(small_budget):
@@ -252,8 +270,9 @@ def test_a_deep_chain_is_evaluated_and_dropped(grad):
     _deep(f"assert y.tolist() == [{DEPTH + 1}.0] * 2\ndel y", grad)
 
 
-def test_a_deep_chain_backward():
-    _deep(f"y.sum().backward()\nassert x.grad.tolist() == [{DEPTH + 1}.0] * 2")
+def test_a_deeper_chain_backward():
+    depth = 100_000
+    _deep(f"y.sum().backward()\nassert x.grad.tolist() == [{depth + 1}.0] * 2", depth=depth)
 
 
 def test_a_deep_chain_backward_after_evaluation():

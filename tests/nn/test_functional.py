@@ -104,11 +104,11 @@ def test_activation_errors():
         F.prelu(treadle.ones(2, 3), treadle.ones(2))
     with pytest.raises(TypeError, match="softmax: dim is missing"):
         F.softmax(treadle.ones(2))
-    with pytest.raises(TypeError, match="relu6|lt|le: got a list; it takes tensors"):
+    with pytest.raises(TypeError, match=r"le: got a list; it takes tensors"):
         F.relu6([1.0])
 
 
-# --- windows ----------------------------------------------------------------------------------------
+# --- windows ------------------------------------------------------------------------------------
 
 
 def test_same_padding_keeps_the_size():
@@ -232,7 +232,7 @@ def test_pooling_errors():
         F.adaptive_max_pool2d(x, 3)
 
 
-# --- normalisation ------------------------------------------------------------------------------------
+# --- normalisation ------------------------------------------------------------------------------
 
 
 def test_batch_norm_moves_its_running_statistics():
@@ -304,19 +304,25 @@ def test_normalisation_errors():
         nn.BatchNorm1d(3)(x[:1])
     with pytest.raises(ValueError, match="got no running statistics and training=False"):
         F.batch_norm(x, None, None)
-    with pytest.raises(ShapeError, match=r"layer_norm: got an input of shape \(4, 3\) and normaliz"):
+    with pytest.raises(
+        ShapeError, match=r"layer_norm: got an input of shape \(4, 3\) and normaliz"
+    ):
         F.layer_norm(x, (4,))
     with pytest.raises(ShapeError, match=r"layer_norm: got a weight of shape \(1,\) for an input"):
         F.layer_norm(x, (3,), treadle.ones(1))
-    with pytest.raises(DTypeError, match="got a weight of dtype float64 for an input of dtype floa"):
+    with pytest.raises(
+        DTypeError, match="got a weight of dtype float64 for an input of dtype floa"
+    ):
         F.layer_norm(x, (3,), treadle.ones(3, dtype=treadle.float64))
-    with pytest.raises(ShapeError, match=r"group_norm: got an input of shape \(4, 3\) and 2 groups"):
+    with pytest.raises(
+        ShapeError, match=r"group_norm: got an input of shape \(4, 3\) and 2 groups"
+    ):
         F.group_norm(x, 2)
     with pytest.raises(ValueError, match="GroupNorm: got 3 channels and 2 groups"):
         nn.GroupNorm(2, 3)
 
 
-# --- embedding and dropout ------------------------------------------------------------------------------
+# --- embedding and dropout ----------------------------------------------------------------------
 
 
 def test_embedding_takes_rows_and_spares_the_padding():
@@ -337,7 +343,9 @@ def test_embedding_errors():
     with pytest.raises(IndexError, match=r"take: index out of range: indices must lie in \[0, 4\)"
                        r".*\[test_functional.py:\d+\]"):  # fmt: skip
         table(treadle.tensor([4])).sum().item()
-    with pytest.raises(DTypeError, match="embedding: got indices of dtype float32; they must be in"):
+    with pytest.raises(
+        DTypeError, match="embedding: got indices of dtype float32; they must be in"
+    ):
         table(treadle.tensor([1.0]))
     with pytest.raises(ValueError, match="Embedding: got padding_idx 4 for 4 rows"):
         nn.Embedding(4, 2, padding_idx=4)

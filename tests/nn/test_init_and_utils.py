@@ -117,7 +117,7 @@ def test_initialiser_errors():
     assert init.calculate_gain("tanh") == 5 / 3
 
 
-# --- utils ------------------------------------------------------------------------------------------
+# --- utils --------------------------------------------------------------------------------------
 
 
 def _with_gradients(*gradients):
@@ -127,9 +127,7 @@ def _with_gradients(*gradients):
     return parameters
 
 
-@pytest.mark.parametrize(
-    ("norm_type", "norm"), [(2.0, 13.0), (1.0, 19.0), (float("inf"), 12.0)]
-)
+@pytest.mark.parametrize(("norm_type", "norm"), [(2.0, 13.0), (1.0, 19.0), (float("inf"), 12.0)])
 def test_clip_grad_norm(norm_type, norm):
     parameters = _with_gradients([3.0, 4.0], [12.0])
     parameters.append(nn.Parameter([1.0]))  # without a gradient

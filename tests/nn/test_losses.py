@@ -164,7 +164,7 @@ def test_nll_loss(reduction):
     np.testing.assert_allclose(got.numpy(), reduced(losses, reduction, count), rtol=1e-12)
 
 
-# --- numbers ----------------------------------------------------------------------------------------
+# --- numbers ------------------------------------------------------------------------------------
 
 
 def _huber(d, delta):

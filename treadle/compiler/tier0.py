@@ -44,6 +44,16 @@ PARALLEL_WORK = 1 << 15
 Value = tuple[Any, Layout, int]
 
 
+def _references_of_a_name() -> int:
+    """What ``getrefcount`` gives for an object that one local name holds: 2, or 1 where the
+    interpreter hands arguments over without counting them (from Python 3.14 on)."""
+    held = object()
+    return getrefcount(held)
+
+
+_OWN = _references_of_a_name()
+
+
 class Call(NamedTuple):
     """One call as it goes to the tape: head, addresses as (slot, bytes), numbers."""
 
@@ -112,9 +122,9 @@ class Evaluator:
         """Moves what is worth computing from ``pending`` to ``live``, last node first."""
         while pending:
             n = pending.pop()
-            # The references that are not somebody else's: n, the argument, and our consumers.
+            # References that are not somebody else's: this name's, and those of our consumers.
             uses = n.uses
-            if getrefcount(n) - 2 > uses:
+            if getrefcount(n) - _OWN > uses:
                 n.keep = True
             elif not uses:
                 continue
@@ -209,10 +219,10 @@ class Evaluator:
                     if value is None:
                         continue
                     memory = value[0]
-                    # Its references: the value, this name and the argument.
+                    # Its references: the value's, and this name's.
                     if type(memory) is tuple:
                         _recycle_all(value, free)
-                    elif getrefcount(memory) == 3:
+                    elif getrefcount(memory) == _OWN + 1:
                         blocks = free.get(memory.nbytes)
                         if blocks is None:
                             free[memory.nbytes] = [memory]
@@ -407,8 +417,8 @@ def _forget_inputs(live: list[Node]) -> None:
 def _recycle_all(values: Any, free: dict[int, list[Any]]) -> None:
     """Hands on the memory of an op with several results, where nothing else refers to it."""
     for memory, _, _ in values:
-        # Its references: the value, this name and the argument.
-        if getrefcount(memory) == 3:
+        # Its references: the value's, and this name's.
+        if getrefcount(memory) == _OWN + 1:
             free.setdefault(memory.nbytes, []).append(memory)
 
 
@@ -461,7 +471,7 @@ def value_of(n: Node) -> Value:
                 engine.run_alone(n)
             if n.error is not None:
                 raise n.error.with_traceback(None)  # else every raise would lengthen it
-        return n.value  # type: ignore[no-any-return]
+        return n.value
 
 
 def force(nodes: Iterable[Node]) -> None:

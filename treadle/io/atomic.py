@@ -7,18 +7,18 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
-from typing import BinaryIO
 
 Path = str | os.PathLike[str]
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of ``path`` when the ``with`` block ends well.
+def replacing(path: Path) -> Iterator[str]:
+    """A place to write a file that takes the place of ``path`` when the ``with`` block ends well.
 
-    It is written beside its place, brought to the disk and renamed, so whoever reads ``path`` sees
-    the old content or the new, also after a crash. A full disk or any exception leaves the old file
-    as it was. The new one keeps the old one's permissions; a symbolic link stays one.
+    It lies beside ``path``; what was written is brought to the disk and renamed, so whoever reads
+    ``path`` sees the old content or the new, also after a crash. A full disk or any exception
+    leaves the old file as it was. The new one keeps the old one's permissions; a symbolic link
+    stays one.
     """
     place = os.path.realpath(os.fspath(path))
     mode = _mode_of(place)
@@ -26,11 +26,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     temporary = os.path.join(folder, f".{name[:64]}.{secrets.token_hex(8)}.tmp")
     try:
         with _removed_on_error(temporary):
-            with os.fdopen(os.open(temporary, _NEW, 0o666), "wb") as file:
-                if mode is not None:
-                    os.chmod(temporary, mode)
-                yield file
-                file.flush()
+            with open(temporary, "xb") as file:
+                if mode is None:  # what the system gives a new file
+                    mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.chmod(temporary, mode)
                 os.fsync(file.fileno())
             os.replace(temporary, place)
     except OSError as error:
@@ -39,9 +40,6 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             f"unchanged; make room, or choose a folder that exists and that you may write to"
         ) from error  # fmt: skip
     _sync_folder(folder)
-
-
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
 @contextlib.contextmanager

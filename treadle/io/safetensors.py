@@ -1,55 +1,37 @@
-"""Tensors in files: the safetensors format.
-
-A file is the size of the header (8 bytes, little-endian), the header (JSON: dtype, shape and place
-of each tensor, and texts under ``__metadata__``) and the bytes of the tensors, without gaps. So
-whether a file is what it says is known from its header and its size, before any memory is taken.
-"""
+"""Tensors in files: the safetensors format, which the library of that name reads and writes."""
 
 from __future__ import annotations
 
-import io
-import itertools
 import json
 import os
+import re
 import stat
-from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
+from safetensors import SafetensorError, deserialize, safe_open
+from safetensors import numpy as library
 
 from treadle.base import dtypes
-from treadle.base.dtypes import DType
-from treadle.base.shapes import Shape, prod
-from treadle.compiler.device import get_device
 from treadle.io.atomic import Path, replacing
 from treadle.ir.node import located
 from treadle.tensor.handle import wrap
-from treadle.tensor.storage import array_of, node_from_memory
+from treadle.tensor.storage import array_of, node_from_array
 from treadle.tensor.tensor import Tensor
 
-MAX_HEADER = 100_000_000  # bytes; a limit of the format
-MAX_NDIM = 64  # of NumPy
 _METADATA = "__metadata__"
-_NAMES = {
-    dtypes.float64: "F64", dtypes.float32: "F32", dtypes.float16: "F16", dtypes.bfloat16: "BF16",
-    dtypes.int64: "I64", dtypes.int32: "I32", dtypes.int16: "I16", dtypes.int8: "I8",
-    dtypes.uint8: "U8", dtypes.bool_: "BOOL",
+_DTYPES = {
+    "F64": dtypes.float64, "F32": dtypes.float32, "F16": dtypes.float16, "BF16": dtypes.bfloat16,
+    "I64": dtypes.int64, "I32": dtypes.int32, "I16": dtypes.int16, "I8": dtypes.int8,
+    "U8": dtypes.uint8, "BOOL": dtypes.bool_,
 }  # fmt: skip
-_DTYPES = {name: dtype for dtype, name in _NAMES.items()}
+Array = np.ndarray[Any, Any]
+T = TypeVar("T")
 
 
 class SafetensorsError(ValueError):
     """A file that is no safetensors file, or a damaged one."""
-
-
-class Entry(NamedTuple):
-    """What a header says of one tensor."""
-
-    name: str
-    dtype: DType
-    shape: Shape
-    begin: int
-    end: int
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -61,8 +43,9 @@ def save_file(
     """Writes named tensors (or NumPy arrays) as one safetensors file.
 
     An existing file is replaced when the new one is complete on the disk: after an error, a full
-    disk for example, the old one is there as before. ``metadata`` maps names to texts. Raises
-    TypeError for other values and OSError where the file cannot be written.
+    disk for example, the old one is there as before. ``metadata`` maps names to texts; the order
+    of several in the file is not fixed. Raises TypeError for other values, ValueError where there
+    are too many names and texts for the format, and OSError where the file cannot be written.
 
     >>> import os, tempfile, treadle
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -71,22 +54,25 @@ def save_file(
     ...     load_file(path)
     {'weight': tensor([1., 2.])}
     """
-    checked = _checked(tensors, metadata)
-    with replacing(path) as file:
-        _write(file, *checked)
+    arrays, texts = _checked(tensors, metadata)
+    with replacing(path) as temporary:
+        try:
+            library.save_file(arrays, temporary, texts)
+        except SafetensorError as error:
+            _raise_unsaved(error)
 
 
 def save_bytes(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> bytes:
     """What ``save_file`` writes, as bytes."""
-    file = io.BytesIO()
-    _write(file, *_checked(tensors, metadata))
-    return file.getvalue()
+    try:
+        return library.save(*_checked(tensors, metadata))
+    except SafetensorError as error:
+        _raise_unsaved(error)
 
 
-Arrays = dict[str, tuple[DType, np.ndarray[Any, Any]]]
-
-
-def _checked(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None) -> tuple[Any, Any]:
+def _checked(
+    tensors: Mapping[str, Any], metadata: Mapping[str, str] | None
+) -> tuple[dict[str, Array], dict[str, str] | None]:
     if not isinstance(tensors, Mapping):
         raise located(TypeError(
             f"save_file: got a {type(tensors).__name__}; expected a dict of named tensors; for "
@@ -97,55 +83,39 @@ def _checked(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None) -> 
             raise located(TypeError(
                 f"save_file: got metadata {key!r}: {text!r}; expected texts; convert with str()"
             ))  # fmt: skip
-    arrays: Arrays = {}
-    for name, value in tensors.items():
+    for name in tensors:
         if not isinstance(name, str) or name == _METADATA:
             raise located(TypeError(
                 f"save_file: got the name {name!r}; expected a text other than {_METADATA!r}"
             ))  # fmt: skip
-        arrays[name] = _dtype_and_array(name, value)
-    return arrays, metadata
+    arrays = {name: _array(name, value) for name, value in tensors.items()}
+    return arrays, dict(metadata) if metadata else None
 
 
-def _dtype_and_array(name: str, value: Any) -> tuple[DType, np.ndarray[Any, Any]]:
+def _array(name: str, value: Any) -> Array:
+    """The value row-major and in this machine's byte order, which the library takes for granted."""
     if isinstance(value, Tensor):
-        return value.dtype, array_of(value.node)
+        return np.asarray(array_of(value.node), order="C")
     if isinstance(value, np.ndarray):
         try:
             dtype = dtypes.from_numpy(value.dtype)
         except TypeError as error:
             raise located(TypeError(f"save_file: {name!r}: {error}")) from None
-        return dtype, value.astype(dtype.numpy, copy=False)  # the byte order of this machine
+        return np.asarray(value, dtype.numpy, order="C")
     raise located(TypeError(
         f"save_file: {name!r} is a {type(value).__name__}; expected tensors and NumPy arrays; make "
         f"a tensor of it, or use treadle.io.save, which takes numbers and texts too"
     ))  # fmt: skip
 
 
-def _write(file: BinaryIO, arrays: Arrays, metadata: Mapping[str, str] | None) -> None:
-    # The widest elements first, so that all are aligned.
-    order = sorted(arrays, key=lambda name: (-arrays[name][0].itemsize, name))
-    header: dict[str, Any] = {_METADATA: dict(metadata)} if metadata else {}
-    ends = list(itertools.accumulate((arrays[name][1].nbytes for name in order), initial=0))
-    for name, begin, end in zip(order, ends, ends[1:], strict=False):
-        dtype, array = arrays[name]
-        header[name] = {
-            "dtype": _NAMES[dtype], "shape": array.shape, "data_offsets": [begin, end]
-        }  # fmt: skip
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    if len(text) > MAX_HEADER:
-        raise located(ValueError(
-            f"save_file: the header needs {len(text):,} bytes; the format allows {MAX_HEADER:,}; "
-            f"write several files, or less metadata"
-        ))  # fmt: skip
-    file.write(len(text).to_bytes(8, "little") + text)
-    for name in order:
-        file.write(_bytes_of(arrays[name][1]))
-
-
-def _bytes_of(array: np.ndarray[Any, Any]) -> memoryview:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+def _raise_unsaved(error: SafetensorError) -> NoReturn:
+    """Raises what the library could not write; it keeps the system's error number in the text."""
+    number = re.search(r"os error (\d+)", str(error))
+    if number is not None:
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+    raise located(ValueError(
+        f"save_file: the format cannot hold this: {error}; write several files, or less metadata"
+    )) from error  # fmt: skip
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -163,121 +133,88 @@ def load_file(path: Path) -> dict[str, Tensor]:
 
 def read_path(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and the metadata of a file."""
-    with _opened(path) as file:
-        return read(file, os.fspath(path))
+
+    def read(file: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
+        codes = {name: file.get_slice(name).get_dtype() for name in file.offset_keys()}
+        known = _numpy_dtypes(codes, os.fspath(path))
+        tensors = {name: _tensor(name, file.get_tensor(name)) for name in known}
+        return tensors, file.metadata() or {}
+
+    return _read_file(path, read)
 
 
 def load_bytes(data: bytes) -> dict[str, Tensor]:
     """The tensors of what ``save_bytes`` gave."""
-    return read(io.BytesIO(data), f"{len(data)} bytes")[0]
+    return read_bytes(data, f"{len(data)} bytes")[0]
+
+
+def read_bytes(data: bytes, source: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a file's content; ``source`` is for error texts."""
+    first = data[:8]
+    try:
+        entries = deserialize(data)
+        known = _numpy_dtypes({name: entry["dtype"] for name, entry in entries}, source)
+        tensors = {}
+        for name, entry in entries:
+            array = np.frombuffer(entry["data"], known[name])
+            tensors[name] = _tensor(name, array.reshape(entry["shape"]))
+        header = json.loads(data[8 : 8 + int.from_bytes(first, "little")])
+        return tensors, header.get(_METADATA) or {}
+    except (SafetensorError, ValueError) as error:
+        raise _explained(error, source, len(data), first) from None
 
 
 def load_metadata(path: Path) -> dict[str, str]:
     """The metadata of a safetensors file; the tensors are not read."""
-    with _opened(path) as file:
-        return _read_header(file, os.fspath(path))[1]
+    return _read_file(path, lambda file: file.metadata() or {})
 
 
-def _opened(path: Path) -> BinaryIO:
-    """The file, if it is one (a pipe would block, a device never ends)."""
+def _read_file(path: Path, read: Callable[[Any], T]) -> T:
+    """Reads a file that the library has opened, if it is one (a pipe would block)."""
     place = os.fspath(path)
     try:
-        mode = os.stat(place).st_mode
+        status = os.stat(place)
     except FileNotFoundError:
         raise located(FileNotFoundError(f"cannot read {place}: there is no such file")) from None
-    if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "a device or pipe"
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a device or pipe"
         raise located(SafetensorsError(f"cannot read {place}: it is {kind}; expected a file"))
-    return open(place, "rb")
-
-
-def read(file: BinaryIO, source: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata of an open file; ``source`` is for error texts."""
-    entries, metadata = _read_header(file, source)
-    return {entry.name: _read_tensor(file, entry, source) for entry in entries}, metadata
-
-
-def _read_tensor(file: BinaryIO, entry: Entry, source: str) -> Tensor:
-    nbytes = entry.end - entry.begin
-    memory: Any = get_device("cpu").allocate(nbytes)
-    target = memory.array(dtypes.uint8, (nbytes,))
-    if file.readinto(target.data) != nbytes:  # type: ignore[attr-defined]
-        raise _damaged(source, f"it ended inside tensor {entry.name!r}, and was changed meanwhile")
-    if entry.dtype is dtypes.bool_ and nbytes and target.max() > 1:
-        raise _damaged(source, f"the bools of tensor {entry.name!r} are not all 0 or 1")
-    return wrap(node_from_memory(memory, entry.dtype, entry.shape))
-
-
-def _read_header(file: BinaryIO, source: str) -> tuple[list[Entry], dict[str, str]]:
-    """Reads and checks the header against the size of the file, and stops where the data begins."""
-    size = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    first = file.read(8)
-    length = int.from_bytes(first, "little")
-    if len(first) < 8 or length > min(size - 8, MAX_HEADER):
-        if first.startswith((b"PK\x03\x04", b"\x80")):
-            raise located(SafetensorsError(
-                f"{source} is a zip or pickle file, such as PyTorch's; expected safetensors; "
-                f"convert it where PyTorch is, with safetensors.torch.save_file"
-            ))  # fmt: skip
-        raise _damaged(
-            source, f"it has {size:,} bytes, and the first 8 promise a header of {length:,}"
-        )
+    with open(place, "rb") as stream:
+        first = stream.read(8)
     try:
-        header = json.loads(file.read(length), object_pairs_hook=_distinct)
-    except (ValueError, RecursionError) as error:
-        raise _damaged(source, f"its header is no JSON text: {error}") from None
-    if not isinstance(header, dict):
-        raise _damaged(source, "its header is no JSON object")
-    metadata = header.pop(_METADATA, {})
-    if not isinstance(metadata, dict) or not all(isinstance(x, str) for x in metadata.values()):
-        raise _damaged(source, "its metadata are not all texts")
-    entries = sorted(_entries(header, source), key=lambda entry: (entry.begin, entry.end))
-    ends = [0, *(entry.end for entry in entries)]
-    for entry, end in zip(entries, ends, strict=False):
-        if entry.begin != end:
-            what = "leaves a gap" if entry.begin > end else "overlaps another"
-            raise _damaged(source, f"tensor {entry.name!r} {what}")
-    if ends[-1] != size - 8 - length:
-        raise _damaged(
-            source, f"the header promises {ends[-1]:,} bytes of tensors, and {size - 8 - length:,} "
-            f"follow it"
-        )  # fmt: skip
-    return entries, metadata
+        with safe_open(place, "np") as file:
+            return read(file)
+    except (SafetensorError, ValueError) as error:
+        raise _explained(error, place, status.st_size, first) from None
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; ValueError for a name that comes twice."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name comes twice")
-    return found
+def _explained(error: Exception, source: str, size: int, first: bytes) -> Exception:
+    """What the library and NumPy say of a file of ``size`` bytes, as a SafetensorsError."""
+    if isinstance(error, SafetensorsError):
+        return error
+    if first.startswith((b"PK\x03\x04", b"\x80")) and int.from_bytes(first, "little") > size:
+        return located(SafetensorsError(
+            f"{source} is a zip or pickle file, such as PyTorch's; expected safetensors; convert "
+            f"it where PyTorch is, with safetensors.torch.save_file"
+        ))  # fmt: skip
+    return located(SafetensorsError(
+        f"{source} is no whole safetensors file: it has {size:,} bytes; {error}; get or write it "
+        f"again"
+    ))  # fmt: skip
 
 
-def _entries(header: dict[str, Any], source: str) -> Iterator[Entry]:
-    for name, said in header.items():
-        match said:
-            case {"dtype": str(text), "shape": list(shape), "data_offsets": [begin, end], **rest}:
-                numbers = [*shape, begin, end]
-            case _:
-                numbers, rest = [None], {}
-        if rest or not all(type(x) is int and 0 <= x < 1 << 63 for x in numbers):
-            raise _damaged(source, f"the header says of tensor {name!r}: {str(said)[:200]}")
-        if text not in _DTYPES:
+def _numpy_dtypes(codes: Mapping[str, str], source: str) -> dict[str, np.dtype[Any]]:
+    """The dtypes of named tensors; NumPy itself knows bfloat16 only when that was asked for."""
+    for name, code in codes.items():
+        if code not in _DTYPES:
             raise located(SafetensorsError(
-                f"{source}: tensor {name!r} has the dtype {text}, which Treadle has not; there are "
+                f"{source}: tensor {name!r} has the dtype {code}, which Treadle has not; there are "
                 f"{', '.join(_DTYPES)}; convert it with the library that wrote it"
             ))  # fmt: skip
-        dtype = _DTYPES[text]
-        if len(shape) > MAX_NDIM or prod(shape) * dtype.itemsize != end - begin:
-            raise _damaged(
-                source, f"tensor {name!r} of dtype {text} and shape {str(shape)[:200]} cannot have "
-                f"{end - begin:,} bytes"
-            )  # fmt: skip
-        yield Entry(name, dtype, tuple(shape), begin, end)
+    return {name: _DTYPES[code].numpy for name, code in codes.items()}
 
 
-def _damaged(source: str, what: str) -> Exception:
-    return located(SafetensorsError(
-        f"{source} is no whole safetensors file: {what}; get or write it again"
-    ))  # fmt: skip
+def _tensor(name: str, array: Array) -> Tensor:
+    if array.dtype == np.bool_ and array.size and array.view(np.uint8).max() > 1:
+        raise ValueError(f"the bools of tensor {name!r} are not all 0 or 1")
+    return wrap(node_from_array(array))

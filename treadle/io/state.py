@@ -8,7 +8,6 @@ object with one name, the kind.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
@@ -75,7 +74,7 @@ def load(f: Any, map_location: Any = None, *, weights_only: bool = True) -> Any:
         check_device(map_location)
     if hasattr(f, "read"):
         source = str(getattr(f, "name", "the file"))
-        tensors, metadata = safetensors.read(io.BytesIO(f.read()), source)
+        tensors, metadata = safetensors.read_bytes(f.read(), source)
     else:
         source = os.fspath(f)
         tensors, metadata = safetensors.read_path(f)

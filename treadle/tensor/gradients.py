@@ -316,7 +316,7 @@ def _call(ctx: Function, forward: Any, backward: Any, args: tuple[Any, ...]) -> 
     return final if isinstance(outputs, tuple) else final[0]
 
 
-def _result(returned: Tensor, node: Node, is_written: bool) -> Tensor:
+def _result(returned: Any, node: Node, is_written: bool) -> Tensor:
     """The tensor for one result: the argument itself where ``forward`` wrote to it."""
     if not is_written:
         return wrap(node)

@@ -149,10 +149,10 @@ class Operators(Handle):
         return write_back(self, a.bitwise_right_shift(self, other), "bitwise_right_shift_")
 
     def __eq__(self, other: object) -> Any:
-        return a.eq(self, other)
+        return False if other is None else a.eq(self, other)
 
     def __ne__(self, other: object) -> Any:
-        return a.ne(self, other)
+        return True if other is None else a.ne(self, other)
 
     def __lt__(self, other: Operand) -> Any:
         return a.lt(self, other)

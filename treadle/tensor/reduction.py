@@ -265,6 +265,9 @@ def logsumexp(input: Tensor, dim: Dim, keepdim: bool = False) -> Tensor:
     """``log(sum(exp(x)))``, safe against overflow."""
     node = _wide(_real("logsumexp", input.node))
     axes = _axes("logsumexp", node, dim)
+    if not node.type.size:  # there is no maximum; log(0) = -inf
+        total = e.log(r.reduce_sum(node, axes=axes))
+        return wrap(a.cast(keep(total, axes, node, keepdim), input.dtype))
     top = detach(r.reduce_max(node, axes=axes))
     infinite = e.eq(e.abs_(top), e.full_like(top, float("inf")))
     top = e.where(infinite, e.full_like(top, 0), top)

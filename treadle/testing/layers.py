@@ -83,7 +83,9 @@ def _check_result(module: Module, x: Tensor, shape: tuple[int, ...]) -> None:
     for mode in (True, False):
         out = module.train(mode)(x)
         _expect(
-            tuple(out.shape) == shape, module, f"the result has shape {tuple(out.shape)}, not {shape}"
+            tuple(out.shape) == shape,
+            module,
+            f"the result has shape {tuple(out.shape)}, not {shape}",
         )
     name = type(module).__name__
     _expect(repr(module).startswith(f"{name}("), module, f"the text form must start with {name}(")
@@ -157,7 +159,7 @@ def _check_gradients(module: Module, x: Tensor, order: int) -> None:
             source = given.pop(0) if real else x
             for (owner, name, _), value in zip(slots, given, strict=True):
                 owner.__dict__["_parameters"][name] = value
-            return network(source)  # type: ignore[no-any-return]
+            return network(source)
 
         if inputs:
             check_grads(function, inputs, order, rtol=1e-4)

@@ -16,6 +16,7 @@ from treadle.ops import elementwise as e
 from treadle.ops.movement import expand, reshape
 from treadle.ops.project import results
 from treadle.ops.reduce import moments, reduce_sum, restore
+from treadle.ops.source import number
 from treadle.tensor.arithmetic import cast
 from treadle.tensor.grad_mode import no_grad
 from treadle.tensor.handle import wrap
@@ -99,16 +100,15 @@ def batch_norm(
 
 def _move(running: Tensor, observed: Node, momentum: float | Tensor, scale: float) -> None:
     """``running = (1 - momentum) * running + momentum * scale * observed``."""
+    dtype, shape = observed.dtype, observed.shape
     with no_grad():
-        old = cast(running.node, observed.dtype)
         if isinstance(momentum, Tensor):
-            rate = expand(cast(momentum.node, old.dtype), shape=old.shape)
+            kept, fresh = (cast(rate.node, dtype) for rate in (1 - momentum, momentum * scale))
         else:
-            rate = e.full_like(old, momentum)
-        if scale != 1.0:
-            observed = e.mul(observed, e.full_like(observed, scale))
-        kept = e.mul(e.sub(e.full_like(old, 1), rate), old)
-        running._write(cast(e.add(kept, e.mul(rate, observed)), running.dtype))
+            kept, fresh = number(1 - momentum, dtype), number(momentum * scale, dtype)
+        old = e.mul(expand(kept, shape=shape), cast(running.node, dtype))
+        new = e.mul(expand(fresh, shape=shape), observed)
+        running._write(cast(e.add(old, new), running.dtype))
 
 
 def layer_norm(

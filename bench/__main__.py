@@ -1,0 +1,72 @@
+"""``python -m bench [names]``: measures speed and memory against their bounds.
+
+Every figure is a median over rounds; where PyTorch is there, its rounds alternate with Treadle's,
+on the same number of threads. Bounds hold on a quiet machine of two cores. Ends with exit code 1
+where a bound is not met.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+
+from bench import demo, importing, kernels, memory, recording, step
+from bench.harness import Options, Row, Torch, environment, find_torch, print_table
+
+BENCHMARKS: dict[str, tuple[Callable[[Options], list[Row]], str]] = {
+    "recording": (recording.run, "2,000 operations on 4x4, their gradient, and reading it"),
+    "step": (step.run, "a LeNet training step at batch 64"),
+    "kernels": (kernels.run, "single kernels against the machine's limits"),
+    "import": (importing.run, "import treadle, less bare Python"),
+    "memory": (memory.run, "10,000 steps whose summed loss nobody reads"),
+    "demo": (demo.run, "the demo with a cold kernel cache"),
+}
+
+
+def _arguments() -> argparse.Namespace:
+    names = "\n".join(f"  {name:10} {text}" for name, (_, text) in BENCHMARKS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description=__doc__, epilog=f"benchmarks:\n{names}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("names", nargs="*", metavar="name", help="which to run (all by default)")
+    parser.add_argument("--rounds", type=int, default=15, help="rounds per figure (default 15)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument(
+        "--torch", metavar="PYTHON", default="",
+        help="interpreter that has PyTorch (default: this one, if it has)",
+    )  # fmt: skip
+    options = parser.parse_args()
+    unknown = [name for name in options.names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    if options.rounds < 1:
+        parser.error(f"--rounds got {options.rounds}; expected 1 or more")
+    return options
+
+
+def main() -> int:
+    """Runs the benchmarks that were named and prints what came out."""
+    arguments = _arguments()
+    interpreter = find_torch(arguments.torch)
+    results: dict[str, list[Row]] = {}
+    with Torch(interpreter) as torch:
+        facts = environment(torch)
+        if not arguments.json:
+            print(facts["text"], flush=True)
+        options = Options(arguments.rounds, torch)
+        for name in arguments.names or BENCHMARKS:
+            results[name] = BENCHMARKS[name][0](options)
+            if not arguments.json:
+                print_table(f"{name}: {BENCHMARKS[name][1]}", results[name])
+    if arguments.json:
+        rows = {name: [{**asdict(r), "met": r.met} for r in x] for name, x in results.items()}
+        print(json.dumps({"machine": facts, "results": rows}, indent=1))
+    return int(any(row.met is False for rows in results.values() for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
