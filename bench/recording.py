@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 
 import numpy as np
 
@@ -28,7 +29,7 @@ def _round() -> dict[str, float]:
     a.grad.numpy()
     times.append(time.perf_counter())
     record, backward, evaluate = (
-        (end - begin) / (2 * _REPEATS) for begin, end in zip(times, times[1:], strict=False)
+        (end - begin) / (2 * _REPEATS) for begin, end in pairwise(times)
     )
     return {"record": record, "backward": backward, "evaluate": evaluate,
             "total": record + backward + evaluate}  # fmt: skip
@@ -37,15 +38,16 @@ def _round() -> dict[str, float]:
 def run(options: Options) -> list[Row]:
     """Time per operation, whole and in parts."""
     torch = options.torch
-    ours, theirs = alternate(
-        options.rounds, _round, (lambda: torch.ask("recording", repeats=_REPEATS)) if torch else None
-    )
+
+    def beside() -> dict[str, float]:
+        return torch.ask("recording", repeats=_REPEATS)  # type: ignore[no-any-return]
+
+    ours, theirs = alternate(options.rounds, _round, beside if torch else None)
     reference = theirs.get("total", 0.0)
-    rows = [
+    return [
         Row("an operation, all told", ours["total"], theirs.get("total"),
             bound=max(_BOUND, _TIMES_TORCH * reference), note="6 us or 1.1 times PyTorch"),
         Row("  recording it", ours["record"], theirs.get("record"), note="PyTorch computes it too"),
         Row("  its gradient", ours["backward"], theirs.get("backward")),
         Row("  evaluation", ours["evaluate"], theirs.get("evaluate")),
     ]  # fmt: skip
-    return rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -70,9 +71,7 @@ class _Training:
             self.optimizer.step()
             loss.item()
             times.append(time.perf_counter())
-        forward, backward, rest = (
-            e - s for s, e in zip(times, times[1:], strict=False)
-        )
+        forward, backward, rest = (e - s for s, e in pairwise(times))
         evaluate, run = clock.seconds["evaluate"], clock.seconds["run"]
         return {"forward": forward, "backward": backward, "optimizer": rest - evaluate,
                 "tape": evaluate - run, "run": run, "total": times[-1] - times[0]}  # fmt: skip

@@ -10,6 +10,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ def recording(repeats: int) -> dict[str, float]:
     times.append(time.perf_counter())
     a.grad.numpy()
     times.append(time.perf_counter())
-    parts = [(e - s) / (2 * repeats) for s, e in zip(times, times[1:], strict=False)]
+    parts = [(e - s) / (2 * repeats) for s, e in pairwise(times)]
     return dict(zip(("record", "backward", "evaluate"), parts, strict=True), total=sum(parts))
 
 
@@ -113,9 +114,7 @@ class _LeNet:
         self.optimizer.step()
         loss.item()
         times.append(time.perf_counter())
-        forward, backward, optimizer = (
-            e - s for s, e in zip(times, times[1:], strict=False)
-        )
+        forward, backward, optimizer = (e - s for s, e in pairwise(times))
         return {"forward": forward, "backward": backward, "optimizer": optimizer,
                 "total": times[-1] - times[0]}  # fmt: skip
 

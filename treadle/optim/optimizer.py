@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -91,15 +90,12 @@ class Step:
         ]
         force([*nodes, *(node for _, _, node in self.created)])
         plain = [(h, n) for h, n in zip(self.handles, nodes, strict=True) if h._base is None]
-        commit([h for h, _ in plain], [n for _, n in plain])
-        steps = [state["step"] + 1 for state in self.counted]
-        # One call into C, so that Ctrl-C cannot stop it half way.
-        deque(map(dict.__setitem__, self.counted, itertools.repeat("step"), steps), maxlen=0)
+        entries = [(state, "step", state["step"] + 1) for state in self.counted]
+        entries += [(state, key, wrap(node)) for state, key, node in self.created]
+        commit([h for h, _ in plain], [n for _, n in plain], entries)
         for handle, node in zip(self.handles, nodes, strict=True):
             if handle._base is not None:
                 handle._write(node)  # a view writes into what it shows
-        for state, key, node in self.created:
-            state[key] = wrap(node)
 
 
 class Optimizer:

@@ -201,8 +201,12 @@ def view_of(tensor: Handle, op: Op, **attrs: Any) -> Tensor:
     return view
 
 
-def commit(handles: Sequence[Handle], nodes: Sequence[Node]) -> None:
-    """Re-points many handles at once, none of them a view: all of them, or none.
+def commit(
+    handles: Sequence[Handle],
+    nodes: Sequence[Node],
+    entries: Sequence[tuple[dict[str, Any], str, Any]] = (),
+) -> None:
+    """Re-points many handles, none of them a view, and sets dictionary entries: all, or nothing.
 
     Signals are handled between bytecodes, and this is a single call into C: Ctrl-C cannot leave
     half of a network updated.
@@ -212,4 +216,6 @@ def commit(handles: Sequence[Handle], nodes: Sequence[Node]) -> None:
     carried = [_carried_over(h, h._node, n, hidden) for h, n in zip(handles, nodes, strict=True)]
     versions = [h._version + 1 for h in handles]
     names = chain(repeat("_node", count), repeat("_version", count))
-    deque(map(setattr, chain(handles, handles), names, chain(carried, versions)), maxlen=0)
+    moves = map(setattr, chain(handles, handles), names, chain(carried, versions))
+    puts = map(dict.__setitem__, *zip(*entries, strict=True)) if entries else ()
+    deque(chain(moves, puts), maxlen=0)
