@@ -1,7 +1,7 @@
 """Step 4: a function with a gradient of one's own, in both ways of writing it.
 
-Here it is ReLU. The usual way has static methods and a ``ctx`` that carries what ``backward`` needs;
-the older way has plain methods, and the instance itself carries it.
+Here it is ReLU. The usual way has static methods and a ``ctx`` that carries what ``backward``
+needs; the older way has plain methods, and the instance itself carries it.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """Step 6: an optimizer makes the updates.
 
-``optimizer.step()`` changes all parameters by their gradients, here by the rule of Adam, which suits
-each parameter's step to the size of its gradients.
+``optimizer.step()`` changes all parameters by their gradients, here by the rule of Adam, which
+suits each parameter's step to the size of its gradients.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """Step 9: a network that is a different one in every step.
 
-``forward`` is plain Python, so it may loop: here one hidden layer is used again zero to three times,
-as a die decides. The gradients of all its uses add up in the one weight.
+``forward`` is plain Python, so it may loop: here one hidden layer is used again zero to three
+times, as a die decides. The gradients of all its uses add up in the one weight.
 """
 
 import random

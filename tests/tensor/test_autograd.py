@@ -393,7 +393,7 @@ def test_a_leaf_is_its_own_output():
     assert x.grad.item() == 1.0
 
 
-# --- values read before backward --------------------------------------------------------------------
+# --- values read before backward ------------------------------------------------------------------
 
 
 def test_reading_values_before_backward_changes_nothing():
@@ -425,7 +425,7 @@ def test_backward_long_after_the_values_were_dropped():
     close(x.grad, np.exp(v) * (np.sin(v) + np.cos(v)))
 
 
-# --- values written in place ------------------------------------------------------------------------
+# --- values written in place ----------------------------------------------------------------------
 
 
 def test_a_write_after_the_use_leaves_the_gradient_right():
@@ -487,7 +487,7 @@ def test_a_tensor_without_history_takes_that_of_what_is_written():
 ])  # fmt: skip
 def test_writing_to_a_leaf_is_refused(write):
     x = leaf([1.0, 2.0])
-    with pytest.raises(RuntimeError, match=r"operation on a (view of a )?leaf tensor .*no_grad\(\)"):
+    with pytest.raises(RuntimeError, match=r"on a (view of a )?leaf tensor .*no_grad\(\)"):
         write(x)
     assert x.tolist() == [1.0, 2.0]
 
@@ -498,7 +498,7 @@ def test_writing_to_a_view_of_a_leaf_is_refused():
         x[:1].zero_()
 
 
-# --- what has no gradient ---------------------------------------------------------------------------
+# --- what has no gradient -------------------------------------------------------------------------
 
 
 def test_the_gradient_of_several_elements_is_refused():
@@ -510,7 +510,7 @@ def test_the_gradient_of_several_elements_is_refused():
 
 
 def test_the_gradient_of_what_has_none_is_refused():
-    with pytest.raises(RuntimeError, match=r"no gradient flows: .* call requires_grad_\(\) on an in"):
+    with pytest.raises(RuntimeError, match=r"no gradient flows: .* call requires_grad_\(\) on a"):
         treadle.ones(1).sum().backward()
     x = leaf([1.0])
     with treadle.no_grad():
@@ -523,13 +523,13 @@ def test_the_gradient_of_what_has_none_is_refused():
 
 def test_a_weight_of_the_wrong_shape_is_refused():
     x = leaf([1.0, 2.0])
-    with pytest.raises(ValueError, match=r"got a gradient of shape \(3,\) for a tensor of shape \(2,"):
+    with pytest.raises(ValueError, match=r"gradient of shape \(3,\) for a tensor of shape \(2,"):
         (x * 2).backward(treadle.ones(3))
 
 
 @pytest.mark.parametrize("dtype", [treadle.int64, treadle.uint8, treadle.bool])
 def test_integers_have_no_gradient(dtype):
-    with pytest.raises(RuntimeError, match=rf"dtype {dtype.name}; only floating-point tensors have"):
+    with pytest.raises(RuntimeError, match=rf"dtype {dtype.name}; only floating-point tensors"):
         treadle.ones(2, dtype=dtype).requires_grad_()
     with pytest.raises(RuntimeError, match="only floating-point tensors have"):
         treadle.tensor([1, 2], dtype=dtype, requires_grad=True)
@@ -550,7 +550,7 @@ def test_a_computed_tensor_cannot_stop_requiring_a_gradient():
 
 def test_a_gradient_of_another_type_is_refused():
     x = leaf([1.0])
-    with pytest.raises(ValueError, match=r"grad: got f32\[2\] for a tensor f32\[1\]; they must be eq"):
+    with pytest.raises(ValueError, match=r"grad: got f32\[2\] for a tensor f32\[1\]; they must be"):
         x.grad = treadle.ones(2)
 
 

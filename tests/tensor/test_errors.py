@@ -32,22 +32,24 @@ def here():
 # --- refused when written -------------------------------------------------------------------------
 
 SHAPES = [
-    (lambda: ones(2, 3) + ones(4), "add: shapes (2, 3) and (4,) do not broadcast: dimension -1 is 3 "
-     "and 4; sizes must be equal or 1"),
-    (lambda: ones(2, 3) * ones(3, 2), "mul: shapes (2, 3) and (3, 2) do not broadcast: dimension -2"),
+    (lambda: ones(2, 3) + ones(4), "add: shapes (2, 3) and (4,) do not broadcast: dimension -1 is "
+     "3 and 4; sizes must be equal or 1"),
+    (lambda: ones(2, 3) * ones(3, 2), "mul: shapes (2, 3) and (3, 2) do not broadcast: dimension"),
     (lambda: ones(2) ** ones(3), "pow: shapes (2,) and (3,) do not broadcast"),
     (lambda: ones(2) == ones(3), "eq: shapes (2,) and (3,) do not broadcast"),
-    (lambda: ones(3).sub_(ones(2, 3)), "an in-place operation cannot change the shape; write x = x."),
+    (lambda: ones(3).sub_(ones(2, 3)), "an in-place operation cannot change the shape; write x = "),
     (lambda: treadle.where(ones(2) > 0, ones(3), ones(4)), "where: shapes"),
-    (lambda: ones(64, 512) @ ones(256, 10), "matmul: got (64, 512) @ (256, 10); the inner sizes 512 "
-     "and 256 must be equal"),
-    (lambda: ones(2, 3, 4) @ ones(3, 4, 5), "matmul: got (2, 3, 4) @ (3, 4, 5): shapes (2,) and (3,)"),
+    (lambda: ones(64, 512) @ ones(256, 10), "matmul: got (64, 512) @ (256, 10); the inner sizes "
+     "512 and 256 must be equal"),
+    (lambda: ones(2, 3, 4) @ ones(3, 4, 5), "matmul: got (2, 3, 4) @ (3, 4, 5): shapes (2,) and "
+     "(3,)"),
     (lambda: ones(2) @ treadle.tensor(1.0), "both must have at least one dimension; multiply by a"),
-    (lambda: treadle.mm(ones(2, 3), ones(3)), "mm: got shapes (2, 3) and (3,); it takes tensors of 2"),
+    (lambda: treadle.mm(ones(2, 3), ones(3)), "mm: got shapes (2, 3) and (3,); it takes tensors of "
+     "2"),
     (lambda: treadle.bmm(ones(2, 3, 4), ones(3, 4, 5)), "the batches must be equal"),
-    (lambda: treadle.outer(ones(2, 2), ones(3)), "outer: got shapes (2, 2) and (3,); it takes two vec"),
-    (lambda: ones(2, 3).reshape(4, 2), "reshape: got a tensor of shape (2, 3) with 6 elements and the "
-     "sizes (4, 2); their product must be 6"),
+    (lambda: treadle.outer(ones(2, 2), ones(3)), "outer: got shapes (2, 2) and (3,); it takes two"),
+    (lambda: ones(2, 3).reshape(4, 2), "reshape: got a tensor of shape (2, 3) with 6 elements and "
+     "the sizes (4, 2); their product must be 6"),
     (lambda: ones(2, 3).view(-1, 4), "sizes (-1, 4); their product must be 6"),
     (lambda: ones(2, 3).reshape(-1, -1), "one of them may be -1"),
     (lambda: ones(2, 3).permute(0, 0), "every one of its 2 dimensions must be named once"),
@@ -60,15 +62,16 @@ SHAPES = [
     (lambda: treadle.stack([ones(2), ones(3)]), "they must have one shape"),
     (lambda: ones(5).split([2, 2]), "must not be negative and must add up to 5"),
     (lambda: ones(5).narrow(0, 3, 4), "they must stay inside its 5 elements"),
-    (lambda: ones(5)[5], "index 5 is out of range on dimension 0 of a tensor of shape (5,); it must "
-     "lie in [-5, 5)"),
+    (lambda: ones(5)[5], "index 5 is out of range on dimension 0 of a tensor of shape (5,); it "
+     "must lie in [-5, 5)"),
     (lambda: ones(5)[0, 0], "too many indices: got 2 for a tensor of shape (5,) with 1 dimensions"),
     (lambda: ones(5)[treadle.tensor([True, False])], "got a mask of shape (2,)"),
     (lambda: ones(5).copy_(ones(3)), "got a tensor of shape (3,) and the new shape (5,)"),
-    (lambda: ones(2, 3).gather(1, treadle.zeros(3, 1, dtype=treadle.int64)), "gather: got a tensor of "
-     "shape (2, 3) and an index of shape (3, 1)"),
-    (lambda: treadle.nn.functional.linear(ones(2, 3), ones(4, 5)), "the input's last size must be 5"),
-    (lambda: ones(2).item(), "item: got a tensor of shape (2,) with 2 elements; it takes a tensor of"),
+    (lambda: ones(2, 3).gather(1, treadle.zeros(3, 1, dtype=treadle.int64)), "gather: got a tensor "
+     "of shape (2, 3) and an index of shape (3, 1)"),
+    (lambda: treadle.nn.functional.linear(ones(2, 3), ones(4, 5)), "the input's last size must be "
+     "5"),
+    (lambda: ones(2).item(), "item: got a tensor of shape (2,) with 2 elements; it takes a tensor"),
     (lambda: bool(ones(2)), "the truth value of a tensor of shape (2,) is ambiguous; use .any()"),
     (lambda: treadle.zeros(0).max(), "there is no element to choose"),
     (lambda: treadle.zeros(0, 3).argmax(0), "argmax: got a tensor of shape (0, 3)"),
@@ -76,8 +79,8 @@ SHAPES = [
 ]  # fmt: skip
 
 DTYPES = [
-    (lambda: ones(2, 3) @ ones(3, 2, dtype=treadle.float64), "matmul: got dtypes float32 and float64; "
-     "they must be equal; convert one with .to(dtype)"),
+    (lambda: ones(2, 3) @ ones(3, 2, dtype=treadle.float64), "matmul: got dtypes float32 and "
+     "float64; they must be equal; convert one with .to(dtype)"),
     (lambda: ints(3).mean(), "mean: got a tensor of dtype int64; it takes floating-point tensors; "
      "convert it with .float() first"),
     (lambda: ones(2) & ones(2), "bitwise_and: got an operand of dtype float32"),
@@ -85,12 +88,13 @@ DTYPES = [
     (lambda: ints(2).add_(1.5), "add_: got a result of dtype float32 for a tensor of dtype int64, "
      "which cannot hold it"),
     (lambda: ones(2).gather(0, ones(1)), "it must be int64 or int32; convert it with .long()"),
-    (lambda: ones(2).masked_fill(ones(2), 0), "masked_fill: got a mask of dtype float32; it must be"),
+    (lambda: ones(2).masked_fill(ones(2), 0), "masked_fill: got a mask of dtype float32; it must"),
     (lambda: ones(2) + "a", "add: got a str; it takes tensors and Python numbers"),
     (lambda: ones(2) @ 3, "matmul: got a int; it takes"),
-    (lambda: [1, 2][treadle.tensor(1.0)], "an index must be an integer; got a tensor of dtype float32"),
+    (lambda: [1, 2][treadle.tensor(1.0)], "an index must be an integer; got a tensor of dtype "
+     "float32"),
     (lambda: treadle.zeros(2.5), "zeros: got the shape (2.5,); sizes must be integers"),
-    (lambda: treadle.zeros(2, dtype="float31"), "zeros: got 'float31' for a dtype; there are float64"),
+    (lambda: treadle.zeros(2, dtype="float31"), "zeros: got 'float31' for a dtype; there are "),
     (lambda: treadle.full((2,), "x"), "full: got the value 'x'; it must be a number"),
     (lambda: treadle.tensor([None]), "NumPy dtype object has no Treadle dtype"),
 ]  # fmt: skip
@@ -98,14 +102,15 @@ DTYPES = [
 VALUES = [
     (lambda: treadle.tensor([1, 300], dtype=treadle.uint8), OverflowError, "tensor: the number 300 "
      "does not fit uint8 (0 to 255); use a wider dtype"),
-    (lambda: ones(2, dtype=treadle.int8) + 1000, OverflowError, "add: the number 1000 does not fit"),
+    (lambda: ones(2, dtype=treadle.int8) + 1000, OverflowError, "add: the number 1000 does not "
+     "fit"),
     (lambda: treadle.tensor([[1, 2], [3]]), ValueError, "got nested sequences of unequal lengths"),
     (lambda: treadle.arange(5, 0), ValueError, "the step must lead from start to end and not be 0"),
     (lambda: treadle.arange(0, float("inf")), ValueError, "they must be finite"),
-    (lambda: treadle.linspace(0, 1, -1), ValueError, "got -1 steps; their number must not be negat"),
+    (lambda: treadle.linspace(0, 1, -1), ValueError, "got -1 steps; their number must not be "),
     (lambda: treadle.clamp(ones(2)), ValueError, "clamp: got neither min nor max"),
     (lambda: ints(2) ** -1, ValueError, "pow: got an integer tensor and the negative exponent -1"),
-    (lambda: ones(2).to("cuda"), RuntimeError, "the device 'cuda' is not there: this version of Tr"),
+    (lambda: ones(2).to("cuda"), RuntimeError, "the device 'cuda' is not there: this version of "),
     (lambda: ones(2).to("gpu"), ValueError, "got the device 'gpu'; expected 'cpu', 'cuda'"),
 ]  # fmt: skip
 
@@ -168,7 +173,7 @@ def test_a_refused_operation_leaves_its_operands_alone():
     assert x.tolist() == [[1.0] * 3] * 2
 
 
-# --- found when it runs -----------------------------------------------------------------------------
+# --- found when it runs ---------------------------------------------------------------------------
 
 
 def test_an_index_out_of_range_poisons_its_dependants_only():
@@ -234,7 +239,7 @@ def test_the_error_raised_again_does_not_grow():
     assert len(set(lengths)) == 1
 
 
-# --- empty tensors ----------------------------------------------------------------------------------
+# --- empty tensors --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("function, expected", [
@@ -276,7 +281,7 @@ def test_gradients_of_empty_tensors():
     assert (tuple(x.grad.shape), tuple(w.grad.shape)) == ((2, 0), (0, 3))
 
 
-# --- lack of memory ---------------------------------------------------------------------------------
+# --- lack of memory -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ask", [
@@ -295,7 +300,7 @@ def test_asking_for_too_much_memory(ask):
     assert (pending + 1).tolist() == [3.0, 3.0, 3.0]
 
 
-# --- Ctrl-C -----------------------------------------------------------------------------------------
+# --- Ctrl-C ---------------------------------------------------------------------------------------
 
 
 def interrupted(function, seconds):
@@ -354,7 +359,7 @@ def test_an_interrupted_step_leaves_the_modes_and_the_weights_usable():
     np.testing.assert_allclose(w.grad.numpy(), np.repeat(x.numpy().sum(0), 8).reshape(8, 8), 1e-5)
 
 
-# --- threads ----------------------------------------------------------------------------------------
+# --- threads --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -441,7 +446,7 @@ def test_an_error_is_the_same_in_another_thread():
         bad.tolist()
 
 
-# --- fork -------------------------------------------------------------------------------------------
+# --- fork -----------------------------------------------------------------------------------------
 
 
 def in_child(function, seconds=20.0):

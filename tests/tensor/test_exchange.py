@@ -213,6 +213,16 @@ def test_operators_leave_arrays_to_the_tensor() -> None:
             operate(np.ones(2), treadle.ones(2))
 
 
+def test_no_tensor_equals_none() -> None:
+    x = treadle.ones(2)
+    assert (x == None) is False  # noqa: E711
+    assert (x != None) is True  # noqa: E711
+    assert x not in [None]
+    assert None not in [x]
+    with pytest.raises(TypeError, match="eq: got a str; it takes tensors and Python numbers"):
+        _ = x == "a"
+
+
 # --- copies ---------------------------------------------------------------------------------------
 
 

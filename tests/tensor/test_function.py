@@ -141,7 +141,7 @@ def test_forward_runs_without_gradients_and_backward_follows_create_graph():
     assert seen == [False, False, False, True]
 
 
-# --- arguments and results --------------------------------------------------------------------------
+# --- arguments and results ------------------------------------------------------------------------
 
 
 def test_arguments_that_are_no_tensors():
@@ -251,7 +251,7 @@ def test_needs_input_grad():
         @staticmethod
         def backward(ctx, g):
             seen.append(ctx.needs_input_grad)
-            x, y = ctx.saved_tensors
+            _, y = ctx.saved_tensors
             return g * y if ctx.needs_input_grad[0] else None, None, None
 
     x = leaf([2.0])
@@ -367,7 +367,7 @@ def test_saved_none_and_attributes():
 
         @staticmethod
         def backward(ctx, g):
-            x, mask = ctx.saved_tensors
+            _, mask = ctx.saved_tensors
             assert mask is None
             return g * treadle.ones(ctx.shape), None
 
@@ -408,7 +408,7 @@ def test_an_argument_written_in_place():
         AddOne.apply(x)
 
 
-# --- higher orders ----------------------------------------------------------------------------------
+# --- higher orders --------------------------------------------------------------------------------
 
 
 def test_double_backward_through_a_function():
@@ -478,7 +478,7 @@ def test_a_backward_that_calls_backward():
     assert x.grad.tolist() == [12.0]
 
 
-# --- mistakes ---------------------------------------------------------------------------------------
+# --- mistakes -------------------------------------------------------------------------------------
 
 
 def broken(returns):
@@ -496,7 +496,7 @@ def broken(returns):
 
 def test_a_wrong_number_of_gradients():
     x, y = leaf([1.0]), leaf([1.0])
-    with pytest.raises(RuntimeError, match=r"Broken.backward: returned 1 gradients for 2 arguments"):
+    with pytest.raises(RuntimeError, match=r"Broken.backward: returned 1 gradients for 2 arg"):
         broken(lambda g: g).apply(x, y).sum().backward()
     with pytest.raises(RuntimeError, match=r"returned 3 gradients .* None where there is none"):
         broken(lambda g: (g, g, g)).apply(x, y).sum().backward()

@@ -10,7 +10,7 @@ from treadle.tensor.grad_mode import (
 from treadle.tensor.gradients import Function, backward, grad
 
 
-def Variable(data, requires_grad=False, volatile=None):  # type: ignore[no-untyped-def]  # noqa: N802
+def Variable(data, requires_grad=False, volatile=None):  # type: ignore[no-untyped-def]
     """A tensor: variables and tensors have been one since PyTorch 0.4."""
     if volatile:
         raise TypeError("Variable: volatile=True is gone; use `with treadle.no_grad():`")

@@ -118,7 +118,7 @@ def train(
     console: Console,
 ) -> Iterator[dict[str, float]]:
     """Trains ``net``; yields loss and accuracies after each epoch."""
-    loader = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         digits,
         batch_size=settings.batch_size,
         shuffle=True,

@@ -46,7 +46,9 @@ _TYPES = {
 _FLOAT_COMPARE = {"eq": "oeq", "ne": "une", "lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge"}
 _FLOAT_BINARY = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv", "rem": "frem"}
 _INT_BINARY = {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor"}
-_INTRINSICS = frozenset({"sqrt", "floor", "ceil", "trunc", "roundeven", "fma", "minimum", "maximum"})
+_INTRINSICS = frozenset(
+    {"sqrt", "floor", "ceil", "trunc", "roundeven", "fma", "minimum", "maximum"}
+)
 _WRITE_OUT = 64  # vector loops with constant bounds up to this length are written out
 
 
@@ -267,7 +269,7 @@ class _Printer:
     # loops
     def loop(self, loop: Loop) -> None:
         lo, hi = self.operand(loop.lo), self.operand(loop.hi)
-        if "uniform" != lo.form or "uniform" != hi.form:
+        if lo.form != "uniform" or hi.form != "uniform":
             raise self.fail("a loop's bounds depend on the lane of a vector loop")
         constant = _is_int(lo.text) and _is_int(hi.text)
         vector = loop.kind == "vector" and self.width == 1
@@ -500,7 +502,8 @@ class _Printer:
             return self.to_16_bits(x, source, target)
         a, b = self.type(source), self.type(target)
         if source.kind == "f" and target.kind == "f":
-            return self.emit(f"{'fpext' if target.bits > source.bits else 'fptrunc'} {a} {x} to {b}")
+            name = "fpext" if target.bits > source.bits else "fptrunc"
+            return self.emit(f"{name} {a} {x} to {b}")
         if source.kind == "f":
             sign = "s" if target.kind == "i" else "u"
             suffix = f"{self.suffix(target)}.{self.suffix(source)}"
@@ -521,12 +524,11 @@ class _Printer:
         return self.emit(f"bitcast {word} {moved} to {self.type(dtypes.float32)}")
 
     def to_16_bits(self, x: str, source: DType, target: DType) -> str:
-        """Through f32. From f64 that first step rounds to odd, so that two roundings are one."""
-        f32 = dtypes.float32
-        if source.short == "f64":
-            x = self.round_to_odd(x)
-        else:
-            x = self.convert(x, source, f32)
+        """Through f32. Where that step rounds it does so to odd, so that two roundings are one."""
+        f32, f64 = dtypes.float32, dtypes.float64
+        if source.kind in "iu" and source.bits > 16:
+            x, source = self.convert(self.keep_53_bits(x, source), source, f64), f64
+        x = self.round_to_odd(x) if source is f64 else self.convert(x, source, f32)
         if target.short == "f16":
             return self.emit(f"fptrunc {self.type(f32)} {x} to {self.type(target)}")
         return self.narrow_bf16(x)
@@ -545,6 +547,23 @@ class _Printer:
         nan = self.emit(f"fcmp uno {self.type(dtypes.float32)} {x}, {x}")
         chosen = self.select([nan, quiet, cut], i32)
         return self.emit(f"trunc {word} {chosen} to {half}")
+
+    def keep_53_bits(self, x: str, source: DType) -> str:
+        """An integer that f64 holds: of 64 bits the lower 11 are or-ed into the next one.
+
+        That one is far below the last bit of a 16-bit float, where all it tells is "inexact". Small
+        numbers, for which it would not be, stay as they are.
+        """
+        if source.bits < 64:
+            return x
+        word = self.type(source)
+        low = self.emit(f"and {word} {x}, {self.splat(source, 2047)}")
+        carried = self.emit(f"add {word} {low}, {self.splat(source, 2047)}")
+        sticky = self.emit(f"or {word} {carried}, {x}")
+        cut = self.emit(f"and {word} {sticky}, {self.splat(source, -2048)}")
+        moved = self.emit(f"add {word} {x}, {self.splat(source, 1 << 52)}")
+        small = self.emit(f"icmp ult {word} {moved}, {self.splat(source, 1 << 53)}")
+        return self.select([small, x, cut], source)
 
     def round_to_odd(self, x: str) -> str:
         """f64 to f32 towards zero with the last bit set where inexact."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 from treadle.base.errors import DeviceError
@@ -37,8 +36,8 @@ class Device(Protocol):
     def compile(self, spec: KernelSpec) -> int:
         """The kernel's entry, compiled at most once."""
 
-    def run(self, tape: Sequence[int], calls: int) -> tuple[int, int]:
-        """Runs calls ``(kernel, number of args, units, parallel, args...)`` in order.
+    def run(self, tape: bytes, calls: int) -> tuple[int, int]:
+        """Runs calls ``(kernel, number of args, units, parallel, args...)``, 64-bit words, in order.
 
         Returns the position of the call that failed and its code, or (-1, 0).
         """

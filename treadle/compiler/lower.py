@@ -13,8 +13,8 @@ from treadle.codegen.gemm import plan_matmul
 from treadle.compiler.reduction import plan_reduction
 from treadle.ir.launch import Argument, In, Launch, Layout, Out, Plan, Work
 from treadle.ir.loop import Builder, Kernel, Operand
-from treadle.ir.node import type_of
 from treadle.ir.nest import copy_launch, nest_kernel, nest_launch
+from treadle.ir.node import type_of
 from treadle.ir.op import Contraction, Elementwise, Loops, Op, Reduction
 from treadle.ops import registry
 

@@ -1,26 +1,27 @@
 """Tier 0: a pending graph run node by node on generic kernels, in one native call.
 
 ``evaluate`` looks at what this thread has recorded, drops what nobody can read any more, and turns
-the rest into a *tape*: the kernels' addresses with their arguments, in the order of recording, which
-the device runs without coming back to Python. Views cost no call.
+the rest into a *tape*: the kernels' addresses with their arguments, in the order of recording,
+which the device runs without coming back to Python. Views cost no call.
 
 What is kept? A node's value stays if somebody outside the graph holds the node (a tensor, or a node
-that is not evaluated yet), or if a gradient that can still be asked for reads it (``residuals``). The
-first is read off the reference count: whatever exceeds the references from the graph itself is
+that is not evaluated yet), or if a gradient that can still be asked for reads it (``residuals``).
+The first is read off the reference count: whatever exceeds the references from the graph itself is
 somebody else's. Everything else lives in memory that is handed on within the tape. A value dropped
 this way and wanted after all is computed again: dropping is never wrong, only slower.
 
-Nothing visible changes before the tape has run: Ctrl-C while it is being made puts the pending graph
-back as it was. A node that cannot run (no memory, a bad index) gets the error, and with it all that
-depend on it; the others run.
+Nothing visible changes before the tape has run: Ctrl-C while it is being made puts the pending
+graph back as it was. A node that cannot run (no memory, a bad index) gets the error,
+and with it all that depend on it; the others run.
 """
 
 from __future__ import annotations
 
 import os
+import struct
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from sys import getrefcount
 from typing import Any, NamedTuple
 
@@ -44,6 +45,11 @@ PARALLEL_WORK = 1 << 15
 Value = tuple[Any, Layout, int]
 
 
+def _words(*numbers: int) -> bytes:
+    """Numbers as the 64-bit words of a tape."""
+    return struct.pack(f"{len(numbers)}q", *numbers)
+
+
 def _references_of_a_name() -> int:
     """What ``getrefcount`` gives for an object that one local name holds: 2, or 1 where the
     interpreter hands arguments over without counting them (from Python 3.14 on)."""
@@ -57,22 +63,22 @@ _OWN = _references_of_a_name()
 class Call(NamedTuple):
     """One call as it goes to the tape: head, addresses as (slot, bytes), numbers."""
 
-    head: tuple[int, ...]
+    head: bytes
     slots: tuple[tuple[int, int], ...]
-    numbers: tuple[int, ...]
+    numbers: bytes
     message: str
 
 
 class Prepared(NamedTuple):
     """A plan with its kernels compiled. Slots: outputs, then inputs, then workspaces.
 
-    ``simple`` is the head and the numbers where there is one call, whose addresses are those of the
+    ``simple`` is the head, what packs the addresses, and the numbers where there is one call, whose addresses are those of the
     one output and of the inputs in order: what nearly every node of a network is.
     """
 
     calls: tuple[Call, ...]
     workspaces: tuple[int, ...]
-    simple: tuple[tuple[int, ...], tuple[int, ...]] | None
+    simple: tuple[bytes, Callable[..., bytes], bytes] | None
 
 
 class Moved(NamedTuple):
@@ -90,7 +96,7 @@ class Evaluator:
         self.device = device
         self.lock = threading.RLock()
         self.threads = device.threads()
-        self.tape: list[int] = []
+        self.tape: list[bytes] = []
         self.owners: list[Node] = []  # the node of every call
         self.free: dict[int, list[Any]] = {}
         self.supplied: list[Node] = []
@@ -184,6 +190,7 @@ class Evaluator:
         self.tape, self.owners, self.free, self.supplied = [], [], {}, []
         tape, owners, free = self.tape, self.owners, self.free
         step, allocate = self._step, self.device.allocate
+        addresses: tuple[int, ...]
         for n in reversed(live):
             inputs = n.inputs
             if n.value is None:
@@ -202,8 +209,11 @@ class Evaluator:
                         blocks = free.get(kind.nbytes)
                         memory = blocks.pop() if blocks else allocate(kind.nbytes)
                         n.address = address = memory.address
-                        head, numbers = simple
-                        tape += (*head, address, *addresses, *numbers)
+                        head, pack, numbers = simple
+                        tape.append(head)
+                        tape.append(pack(address, *addresses))
+                        if numbers:
+                            tape.append(numbers)
                         owners.append(n)
                         n.value = (memory, kind.layout, address)
                         memory = None
@@ -231,7 +241,7 @@ class Evaluator:
                     value = memory = None
         if not self.owners:
             return -1, 0
-        return self.device.run(self.tape, len(self.owners))
+        return self.device.run(b"".join(tape), len(owners))
 
     # --- one node ---------------------------------------------------------------------------------
 
@@ -282,10 +292,9 @@ class Evaluator:
         addresses += [memory.address for memory in held]
         tape, owners = self.tape, self.owners
         for head, slots, numbers, _ in prepared.calls:
-            tape += head
-            for slot, offset in slots:
-                tape.append(addresses[slot] + offset)
-            tape += numbers
+            tape.append(head)
+            tape.append(_words(*[addresses[slot] + offset for slot, offset in slots]))
+            tape.append(numbers)
             owners.append(n)
         for memory in held:
             self.free.setdefault(memory.nbytes, []).append(memory)
@@ -357,13 +366,14 @@ class Evaluator:
                         numbers.append(argument)
             parallel = launch.units > 1 and launch.work >= PARALLEL_WORK
             entry = self.device.compile(launch.kernel)
-            head = (entry, len(launch.args), launch.units, int(parallel))
-            calls.append(Call(head, tuple(slots), tuple(numbers), launch.message))
+            head = _words(entry, len(launch.args), launch.units, parallel)
+            calls.append(Call(head, tuple(slots), _words(*numbers), launch.message))
         simple = None
         if len(calls) == 1 and len(outputs) == 1 and not plan.workspaces:
             in_order = tuple((slot, 0) for slot in range(1 + len(inputs)))
             if calls[0].slots == in_order:
-                simple = calls[0].head, calls[0].numbers
+                pack = struct.Struct(f"{len(in_order)}q").pack
+                simple = calls[0].head, pack, calls[0].numbers
         return Prepared(tuple(calls), plan.workspaces, simple)
 
     def _message(self, owner: Node, failed: int) -> str:
@@ -507,5 +517,5 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_lock_all, after_in_parent=_unlock_all, after_in_child=_after_fork
     )
-Limits.evaluate = staticmethod(evaluate)  # type: ignore[method-assign]
+Limits.evaluate = evaluate
 __all__ = ["Evaluator", "evaluate", "evaluator", "force", "forget_plans", "value_of"]

@@ -20,9 +20,9 @@ class DataLoader(Generic[T]):
     """Reads a data set in batches: iterate over it once per epoch.
 
     The batches are the same, and in the same order, with any number of workers. Workers are
-    threads: nothing is pickled or forked, and the data set is shared. A data set that draws random
-    numbers should take them from a generator of its own per item where the result must not depend
-    on which thread comes first.
+    threads: nothing is pickled or forked, and the data set is shared. So is the default generator,
+    and which thread comes first decides who gets which numbers: a data set that draws at random
+    should give each item its own, from ``Generator().manual_seed(seed, stream=index)``.
 
     Args:
         dataset: anything with ``__getitem__`` and ``__len__``, or an ``IterableDataset``.

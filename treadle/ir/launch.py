@@ -75,10 +75,11 @@ class KernelSpec(NamedTuple):
 class Launch:
     """One call of a kernel.
 
-    ``args`` fill the kernel's parameters in order, addresses first, then numbers. The kernel is run for the range 0..units, in
-    one piece, or cut into contiguous pieces for several threads where ``work`` (a rough number of
-    scalar operations for the whole launch) makes that worth while and ``units`` > 1. Any cut must
-    give the same bits. ``thread`` in a kernel is below the number of threads the plan was made for.
+    ``args`` fill the kernel's parameters in order, addresses first, then numbers. The kernel is
+    run for the range 0..units, in one piece, or cut into contiguous pieces for several threads
+    where ``work`` (a rough number of scalar operations for the whole launch) makes that worth while
+    and ``units`` > 1. Any cut must give the same bits. ``thread`` in a kernel is below the number
+    of threads the plan was made for.
     """
 
     kernel: KernelSpec

@@ -234,27 +234,35 @@ class Builder:
         return result
 
     def add(self, a: Operand | int, b: Operand | int) -> Operand:
+        """``a + b``."""
         return self.op("add", a, b)
 
     def sub(self, a: Operand | int, b: Operand | int) -> Operand:
+        """``a - b``."""
         return self.op("sub", a, b)
 
     def mul(self, a: Operand | int, b: Operand | int) -> Operand:
+        """``a * b``."""
         return self.op("mul", a, b)
 
     def div(self, a: Operand | int, b: Operand | int) -> Operand:
+        """``a / b``; of integers, towards zero."""
         return self.op("div", a, b)
 
     def rem(self, a: Operand | int, b: Operand | int) -> Operand:
+        """The remainder of ``div``, with the sign of ``a``."""
         return self.op("rem", a, b)
 
     def fma(self, a: Operand, b: Operand, c: Operand) -> Operand:
+        """``a * b + c``, rounded once."""
         return self.op("fma", a, b, c)
 
     def minimum(self, a: Operand | int, b: Operand | int) -> Operand:
+        """The smaller one; NaN if either is."""
         return self.op("minimum", a, b)
 
     def maximum(self, a: Operand | int, b: Operand | int) -> Operand:
+        """The larger one; NaN if either is."""
         return self.op("maximum", a, b)
 
     def compare(self, name: str, a: Operand | int, b: Operand | int) -> Operand:
@@ -262,13 +270,16 @@ class Builder:
         return self.op(name, a, b)
 
     def select(self, condition: Operand, a: Operand | int, b: Operand | int) -> Operand:
+        """``a`` where the condition holds, else ``b``."""
         dtype = next(x.dtype for x in (a, b) if not isinstance(x, int))
         return self.op("select", condition, self._as(a, dtype), self._as(b, dtype), dtype=dtype)
 
     def convert(self, a: Operand, dtype: DType) -> Operand:
+        """The value in another dtype."""
         return a if a.dtype is dtype else self.op("convert", a, dtype=dtype)
 
     def bitcast(self, a: Operand, dtype: DType) -> Operand:
+        """The bits read as another dtype of the same size."""
         return a if a.dtype is dtype else self.op("bitcast", a, dtype=dtype)
 
     def _as(self, a: Operand | int, dtype: DType) -> Operand:
@@ -276,14 +287,17 @@ class Builder:
 
     # memory
     def load(self, pointer: Pointer, index: Operand | int) -> Value:
+        """The element at ``index``."""
         result = self.fresh(pointer.dtype)
         self._block.append(Load(result, pointer, self._as(index, I64)))
         return result
 
     def store(self, pointer: Pointer, index: Operand | int, value: Operand) -> None:
+        """Writes the element at ``index``."""
         self._block.append(Store(pointer, self._as(index, I64), value))
 
     def local(self, dtype: DType, size: int) -> Pointer:
+        """Memory of ``size`` elements that lives as long as the kernel runs."""
         pointer = Pointer(self.fresh(dtype, "m").name, dtype)
         self._block.append(Local(pointer, size))
         return pointer
@@ -315,6 +329,7 @@ class Builder:
             self._block = outer
 
     def fail(self, code: int) -> None:
+        """Ends the kernel with an error code."""
         self._block.append(Fail(code))
 
 

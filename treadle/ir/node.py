@@ -101,15 +101,16 @@ _signatures: dict[tuple[Any, ...], Signature] = {}
 class Node:
     """One application of an op.
 
-    ``value`` is None until evaluated, then what the device made of it (one value, or a tuple of them
-    for several outputs); ``address`` is where it lies, if row-major, else 0. ``site`` is the (code, instruction) that recorded it. ``order`` rises with
-    time, so that sorting by it is a topological sort. ``spent`` means that backward() has been here
-    and released the graph. ``uses`` and ``keep`` belong to the evaluator.
+    ``value`` is None until evaluated, then what the device made of it (one value, or a tuple of
+    them for several outputs); ``address`` is where it lies, if row-major, else 0. ``site`` is the
+    (code, instruction) that recorded it. ``order`` rises with time, so that sorting by it is a
+    topological sort. ``spent`` means that backward() has been here and released the graph. ``uses``
+    and ``keep`` belong to the evaluator.
     """
 
     __slots__ = (
-        "__weakref__", "address", "error", "inputs", "keep", "needs_grad", "order", "sig", "site", "spent",
-        "type", "uses", "value",
+        "__weakref__", "address", "error", "inputs", "keep", "needs_grad", "order", "sig", "site",
+        "spent", "type", "uses", "value",
     )  # fmt: skip
 
     def __init__(
@@ -234,16 +235,22 @@ class _Recorder(threading.local):
 recorder = _Recorder()
 
 
-class Limits:
+def _no_evaluator() -> None:
+    raise TreadleError("no evaluator is installed; import treadle, not treadle.ir alone")
+
+
+class _Limits:
     """The budget of one thread's pending graph, and who evaluates it when it is passed."""
 
-    nodes = flags.PENDING_NODES
-    nbytes = flags.PENDING_BYTES
+    __slots__ = ("evaluate", "nbytes", "nodes")
 
-    @staticmethod
-    def evaluate() -> None:
-        """Replaced by the compiler (which is a lower room)."""
-        raise TreadleError("no evaluator is installed; import treadle, not treadle.ir alone")
+    def __init__(self) -> None:
+        self.nodes = flags.PENDING_NODES
+        self.nbytes = flags.PENDING_BYTES
+        self.evaluate = _no_evaluator  # replaced by the compiler, which is a lower room
+
+
+Limits = _Limits()
 
 
 def make_signature(op: Op, attrs: dict[str, Any], types: tuple[Type, ...]) -> Signature:

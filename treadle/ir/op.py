@@ -1,4 +1,4 @@
-"""The record of a primitive operation: all that is known of it, in one place (design, section 5)."""
+"""The record of a primitive operation: all that is known of it, in one place (section 5)."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class Reduction:
     """A reduction over ``attrs['axes']`` in the order of section 4.
 
     ``accumulators(dtype)`` gives for the input's dtype the list of accumulators, each
-    (dtype, identity); ``lift(k, x, r)`` turns the element with logical index ``r`` into a tuple, one
-    operand per accumulator; ``merge(k, a, b)`` combines two tuples (``a`` comes before ``b``);
-    ``finish(k, acc, n)`` gives the outputs from the last tuple and the count ``n`` (an i64 operand).
+    (dtype, identity); ``lift(k, x, r)`` turns the element with logical index ``r`` into a tuple,
+    one operand per accumulator; ``merge(k, a, b)`` combines two tuples (``a`` comes before ``b``);
+    ``finish(k, acc, n)`` gives the outputs from the last tuple and the count ``n`` (an i64).
     """
 
     accumulators: Callable[[DType], list[tuple[DType, float | int | bool]]]
@@ -59,7 +59,7 @@ class Reduction:
 
 @dataclass(frozen=True, slots=True)
 class Contraction:
-    """Handed to ``codegen/contraction.py``: 'matmul', 'conv_forward', 'conv_input', 'conv_weight'."""
+    """For ``codegen/contraction.py``: 'matmul', 'conv_forward', 'conv_input', 'conv_weight'."""
 
     kind: str
 
@@ -169,6 +169,7 @@ class Op:
     pairs: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def __call__(self, *inputs: Node, **attrs: Any) -> Node:
+        """Records the op."""
         if not attrs and len(inputs) == 2:
             a, b = inputs
             if a.type is b.type:

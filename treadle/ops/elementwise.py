@@ -266,7 +266,7 @@ where: Op = register(
     )
 )  # fmt: skip
 
-# --- comparison ------------------------------------------------------------------------------------
+# --- comparison -----------------------------------------------------------------------------------
 
 _compare: dict[str, Any] = {"to_bool": True, "gradient": DISCRETE, "allowed": ALL}
 eq = _define("eq", 2, "eq", np.equal, doc="x == y", **_compare)
@@ -276,7 +276,7 @@ le = _define("le", 2, "le", np.less_equal, doc="x <= y", **_compare)
 gt = _define("gt", 2, "gt", np.greater, doc="x > y", **_compare)
 ge = _define("ge", 2, "ge", np.greater_equal, doc="x >= y", **_compare)
 
-# --- bits -------------------------------------------------------------------------------------------
+# --- bits -----------------------------------------------------------------------------------------
 
 _WHOLE = (*INTS, dtypes.bool_)
 _bits: dict[str, Any] = {"gradient": DISCRETE, "allowed": _WHOLE}
@@ -288,7 +288,7 @@ _shifts: dict[str, Any] = {"gradient": DISCRETE, "allowed": INTS}
 shift_left = _define("shift_left", 2, "shl", np.left_shift, doc="x << y", **_shifts)
 shift_right = _define("shift_right", 2, "shr", np.right_shift, doc="x >> y", **_shifts)
 
-# --- rounding ---------------------------------------------------------------------------------------
+# --- rounding -------------------------------------------------------------------------------------
 
 
 def _sign(k: Builder, x: Operand) -> Operand:
@@ -309,7 +309,7 @@ round_: Op = _define(
 )
 sign: Op = _define("sign", 1, _sign, np.sign, STEP, "-1, 0 or 1 (zeros and NaN stay as they are)")
 
-# --- functions -------------------------------------------------------------------------------------
+# --- functions ------------------------------------------------------------------------------------
 
 _FLOAT: dict[str, Any] = {"allowed": FLOATS, "compute": "f32"}
 sqrt: Op = _define(
@@ -395,8 +395,8 @@ def _pow(k: Builder, x: Operand, y: Operand) -> Operand:
 
 pow_: Op = _define(
     "pow", 2, _pow, np.power, (_pow_base, _pow_exponent),
-    "x^y with the special cases of IEEE 754 pow; x^2 is x*x", residuals=(0, 1, "out"), domain=(0.3, 2.0),
-    flops=50, **_FLOAT,
+    "x^y with the special cases of IEEE 754 pow; x^2 is x*x", residuals=(0, 1, "out"),
+    domain=(0.3, 2.0), flops=50, **_FLOAT,
 )  # fmt: skip
 
 
@@ -432,7 +432,7 @@ integer_pow: Op = register(
     )
 )  # fmt: skip
 
-# --- dtypes -------------------------------------------------------------------------------------------
+# --- dtypes ---------------------------------------------------------------------------------------
 
 
 def _convert_infer(types: Sequence[Type], attrs: dict[str, Any]) -> Type:

@@ -46,7 +46,7 @@ def _sum_to(g: Node, shape: Shape) -> Node:
     return summed if summed.shape == shape else reshape(summed, shape=shape)
 
 
-# --- identity ---------------------------------------------------------------------------------------
+# --- identity -------------------------------------------------------------------------------------
 
 alias: Op = register(
     Op(
@@ -78,7 +78,7 @@ graft: Op = register(
     )
 )  # fmt: skip
 
-# --- reshape ----------------------------------------------------------------------------------------
+# --- reshape --------------------------------------------------------------------------------------
 
 
 def _reshape_infer(types: Sequence[Type], attrs: dict[str, Any]) -> Type:
@@ -134,7 +134,7 @@ reshape: Op = register(
     )
 )  # fmt: skip
 
-# --- permute ----------------------------------------------------------------------------------------
+# --- permute --------------------------------------------------------------------------------------
 
 
 def _permute_infer(types: Sequence[Type], attrs: dict[str, Any]) -> Type:
@@ -169,7 +169,7 @@ permute: Op = register(
     )
 )  # fmt: skip
 
-# --- expand -----------------------------------------------------------------------------------------
+# --- expand ---------------------------------------------------------------------------------------
 
 
 def _expand_infer(types: Sequence[Type], attrs: dict[str, Any]) -> Type:
@@ -212,7 +212,7 @@ expand: Op = register(
     )
 )  # fmt: skip
 
-# --- slice and flip -----------------------------------------------------------------------------------
+# --- slice and flip -------------------------------------------------------------------------------
 
 
 def _slice_infer(types: Sequence[Type], attrs: dict[str, Any]) -> Type:
@@ -297,7 +297,7 @@ flip: Op = register(
     )
 )  # fmt: skip
 
-# --- slice_update ---------------------------------------------------------------------------------------
+# --- slice_update ---------------------------------------------------------------------------------
 
 
 def _update_infer(types: Sequence[Type], attrs: dict[str, Any]) -> Type:
@@ -356,7 +356,7 @@ slice_update: Op = register(
     )
 )  # fmt: skip
 
-# --- concatenate ------------------------------------------------------------------------------------------
+# --- concatenate ----------------------------------------------------------------------------------
 
 
 def _concatenate_infer(types: Sequence[Type], attrs: dict[str, Any]) -> Type:

@@ -104,7 +104,7 @@ def _pack_slowly(value: float | int | bool, dtype: DType) -> bytes:
         return np.array(value).astype(dtype.numpy).tobytes()
 
 
-# --- iota -------------------------------------------------------------------------------------------
+# --- iota -----------------------------------------------------------------------------------------
 
 
 def _iota_infer(types: Sequence[Type], attrs: dict[str, Any]) -> Type:

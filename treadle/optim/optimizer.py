@@ -174,17 +174,18 @@ class Optimizer:
                 loss = closure()
         step = Step()
         state = recorder.state
-        site = state.site
-        state.site = site or user_site()  # looked up once for the whole step
+        site, grad_enabled = state.site, state.grad_enabled
+        # Not `with no_grad()`: Ctrl-C on entering its __exit__ would leave gradients off.
         try:
-            with no_grad():
-                for group in self.param_groups:
-                    with_gradient = [p for p in group["params"] if p._grad is not None]
-                    if with_gradient:
-                        self._record(group, with_gradient, step)
-                step.take()
+            state.site = site or user_site()  # looked up once for the whole step
+            state.grad_enabled = False
+            for group in self.param_groups:
+                with_gradient = [p for p in group["params"] if p._grad is not None]
+                if with_gradient:
+                    self._record(group, with_gradient, step)
+            step.take()
         finally:
-            state.site = site
+            state.site, state.grad_enabled = site, grad_enabled
         return loss
 
     def _record(self, group: Group, params: list[Tensor], step: Step) -> None:

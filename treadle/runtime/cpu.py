@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import array
 import ctypes
-from collections.abc import Sequence
 
 from treadle.compiler.device import register_device
 from treadle.ir.launch import KernelSpec
@@ -56,7 +55,7 @@ class CPU:
         """How many kernels this process has used."""
         return len(self._entries)
 
-    def run(self, tape: Sequence[int], calls: int) -> tuple[int, int]:
+    def run(self, tape: bytes, calls: int) -> tuple[int, int]:
         """Runs a tape (see ``runtime.pool``)."""
         return pool.run_tape(array.array("q", tape), calls)
 

@@ -29,7 +29,7 @@ from treadle.runtime import kernel_cache
 if TYPE_CHECKING:
     import llvmlite.binding
 
-GENERATOR_VERSION = 1  # raise it when the same loop IR comes to mean other native code
+GENERATOR_VERSION = 2  # raise it when the same loop IR comes to mean other native code
 NUMERICS_VERSION = 1  # raise it when an op's exact result changes
 
 # LLVM's IR passes: with 1 contractions are up to 8% slower and compile hardly sooner; a short list

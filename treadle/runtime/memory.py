@@ -108,7 +108,10 @@ class Buffer:
     def __del__(  # the module's names may be gone at exit, so they are bound here
         self, counters: _Counters = _counters, freed: dict[int, _SizeClass] = _freed
     ) -> None:
-        home = self._home
+        try:
+            home = self._home
+        except AttributeError:  # Ctrl-C came while it was made
+            return
         if home is not None:
             counters.allocated -= home.nbytes
             counters.frees += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,7 @@ def common_dtype(name: str, *operands: Operand) -> DType:
         elif isinstance(x, _NUMBERS):
             scalars.append(bool if isinstance(x, bool) else int if isinstance(x, int) else float)
         elif hasattr(x, "__float__") and getattr(x, "ndim", None) == 0:
-            scalars.append(float if "float" in type(x).__name__ else int)
+            scalars.append({"b": bool, "f": float}.get(x.dtype.kind, int))
         else:
             raise refuse(name, x)
     return result_type_of(tensors, scalars)
@@ -79,6 +80,29 @@ def operand_nodes(name: str, dtype: DType, *operands: Operand) -> list[Node]:
     except ShapeError as error:
         raise located(ShapeError(f"{name}: {error}")) from None
     return [stretch(n, shape) for n in nodes]
+
+
+def widened(node: Node) -> Node:
+    """The node in float32 where it is a 16-bit float: composed functions round once, at the end."""
+    narrow = node.dtype.is_floating_point and node.dtype.bits == 16
+    return e.convert(node, dtype=dtypes.float32) if narrow else node
+
+
+def _rounded_once(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A composed function of tensors, computed in float32 for 16-bit floats."""
+
+    @functools.wraps(function)
+    def rounded(*args: Any, **options: Any) -> Tensor:
+        given = [x for x in (*args, *options.values()) if isinstance(x, Handle)]
+        dtype = common_dtype(function.__name__, *given) if given else dtypes.float32
+        if not dtype.is_floating_point or dtype.bits != 16:
+            return function(*args, **options)
+        wide = [wrap(widened(x.node)) if isinstance(x, Handle) else x for x in args]
+        for name, x in options.items():
+            options[name] = wrap(widened(x.node)) if isinstance(x, Handle) else x
+        return wrap(cast(function(*wide, **options).node, dtype))
+
+    return rounded
 
 
 def binary(op: Op, x: Operand, y: Operand) -> Tensor:
@@ -157,11 +181,13 @@ def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> 
             f"div: got rounding_mode {rounding_mode!r}; it is None, 'floor' or 'trunc'"
         ))  # fmt: skip
     dtype = common_dtype("div", input, other)
+    if rounding_mode == "trunc" and not dtype.is_floating_point:
+        rest = fmod(input, other).node
+        x, y = operand_nodes("div", dtype, input, other)
+        return wrap(e.floor_divide(e.sub(x, rest), y))  # the division leaves no rest
     real = dtype if dtype.is_floating_point else dtypes.get_default_dtype()
     quotient = record(e.div, operand_nodes("div", real, input, other), {})
-    if rounding_mode == "trunc":
-        quotient = cast(e.trunc(quotient), dtype)
-    return wrap(quotient)
+    return wrap(e.trunc(quotient) if rounding_mode == "trunc" else quotient)
 
 
 def _whole_division(op: Op, x: Operand, y: Operand) -> Tensor:
@@ -200,7 +226,8 @@ def fmod(input: Operand, other: Operand) -> Tensor:
 
 def pow(input: Operand, exponent: Operand) -> Tensor:
     """``input ** exponent``; integers stay integers."""
-    if isinstance(exponent, _NUMBERS) and exponent == 2 and isinstance(input, Handle):
+    squared = isinstance(exponent, _NUMBERS) and exponent == 2 and isinstance(input, Handle)
+    if squared and input.node.dtype.is_floating_point:
         return mul(input, input)  # what the op itself does with an exponent of 2
     dtype = common_dtype("pow", input, exponent)
     if dtype.kind == "b":
@@ -296,6 +323,8 @@ def minimum(input: Operand, other: Operand) -> Tensor:
 
 def where(condition: Tensor, input: Operand, other: Operand) -> Tensor:
     """``input`` where the condition holds, else ``other``; all three broadcast."""
+    if not isinstance(condition, Handle):
+        raise refuse("where", condition)
     dtype = common_dtype("where", input, other)
     mask = condition.node
     if mask.dtype.kind != "b":
@@ -304,7 +333,10 @@ def where(condition: Tensor, input: Operand, other: Operand) -> Tensor:
             f"as in x > 0"
         ))  # fmt: skip
     x, y = operand_nodes("where", dtype, input, other)
-    shape = broadcast_shapes(mask.shape, x.shape)
+    try:
+        shape = broadcast_shapes(mask.shape, x.shape)
+    except ShapeError as error:
+        raise located(ShapeError(f"where: {error}")) from None
     return wrap(e.where(stretch(mask, shape), stretch(x, shape), stretch(y, shape)))
 
 
@@ -339,7 +371,9 @@ sign = _function(e.sign, real=False)
 
 def _rounding(op: Op) -> Callable[[Tensor], Tensor]:
     def function(input: Tensor) -> Tensor:
-        return unary(op, input) if input.node.dtype.is_floating_point else input
+        if isinstance(input, Handle) and not input.node.dtype.is_floating_point:
+            return wrap(input.node)
+        return unary(op, input)
 
     function.__name__ = function.__qualname__ = op.name
     function.__doc__ = f"{op.doc[0].upper()}{op.doc[1:]}, elementwise; integers stay."
@@ -354,6 +388,7 @@ def square(input: Tensor) -> Tensor:
     return mul(input, input)
 
 
+@_rounded_once
 def rsqrt(input: Tensor) -> Tensor:
     """``1 / sqrt(input)``."""
     return div(1.0, sqrt(input))
@@ -364,11 +399,13 @@ def reciprocal(input: Tensor) -> Tensor:
     return div(1.0, input)
 
 
+@_rounded_once
 def log2(input: Tensor) -> Tensor:
     """The logarithm to the base 2, as ``log(input) / log(2)``."""
     return div(log(input), 0.6931471805599453)
 
 
+@_rounded_once
 def log10(input: Tensor) -> Tensor:
     """The logarithm to the base 10, as ``log(input) / log(10)``."""
     return div(log(input), 2.302585092994046)
@@ -389,17 +426,20 @@ def isfinite(input: Tensor) -> Tensor:
     return lt(abs(input), float("inf"))
 
 
+@_rounded_once
 def lerp(input: Tensor, end: Tensor, weight: Operand) -> Tensor:
     """``input + weight * (end - input)``."""
     return add(input, mul(weight, sub(end, input)))
 
 
+@_rounded_once
 def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 1) -> Tensor:
     """``input + value * tensor1 * tensor2``."""
     product = mul(tensor1, tensor2)
     return add(input, product if value == 1 else mul(product, value))
 
 
+@_rounded_once
 def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 1) -> Tensor:
     """``input + value * tensor1 / tensor2``."""
     return add(input, div(tensor1 if value == 1 else mul(tensor1, value), tensor2))

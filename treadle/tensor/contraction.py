@@ -25,8 +25,8 @@ def _operand(name: str, x: Any) -> Node:
 def _check(name: str, x: Node, y: Node, inner: tuple[int, int]) -> None:
     if x.dtype is not y.dtype:
         raise located(DTypeError(
-            f"{name}: got dtypes {x.dtype.name} and {y.dtype.name}; they must be equal; convert one "
-            f"with .to(dtype)"
+            f"{name}: got dtypes {x.dtype.name} and {y.dtype.name}; they must be equal; convert "
+            f"one with .to(dtype)"
         ))  # fmt: skip
     if inner[0] != inner[1]:
         raise located(ShapeError(
@@ -91,7 +91,8 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     """(b, m, k) @ (b, k, n) -> (b, m, n)."""
     if input.shape[:1] != mat2.shape[:1]:
         raise located(ShapeError(
-            f"bmm: got shapes {tuple(input.shape)} and {tuple(mat2.shape)}; the batches must be equal"
+            f"bmm: got shapes {tuple(input.shape)} and {tuple(mat2.shape)}; the batches must be "
+            f"equal"
         ))  # fmt: skip
     return _fixed("bmm", input, mat2, (3, 3))
 

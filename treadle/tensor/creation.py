@@ -48,21 +48,18 @@ def _finish(node: Node, requires_grad: bool, device: Any = None) -> Tensor:
 
 
 def _array_from(data: Any) -> np.ndarray[Any, Any]:
-    """Data as an array; lists of floats have the default dtype."""
+    """Data as an array."""
     if isinstance(data, (np.ndarray, np.generic)):
         return np.asarray(data)
     if isinstance(data, (list, tuple)) and data and isinstance(data[0], Handle):
         data = [np.asarray(x.detach()) if isinstance(x, Tensor) else x for x in data]
         return np.asarray(data)
     try:
-        array = np.asarray(data)
+        return np.asarray(data)
     except ValueError as error:
         raise ValueError(
             f"got nested sequences of unequal lengths ({error}); pad them to one length"
         ) from None
-    if array.dtype == np.float64:
-        return array.astype(dtypes.get_default_dtype().numpy)
-    return array
 
 
 def _check_range(array: np.ndarray[Any, Any], target: DType) -> None:
@@ -94,8 +91,11 @@ def tensor(
             node = e.convert(node, dtype=target)
         return _finish(node, requires_grad, device)
     array = _array_from(data)
-    if target is not None and not isinstance(data, np.ndarray):
-        _check_range(array, target)
+    if not isinstance(data, (np.ndarray, np.generic)):
+        if target is not None:
+            _check_range(array, target)
+        elif array.dtype == np.float64:  # Python's floats; rounded once, to the dtype they get
+            target = dtypes.get_default_dtype()
     return _finish(node_from_array(array, target), requires_grad, device)
 
 

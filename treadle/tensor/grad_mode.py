@@ -17,14 +17,16 @@ class _GradMode:
 
     def __init__(self, mode: bool) -> None:
         self.mode = mode
-        self.previous: list[bool] = []
+        self.previous: Any = None  # (the mode before, the one before that)
+
+    # No calls in what follows: after a call Ctrl-C could come between.
 
     def __enter__(self) -> None:
-        self.previous.append(recorder.state.grad_enabled)
+        self.previous = (recorder.state.grad_enabled, self.previous)
         recorder.state.grad_enabled = self.mode
 
     def __exit__(self, *exc: object) -> None:
-        recorder.state.grad_enabled = self.previous.pop()
+        recorder.state.grad_enabled, self.previous = self.previous
 
     def __call__(self, function: F) -> F:
         if inspect.isgeneratorfunction(function):
@@ -62,7 +64,7 @@ class _GradMode:
                 generator.close()
 
 
-class no_grad(_GradMode):  # noqa: N801 - PyTorch's name
+class no_grad(_GradMode):
     """Records without gradients.
 
     >>> import treadle
@@ -85,26 +87,27 @@ class no_grad(_GradMode):  # noqa: N801 - PyTorch's name
         super().__init__(False)
 
 
-class enable_grad(_GradMode):  # noqa: N801
+class enable_grad(_GradMode):
     """Records with gradients again, inside ``no_grad``."""
 
     def __init__(self) -> None:
         super().__init__(True)
 
 
-class set_grad_enabled(_GradMode):  # noqa: N801
+class set_grad_enabled(_GradMode):
     """Switches at once, and back at the end of a ``with`` block."""
 
     def __init__(self, mode: bool) -> None:
         super().__init__(bool(mode))
-        self.previous.append(recorder.state.grad_enabled)
-        recorder.state.grad_enabled = self.mode
+        super().__enter__()
 
     def __enter__(self) -> None:
         recorder.state.grad_enabled = self.mode
 
     def __call__(self, function: F) -> F:
-        recorder.state.grad_enabled = self.previous.pop()  # a decorator switches nothing by itself
+        """``@set_grad_enabled(mode)``."""
+        """A decorated function; decorating switches nothing by itself."""
+        self.__exit__()
         return super().__call__(function)
 
 

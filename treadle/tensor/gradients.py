@@ -23,8 +23,8 @@ def _sequence(x: Any) -> list[Any]:
     return list(x) if isinstance(x, (list, tuple)) else [x]
 
 
-def _seed(name: str, output: Tensor, gradient: Tensor | None) -> Node:
-    """The adjoint to start from."""
+def _seed(name: str, output: Tensor, gradient: Tensor | None, create_graph: bool) -> Node:
+    """The adjoint to start from: a constant, unless gradients are to be differentiated."""
     node = output.node
     if not node.needs_grad:
         raise located(GradientError(
@@ -39,14 +39,13 @@ def _seed(name: str, output: Tensor, gradient: Tensor | None) -> Node:
                 f"have one element; reduce it, for example with .sum(), or pass the gradient"
             ))  # fmt: skip
         return e.full_like(node, 1)
-    if gradient.node.shape != node.shape:
+    seed = gradient.node if create_graph or not gradient.node.needs_grad else detach(gradient.node)
+    if seed.shape != node.shape:
         raise located(ShapeError(
-            f"{name}: got a gradient of shape {gradient.node.shape} for a tensor of shape "
+            f"{name}: got a gradient of shape {seed.shape} for a tensor of shape "
             f"{node.shape}; they must be equal"
         ))  # fmt: skip
-    if gradient.node.dtype is not node.dtype:
-        return e.convert(gradient.node, dtype=node.dtype)
-    return gradient.node
+    return seed if seed.dtype is node.dtype else e.convert(seed, dtype=node.dtype)
 
 
 def accumulate_gradients(
@@ -57,7 +56,9 @@ def accumulate_gradients(
     inputs: Tensors | None,
 ) -> None:
     """What ``Tensor.backward`` does, for several tensors at once."""
-    seeds = [_seed("backward", t, g) for t, g in zip(tensors, gradients, strict=True)]
+    seeds = [
+        _seed("backward", t, g, create_graph) for t, g in zip(tensors, gradients, strict=True)
+    ]
     owners = None if inputs is None else {t.node: t for t in _sequence(inputs)}
     found = backward_nodes(
         [t.node for t in tensors], seeds, wanted=owners, kept=list(retained),
@@ -71,7 +72,7 @@ def accumulate_gradients(
             if owners is not None:
                 owner = owners.get(node)
             else:
-                owner = node.owner() if isinstance(node, Leaf) else retained.get(node)
+                owner = node.owner() if isinstance(node, Leaf) else retained[node]()
             if owner is None:
                 continue
             if owner._grad is None:
@@ -115,7 +116,7 @@ def grad(
     """
     items, wanted = _sequence(outputs), _sequence(inputs)
     weights = [None] * len(items) if grad_outputs is None else _sequence(grad_outputs)
-    seeds = [_seed("grad", t, g) for t, g in zip(items, weights, strict=True)]
+    seeds = [_seed("grad", t, g, create_graph) for t, g in zip(items, weights, strict=True)]
     for position, t in enumerate(wanted):
         if not t.requires_grad:
             raise located(GradientError(
@@ -141,7 +142,7 @@ def grad(
     return tuple(result)
 
 
-# --- functions with gradients of their own -----------------------------------------------------------
+# --- functions with gradients of their own --------------------------------------------------------
 
 
 class Function:
@@ -216,6 +217,7 @@ class Function:
         return _call(ctx, lambda *a: cls.forward(ctx, *a), lambda *g: cls.backward(ctx, *g), args)
 
     def __call__(self, *args: Any) -> Any:
+        """Calls a function written in the older way, with plain methods."""
         ctx = copy.copy(self)
         return _call(ctx, ctx.forward, ctx.backward, args)
 
@@ -250,8 +252,8 @@ class _Call:
             given.pop()
         if len(given) != expected:
             raise located(GradientError(
-                f"{self.name}.backward: returned {len(given)} gradients for {expected} arguments of "
-                f"forward; return one for each, None where there is none"
+                f"{self.name}.backward: returned {len(given)} gradients for {expected} arguments "
+                f"of forward; return one for each, None where there is none"
             ))  # fmt: skip
         inputs = node.inputs[self.count :]
         return [self._checked(given[p], p, i) for p, i in zip(self.arguments, inputs, strict=True)]

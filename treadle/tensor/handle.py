@@ -1,11 +1,14 @@
 """What a tensor is underneath: a handle that points to a node, and may alias another handle.
 
 Nodes never change; assignment re-points handles. A *view* handle remembers the handle it was taken
-from (its base, never itself a view), the chain of view ops that leads to it, and the version of the
-base it was built at. A write through any alias re-points the base and raises its version; other
-views notice when they are next read and are rebuilt from the base by their chain. So everything
-behaves as if the memory were shared, as PyTorch documents, while no value that a gradient needs is
-ever overwritten.
+from (its base), the chain of view ops that leads to it, and the version of the base it was built
+at. A write through any alias re-points the base and raises its version; other views notice when
+they are next read and are rebuilt from the base by their chain. So everything behaves as if the
+memory were shared, as PyTorch documents, while no value that a gradient needs is ever overwritten.
+
+A base is no view itself, with one exception: a detached view (``detach``, ``data``) shares values
+with its base but has a history of its own, which its views belong to. What is written through it
+reaches the base without gradients, and the other way round. So chains of bases are two at most.
 """
 
 from __future__ import annotations
@@ -55,8 +58,10 @@ class Handle:
     def node(self) -> Node:
         """The node that this handle stands for now."""
         base = self._base
-        if base is not None and base._version != self._version:
-            self._rebuild(base)
+        if base is not None:
+            current = base if base._base is None else _refreshed(base)
+            if current._version != self._version:
+                self._rebuild(base)
         return self._node
 
     def _rebuild(self, base: Tensor) -> None:
@@ -64,8 +69,10 @@ class Handle:
             node = base._node
             for op, attrs in self._chain:
                 node = op(node, **attrs)
-        if isinstance(self._node, Leaf):
-            node = make_leaf(node, self)
+            if _is_detached(self):
+                node = _carried_over(self, self._node, node, hidden=True)
+            elif isinstance(self._node, Leaf):
+                node = make_leaf(node, self)
         self._node = node
         self._version = base._version
 
@@ -73,39 +80,61 @@ class Handle:
         """Makes ``node`` the value of this handle and of all that alias it."""
         old = self.node
         base = self._base
-        root: Any = self if base is None else base
+        owner: Any = self if base is None or _is_detached(self) else base
         grad_enabled = recorder.state.grad_enabled
-        if old.needs_grad and grad_enabled and isinstance(root._node, Leaf):
-            what = "a leaf" if base is None else "a view of a leaf"
+        if old.needs_grad and grad_enabled and isinstance(owner._node, Leaf):
+            what = "a leaf" if owner is self else "a view of a leaf"
             raise located(GradientError(
                 f"an in-place operation on {what} tensor that requires a gradient (shape "
                 f"{old.shape}); do it inside `with treadle.no_grad():`, or write `x = x + ...`"
             ))  # fmt: skip
-        if base is None:
-            self._node = _carried_over(self, old, node, hidden=not grad_enabled)
+        if owner is self:
+            self._replace(node)
+            return
+        owner._replace(_unviewed(self._chain, owner._node, node))
+        # Otherwise the view is rebuilt when read, with the history that the base has kept.
+        if grad_enabled and node.needs_grad >= old.needs_grad:
+            self._node = node
+            self._version = owner._version
+
+    def _replace(self: Any, node: Node) -> None:
+        """``_write`` for a handle with a history of its own: a base, or a detached view of one."""
+        root, hidden = self._base, not recorder.state.grad_enabled
+        if root is None:
+            self._node = _carried_over(self, self._node, node, hidden)
             self._version += 1
             return
-        stages = [base._node]
-        for op, attrs in self._chain[:-1]:
-            stages.append(op(stages[-1], **attrs))
-        value = node
-        for (op, attrs), before in zip(reversed(self._chain), reversed(stages), strict=True):
-            value = _unviewed(op, attrs, before, value)
-        hidden = not grad_enabled or any(op is detach for op, _ in self._chain)
-        base._node = _carried_over(base, base._node, value, hidden)
-        base._version += 1
-        if not hidden:  # else the view is rebuilt, with whatever history the base has kept
-            self._node = node
-            self._version = base._version
+        with _recording_gradients(False):  # the base gets the values and no more
+            value = _unviewed(self._chain, root._node, node)
+            root._replace(value)
+        self._node = _carried_over(self, self._node, node, hidden)
+        self._version = root._version
+
+
+def _is_detached(handle: Handle) -> bool:
+    """True for a view that shares its base's memory and not its history."""
+    return bool(handle._chain) and handle._chain[-1][0] is detach
+
+
+def _refreshed(handle: Handle) -> Handle:
+    """The handle with its node up to date."""
+    handle.node  # noqa: B018
+    return handle
 
 
 class _recording_gradients:
-    """Records with gradients whatever the mode; a view made without them has a detach step."""
+    """Records with (or without) gradients whatever the mode.
+
+    Views are rebuilt with them, since a view made without has a detach step.
+    """
+
+    def __init__(self, enabled: bool = True) -> None:
+        self.enabled = enabled
 
     def __enter__(self) -> None:
         self.state = recorder.state
         self.previous = self.state.grad_enabled
-        self.state.grad_enabled = True
+        self.state.grad_enabled = self.enabled
 
     def __exit__(self, *exc: object) -> None:
         self.state.grad_enabled = self.previous
@@ -128,8 +157,17 @@ def _carried_over(handle: Handle, old: Node, new: Node, hidden: bool) -> Node:
         return where(never, old, new)
 
 
-def _unviewed(op: Op, attrs: dict[str, Any], before: Node, value: Node) -> Node:
-    """``before`` with the part that the view step shows replaced by ``value``."""
+def _unviewed(chain: tuple[ViewStep, ...], base: Node, value: Node) -> Node:
+    """``base`` with the part that the view steps show replaced by ``value``."""
+    stages = [base]
+    for op, attrs in chain[:-1]:
+        stages.append(op(stages[-1], **attrs))
+    for (op, attrs), before in zip(reversed(chain), reversed(stages), strict=True):
+        value = _unviewed_step(op, attrs, before, value)
+    return value
+
+
+def _unviewed_step(op: Op, attrs: dict[str, Any], before: Node, value: Node) -> Node:
     if op is reshape:
         return reshape(value, shape=before.shape)
     if op is permute:
@@ -192,11 +230,16 @@ def view_of(tensor: Handle, op: Op, **attrs: Any) -> Tensor:
     """A handle that shows ``tensor`` through a view op, sharing its memory."""
     source = tensor.node
     view = wrap(op(source, **attrs))
-    base: Any = tensor if tensor._base is None else tensor._base
-    view._base = base
-    view._chain = (*tensor._chain, (op, attrs))
+    base: Any = tensor._base
+    chain = tensor._chain
+    if base is None or (_is_detached(tensor) and op is not detach):
+        base, chain = tensor, ()  # what has a history of its own is the base of its views
+    chain += ((op, attrs),)
     if source.needs_grad and not recorder.state.grad_enabled:
-        view._chain += ((detach, {}),)
+        chain += ((detach, {}),)
+    if base._base is not None and chain[-1][0] is detach:
+        base, chain = base._base, base._chain + chain
+    view._base, view._chain = base, chain
     view._version = base._version
     return view
 

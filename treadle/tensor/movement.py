@@ -68,7 +68,7 @@ def layout_of(input: Tensor) -> Layout:
     """Where the elements would lie if every view only re-read the memory of its base."""
     base = input if input._base is None else input._base
     kind: Any = base._node.type
-    layout: Layout = kind.layout
+    layout: Layout = layout_of(base) if base._chain else kind.layout
     for step, attrs in input._chain:
         kind = step.infer((kind,), attrs)
         moved = step.lower.move(layout, kind, **attrs)  # type: ignore[union-attr]

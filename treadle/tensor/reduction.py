@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
 from treadle.base.errors import DTypeError, ShapeError
-from treadle.base.shapes import normalize_axes, normalize_axis, prod as product
+from treadle.base.shapes import normalize_axes, normalize_axis
+from treadle.base.shapes import prod as product
 from treadle.ir.node import Node, located
 from treadle.ir.op import Op
 from treadle.ops import elementwise as e
@@ -18,7 +19,8 @@ from treadle.ops.indexing import gather
 from treadle.ops.movement import detach, expand, reshape
 from treadle.ops.project import project
 from treadle.tensor import arithmetic as a
-from treadle.tensor.handle import wrap
+from treadle.tensor.handle import Handle, wrap
+from treadle.tensor.movement import axis_of
 
 if TYPE_CHECKING:
     from treadle.tensor.tensor import Tensor
@@ -61,7 +63,8 @@ def sum(
 ) -> Tensor:
     """The sum over ``dim`` (all dimensions if None); integers and bools give int64."""
     node = input.node if dtype is None else a.cast(input.node, dtypes.as_dtype(dtype))
-    return wrap(_reduced(r.reduce_sum, node, _axes("sum", node, dim), keepdim))
+    total = _reduced(r.reduce_sum, node, _axes("sum", node, dim), keepdim)
+    return wrap(total if dtype is None else a.cast(total, node.dtype))
 
 
 def prod(
@@ -69,7 +72,8 @@ def prod(
 ) -> Tensor:
     """The product over ``dim``; integers and bools give int64."""
     node = input.node if dtype is None else a.cast(input.node, dtypes.as_dtype(dtype))
-    return wrap(_reduced(r.reduce_prod, node, _axes("prod", node, dim), keepdim))
+    product_ = _reduced(r.reduce_prod, node, _axes("prod", node, dim), keepdim)
+    return wrap(product_ if dtype is None else a.cast(product_, node.dtype))
 
 
 def _real(name: str, node: Node) -> Node:
@@ -81,47 +85,60 @@ def _real(name: str, node: Node) -> Node:
     return node
 
 
-def _wide(node: Node) -> Node:
-    """f32 for 16-bit floats: composed functions round once, at the end."""
-    narrow = node.dtype.is_floating_point and node.dtype.bits == 16
-    return e.convert(node, dtype=dtypes.float32) if narrow else node
-
-
 def mean(
     input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: DType | None = None
 ) -> Tensor:
     """The sum divided by the count."""
     node = input.node if dtype is None else a.cast(input.node, dtypes.as_dtype(dtype))
-    wide = _wide(_real("mean", node))
+    wide = a.widened(_real("mean", node))
     axes = _axes("mean", wide, dim)
     total = _reduced(r.reduce_sum, wide, axes, keepdim)
     count = product(wide.shape[i] for i in axes)
     return wrap(a.cast(e.div(total, e.full_like(total, count)), node.dtype))
 
 
-def _moments(name: str, node: Node, axes: tuple[int, ...]) -> tuple[Node, Node]:
+def _moments(node: Node, axes: tuple[int, ...]) -> tuple[Node, Node]:
     """Mean and biased variance, reduced axes dropped."""
     if not node.shape:
         node, axes = reshape(node, shape=(1,)), (0,)
+    if node.dtype is dtypes.float64:  # the sums of ``moments`` are no wider than its input here
+        count = product(node.shape[i] for i in axes)
+        centre = _quotient(r.reduce_sum(node, axes=axes), count)
+        off = e.sub(node, expand(keep(centre, axes, node), shape=node.shape))
+        return centre, _quotient(r.reduce_sum(e.mul(off, off), axes=axes), count)
     both = r.moments(node, axes=axes)
     return project(both, index=0), project(both, index=1)
+
+
+def _quotient(node: Node, divisor: float) -> Node:
+    return e.div(node, e.full_like(node, divisor))
+
+
+def _root(node: Node) -> Node:
+    """The square root, with the gradient 0 at 0, as PyTorch's norms and deviations have it."""
+    zero = e.full_like(node, 0)
+    is_zero = e.eq(node, zero)
+    return e.where(is_zero, zero, e.sqrt(e.where(is_zero, e.full_like(node, 1), node)))
 
 
 def _variance(
     name: str, input: Tensor, dim: Dim, correction: float, keepdim: bool
 ) -> tuple[Node, Node]:
-    node = _wide(_real(name, input.node))
+    """Variance and mean, in float32 for 16-bit floats."""
+    node = a.widened(_real(name, input.node))
     axes = _axes(name, node, dim)
     count = product(node.shape[i] for i in axes)
-    mean_, biased = _moments(name, node, axes)
+    mean_, biased = _moments(node, axes)
     if correction:
         left = builtins.max(count - correction, 0)
         scaled = e.mul(biased, e.full_like(biased, count))
         biased = e.div(scaled, e.full_like(scaled, left))
-    out = []
-    for x in (biased, mean_):
-        out.append(a.cast(keep(x, axes, node, keepdim), input.dtype))
-    return out[0], out[1]
+    return keep(biased, axes, node, keepdim), keep(mean_, axes, node, keepdim)
+
+
+def _narrow(node: Node, input: Tensor) -> Tensor:
+    """A result in the dtype of the input, rounded here and nowhere before."""
+    return wrap(a.cast(node, input.dtype))
 
 
 def var(
@@ -130,7 +147,7 @@ def var(
 ) -> Tensor:  # fmt: skip
     """The variance, sum((x - mean)^2) / (n - correction); ``correction`` is 1 unless given."""
     fix = float(unbiased) if correction is None else correction
-    return wrap(_variance("var", input, dim, fix, keepdim)[0])
+    return _narrow(_variance("var", input, dim, fix, keepdim)[0], input)
 
 
 def std(
@@ -138,7 +155,8 @@ def std(
     correction: float | None = None,
 ) -> Tensor:  # fmt: skip
     """The square root of the variance."""
-    return a.sqrt(var(input, dim, unbiased, keepdim, correction=correction))
+    fix = float(unbiased) if correction is None else correction
+    return _narrow(_root(_variance("std", input, dim, fix, keepdim)[0]), input)
 
 
 def var_mean(
@@ -147,8 +165,8 @@ def var_mean(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Variance and mean together."""
     fix = float(unbiased) if correction is None else correction
-    both = _variance("var_mean", input, dim, fix, keepdim)
-    return wrap(both[0]), wrap(both[1])
+    variance, mean_ = _variance("var_mean", input, dim, fix, keepdim)
+    return _narrow(variance, input), _narrow(mean_, input)
 
 
 def std_mean(
@@ -156,8 +174,9 @@ def std_mean(
     correction: float | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Standard deviation and mean together."""
-    variance, mean_ = var_mean(input, dim, unbiased, keepdim, correction=correction)
-    return a.sqrt(variance), mean_
+    fix = float(unbiased) if correction is None else correction
+    variance, mean_ = _variance("std_mean", input, dim, fix, keepdim)
+    return _narrow(_root(variance), input), _narrow(mean_, input)
 
 
 def amax(input: Tensor, dim: Dim = (), keepdim: bool = False) -> Tensor:
@@ -190,13 +209,15 @@ def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
     return wrap(_arg(r.argmin, input, dim, keepdim))
 
 
-def _extreme(all_of: Any, pairwise: Any, arg: Op, x: Tensor, other: Any, keepdim: bool) -> Any:
+def _extreme(
+    name: str, all_of: Any, pairwise: Any, arg: Op, x: Tensor, other: Any, keepdim: bool
+) -> Any:
     if other is None:
         return all_of(x)
-    if not isinstance(other, int) or isinstance(other, bool):
+    if isinstance(other, (Handle, float, bool)):
         return pairwise(x, other)
     node = x.node if x.node.shape else reshape(x.node, shape=(1,))
-    axis = normalize_axis(other, len(node.shape))
+    axis = axis_of(name, other, len(node.shape))
     where = keep(arg(node, axes=(axis,)), (axis,), node)
     values = gather(node, where, axis=axis)
     shape = where.shape
@@ -207,12 +228,12 @@ def _extreme(all_of: Any, pairwise: Any, arg: Op, x: Tensor, other: Any, keepdim
 
 def max(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
     """The largest value; with ``dim`` the pair (values, indices); with a tensor, elementwise."""
-    return _extreme(amax, a.maximum, r.argmax, input, dim, keepdim)
+    return _extreme("max", amax, a.maximum, r.argmax, input, dim, keepdim)
 
 
 def min(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
     """The smallest value; with ``dim`` the pair (values, indices); with a tensor, elementwise."""
-    return _extreme(amin, a.minimum, r.argmin, input, dim, keepdim)
+    return _extreme("min", amin, a.minimum, r.argmin, input, dim, keepdim)
 
 
 def _truth(op: Op, name: str, input: Tensor, dim: Dim, keepdim: bool) -> Tensor:
@@ -240,19 +261,26 @@ def norm(
 ) -> Tensor:
     """The vector norm (sum |x|^p)^(1/p); "fro" is p = 2; infinities give the largest |x|."""
     power = 2.0 if p == "fro" else float(p)
+    wide = wrap(a.widened(_real("norm", input.node)))
+    return _narrow(_norm(wide, power, dim, keepdim).node, input)
+
+
+def _norm(x: Tensor, power: float, dim: Dim, keepdim: bool) -> Tensor:
     if power == 2.0:
-        return a.sqrt(sum(a.square(input), dim, keepdim))
-    size = a.abs(input)
+        return wrap(_root(sum(a.square(x), dim, keepdim).node))
+    size = a.abs(x)
     if power in (float("inf"), float("-inf")):
         return (amax if power > 0 else amin)(size, () if dim is None else dim, keepdim)
     if power == 0.0:
-        return sum(a.ne(input, 0), dim, keepdim).to(input.dtype)
+        return sum(a.ne(x, 0), dim, keepdim)
     if power == 1.0:
         return sum(size, dim, keepdim)
-    return a.pow(sum(a.pow(size, power), dim, keepdim), 1.0 / power)
+    total = sum(a.pow(size, power), dim, keepdim)
+    is_zero = a.eq(total, 0)  # there the gradient is 0 too
+    return a.where(is_zero, 0.0, a.pow(a.where(is_zero, 1.0, total), 1.0 / power))
 
 
-# --- softmax -------------------------------------------------------------------------------------------
+# --- softmax --------------------------------------------------------------------------------------
 
 
 def _peak(node: Node, axes: tuple[int, ...]) -> Node:
@@ -263,7 +291,7 @@ def _peak(node: Node, axes: tuple[int, ...]) -> Node:
 
 def logsumexp(input: Tensor, dim: Dim, keepdim: bool = False) -> Tensor:
     """``log(sum(exp(x)))``, safe against overflow."""
-    node = _wide(_real("logsumexp", input.node))
+    node = a.widened(_real("logsumexp", input.node))
     axes = _axes("logsumexp", node, dim)
     if not node.type.size:  # there is no maximum; log(0) = -inf
         total = e.log(r.reduce_sum(node, axes=axes))
@@ -280,7 +308,7 @@ def _softmax_input(name: str, input: Tensor, dim: int | None, dtype: DType | Non
     if dim is None:
         raise located(TypeError(f"{name}: dim is missing; name the dimension that sums to one"))
     source = input.node if dtype is None else a.cast(input.node, dtypes.as_dtype(dtype))
-    node = _wide(_real(name, source))
+    node = a.widened(_real(name, source))
     if not node.shape:
         node = reshape(node, shape=(1,))
     return node, _axes(name, node, dim), source

@@ -40,7 +40,8 @@ def array_of(node: Node) -> np.ndarray[Any, Any]:
         array = np.empty(layout.shape, layout.dtype.numpy)
     elif any(s < 0 for s in layout.strides):
         # NumPy wants the lowest address for its base; walk there, and turn the axes back.
-        lowest = sum((n - 1) * s for n, s in zip(layout.shape, layout.strides, strict=True) if s < 0)
+        axes = zip(layout.shape, layout.strides, strict=True)
+        lowest = sum((n - 1) * s for n, s in axes if s < 0)
         offset = (address - memory.address) // layout.dtype.itemsize + lowest
         steps = tuple(map(abs, layout.strides))
         array = memory.array(layout.dtype, layout.shape, steps, offset)

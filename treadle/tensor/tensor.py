@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 
@@ -79,8 +79,8 @@ def check_device(device: Any) -> Device:
     known = device if isinstance(device, Device) else Device(device)
     if known.type != "cpu":
         raise located(DeviceError(
-            f"the device {str(known)!r} is not there: this version of Treadle runs on the CPU only; "
-            f"use .to('cpu') or leave the device out"
+            f"the device {str(known)!r} is not there: this version of Treadle runs on the CPU "
+            f"only; use .to('cpu') or leave the device out"
         ))  # fmt: skip
     return _CPU
 
@@ -177,14 +177,15 @@ class Tensor(
         """True for the floating dtypes."""
         return self.dtype.is_floating_point
 
-    # --- values -------------------------------------------------------------------------------------
+    # --- values -----------------------------------------------------------------------------------
 
     def item(self) -> Any:
         """The value of a tensor of one element as a Python number."""
         if self.numel() != 1:
             raise located(ShapeError(
                 f"item: got a tensor of shape {tuple(self.shape)} with {self.numel()} elements; it "
-                f"takes a tensor of one; reduce it first, for example with .mean(), or use .tolist()"
+                f"takes a tensor of one; reduce it first, for example with .mean(), or use "
+                f".tolist()"
             ))  # fmt: skip
         return array_of(self.node).item()
 
@@ -241,7 +242,7 @@ class Tensor(
     def __contains__(self, value: Any) -> bool:
         return bool((self == value).any())
 
-    # --- gradients ----------------------------------------------------------------------------------
+    # --- gradients --------------------------------------------------------------------------------
 
     @property
     def requires_grad(self) -> bool:
@@ -286,7 +287,7 @@ class Tensor(
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
-        if value is not None and value.node.type is not self.node.type:
+        if value is not None and value.node.type.layout != self.node.type.layout:
             raise located(ShapeError(
                 f"grad: got {value.node.type} for a tensor {self.node.type}; they must be equal"
             ))  # fmt: skip
@@ -306,7 +307,7 @@ class Tensor(
                 "retain_grad: got a tensor that does not require a gradient"
             ))  # fmt: skip
         if not isinstance(node, Leaf):
-            retained[node] = self
+            retained[node] = ref(self)
 
     def backward(
         self,
@@ -351,14 +352,14 @@ class Tensor(
         self._node = make_leaf(node, self) if leaf else node
         self._version += 1
 
-    # --- copies and conversions -----------------------------------------------------------------------
+    # --- copies and conversions -------------------------------------------------------------------
 
     def clone(self) -> Tensor:
         """A copy with memory of its own; the gradient flows through."""
         return wrap(a.e.convert(self.node, dtype=self.dtype))
 
     def to(self, *args: Any, **kwargs: Any) -> Tensor:
-        """In another dtype or on another device: ``x.to(dtype)``, ``x.to('cpu')``, ``x.to(other)``."""
+        """In another dtype or on another device: ``x.to(dtype)``, ``.to('cpu')``, ``.to(y)``."""
         dtype, device = kwargs.get("dtype"), kwargs.get("device")
         for argument in args:
             if isinstance(argument, Tensor):
@@ -460,8 +461,9 @@ class Tensor(
         )  # fmt: skip
 
 
-# Computed tensors that want their gradient, by node.
-retained: WeakKeyDictionary[Node, Tensor] = WeakKeyDictionary()
+# Computed tensors that want their gradient, by node. Weak on both sides: a tensor refers to its
+# node, so that a table that held tensors would keep every one of them, and its graph, for ever.
+retained: WeakKeyDictionary[Node, ref[Tensor]] = WeakKeyDictionary()
 
 
 def _names_dtype(text: Any) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
 from treadle.ir.node import Node
-from treadle.ir.op import Joint, NotYet, NoGradient, Op, Sample
+from treadle.ir.op import Joint, NoGradient, NotYet, Op, Sample
 from treadle.ops.project import results
 from treadle.ops.registry import OPS
 from treadle.tensor.handle import wrap
