@@ -189,20 +189,19 @@ class Evaluator:
             forget_plans()
         self.tape, self.owners, self.free, self.supplied = [], [], {}, []
         tape, owners, free = self.tape, self.owners, self.free
-        step, allocate = self._step, self.device.allocate
-        addresses: tuple[int, ...]
+        step, allocate, append = self._step, self.device.allocate, tape.append
         for n in reversed(live):
             inputs = n.inputs
             if n.value is None:
                 try:
                     simple = n.sig.simple
-                    if simple is not None:
-                        if len(inputs) == 2:
-                            addresses = (inputs[0].address, inputs[1].address)
-                        else:
-                            addresses = tuple([i.address for i in inputs])
-                    # The path of nearly all nodes, written out; _step does the same for any.
-                    if simple is None or 0 in addresses:
+                    # One or two row-major operands: the path of nearly all nodes, written out.
+                    # _step does the same for any.
+                    if len(inputs) == 2:
+                        first, second = inputs[0].address, inputs[1].address
+                    else:
+                        first = second = inputs[0].address if len(inputs) == 1 else 0
+                    if simple is None or not first or not second:
                         step(n)
                     else:
                         kind = n.type
@@ -210,10 +209,11 @@ class Evaluator:
                         memory = blocks.pop() if blocks else allocate(kind.nbytes)
                         n.address = address = memory.address
                         head, pack, numbers = simple
-                        tape.append(head)
-                        tape.append(pack(address, *addresses))
+                        append(head)
+                        append(pack(address, first, second) if len(inputs) == 2
+                               else pack(address, first))  # fmt: skip
                         if numbers:
-                            tape.append(numbers)
+                            append(numbers)
                         owners.append(n)
                         n.value = (memory, kind.layout, address)
                         memory = None

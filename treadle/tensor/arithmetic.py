@@ -181,25 +181,35 @@ def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> 
             f"div: got rounding_mode {rounding_mode!r}; it is None, 'floor' or 'trunc'"
         ))  # fmt: skip
     dtype = common_dtype("div", input, other)
-    if rounding_mode == "trunc" and not dtype.is_floating_point:
-        rest = fmod(input, other).node
-        x, y = operand_nodes("div", dtype, input, other)
-        return wrap(e.floor_divide(e.sub(x, rest), y))  # the division leaves no rest
+    if rounding_mode == "trunc":
+        return _truncated_division(dtype, input, other)
     real = dtype if dtype.is_floating_point else dtypes.get_default_dtype()
-    quotient = record(e.div, operand_nodes("div", real, input, other), {})
-    return wrap(e.trunc(quotient) if rounding_mode == "trunc" else quotient)
+    return wrap(record(e.div, operand_nodes("div", real, input, other), {}))
+
+
+def _truncated_division(dtype: DType, input: Operand, other: Operand) -> Tensor:
+    if dtype.is_floating_point:
+        x, y = map(widened, operand_nodes("div", dtype, input, other))
+        return wrap(cast(e.trunc(e.div(x, y)), dtype))
+    _refuse_zero("div", other)
+    x, y = operand_nodes("div", dtype, input, other)
+    return wrap(e.floor_divide(e.sub(x, e.fmod(x, y)), y))  # a division without a rest
 
 
 def _whole_division(op: Op, x: Operand, y: Operand) -> Tensor:
-    """Integer division by zero is an error, as in PyTorch; floats follow IEEE."""
     dtype = common_dtype(op.name, x, y)
     if not dtype.is_floating_point:
-        zero = y == 0 if not isinstance(y, Handle) else bool(wrap(_any_zero(y.node)).item())
-        if zero:
-            raise located(ZeroDivisionError(
-                f"{op.name}: got an integer division by zero; mask the zeros or divide floats"
-            ))  # fmt: skip
+        _refuse_zero(op.name, y)
     return wrap(record(op, operand_nodes(op.name, dtype, x, y), {}))
+
+
+def _refuse_zero(name: str, divisor: Operand) -> None:
+    """Integer division by zero is an error, as in PyTorch; floats follow IEEE."""
+    is_tensor = isinstance(divisor, Handle)
+    if bool(wrap(_any_zero(divisor.node)).item()) if is_tensor else divisor == 0:
+        raise located(ZeroDivisionError(
+            f"{name}: got an integer division by zero; mask the zeros or divide floats"
+        ))  # fmt: skip
 
 
 def _any_zero(node: Node) -> Node:
