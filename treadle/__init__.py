@@ -44,6 +44,7 @@ from treadle.random import (
     get_rng_state,
     initial_seed,
     manual_seed,
+    multinomial,
     normal,
     rand,
     rand_like,
@@ -116,6 +117,7 @@ from treadle.tensor.arithmetic import (
     tanh,
     trunc,
 )
+from treadle.tensor.closeness import allclose, equal, isclose, nan_to_num
 from treadle.tensor.contraction import addmm, bmm, dot, matmul, mm, mv, outer
 from treadle.tensor.creation import (
     arange,

@@ -13,6 +13,7 @@ from treadle.base import dtypes
 from treadle.base.errors import DTypeError, ShapeError
 from treadle.base.flags import flags
 from treadle.random import Generator
+from treadle.tensor.creation import as_tensor
 from treadle.tensor.handle import wrap
 from treadle.tensor.storage import node_from_array
 from treadle.tensor.tensor import Tensor
@@ -235,3 +236,38 @@ def test_refusals() -> None:
             call()
         assert text in str(caught.value)
         assert "test_sampling.py" in str(caught.value)
+
+
+# --- multinomial ----------------------------------------------------------------------------------
+
+
+def test_multinomial_draws_by_weight():
+    generator = Generator().manual_seed(0)
+    weights = as_tensor([[1.0, 0.0, 3.0, 4.0], [5.0, 5.0, 0.0, 0.0]])
+    drawn = random.multinomial(weights, 20000, replacement=True, generator=generator).numpy()
+    shares = np.stack([np.bincount(row, minlength=4) for row in drawn]) / 20000
+    assert np.allclose(shares, [[0.125, 0, 0.375, 0.5], [0.5, 0.5, 0, 0]], atol=0.015)
+
+
+def test_multinomial_without_replacement_draws_each_once():
+    generator = Generator().manual_seed(1)
+    weights = as_tensor([1.0, 0.0, 2.0, 1e-3])
+    firsts = []
+    for _ in range(300):
+        drawn = random.multinomial(weights, 3, generator=generator).tolist()
+        assert sorted(drawn) == [0, 2, 3]
+        firsts.append(drawn[0])
+    assert 160 < firsts.count(2) < 240  # 200 expected
+
+
+@pytest.mark.parametrize("weights", [[1.0, -1.0], [0.0, 0.0], [1.0, float("nan")]])
+def test_multinomial_refuses_what_is_no_distribution(weights):
+    with pytest.raises(ValueError, match=r"multinomial: got weights of shape \(2,\) that cannot"):
+        random.multinomial(as_tensor(weights), 1)
+
+
+def test_multinomial_needs_enough_positive_weights():
+    with pytest.raises(ValueError, match="at least 2 of every row positive"):
+        random.multinomial(as_tensor([1.0, 0.0]), 2)
+    with pytest.raises(ShapeError, match="num_samples=0"):
+        random.multinomial(as_tensor([1.0]), 0)

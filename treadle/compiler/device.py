@@ -36,10 +36,11 @@ class Device(Protocol):
     def compile(self, spec: KernelSpec) -> int:
         """The kernel's entry, compiled at most once."""
 
-    def run(self, tape: bytes, calls: int) -> tuple[int, int]:
+    def run(self, tape: bytes, calls: int, threads: int) -> tuple[int, int]:
         """Runs calls ``(kernel, number of args, units, parallel, args...)``, 64-bit words, in order.
 
-        Returns the position of the call that failed and its code, or (-1, 0).
+        ``threads`` is the number of threads that the tape was made for: its workspaces are sized
+        for it. Returns the position of the call that failed and its code, or (-1, 0).
         """
 
 

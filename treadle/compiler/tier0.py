@@ -241,7 +241,7 @@ class Evaluator:
                     value = memory = None
         if not self.owners:
             return -1, 0
-        return self.device.run(b"".join(tape), len(owners))
+        return self.device.run(b"".join(tape), len(owners), self.threads)
 
     # --- one node ---------------------------------------------------------------------------------
 
@@ -411,15 +411,16 @@ class Evaluator:
 def _forget_inputs(live: list[Node]) -> None:
     """Nodes that have run let go of inputs that no gradient can ask for any more.
 
-    A released node among the inputs counts as released itself, since backward() would end there:
-    so ``total = total + loss`` does not keep every step of a training alive.
+    A node all of whose inputs are released counts as released itself, since no gradient gets
+    further: so ``total = total + loss`` does not keep every step of a training alive.
     """
     for n in reversed(live):
         if n.needs_grad and not n.spent:
             for i in n.inputs:
-                if i.spent and type(i) is not Leaf:
-                    n.spent = True
+                if i.needs_grad and (not i.spent or type(i) is Leaf):
                     break
+            else:
+                n.spent = True
         if not n.needs_grad or n.spent:
             n.inputs = ()
 
@@ -449,7 +450,7 @@ def _failure(n: Node, message: str, code: int) -> Exception:
 
 def forget_plans() -> None:
     """Drops every prepared plan (they are made for a number of threads)."""
-    for sig in ir_node._signatures.values():
+    for sig in list(ir_node._signatures.values()):  # other threads are recording
         sig.plan = sig.simple = None
         sig.plans.clear()
 

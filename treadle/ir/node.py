@@ -281,7 +281,7 @@ def _signature(op: Op, types: tuple[Type, ...], attrs: dict[str, Any]) -> Signat
     if sig is None:
         sig = make_signature(op, attrs, types)
         if len(_signatures) >= _INTERN_LIMIT:
-            for other in {s.op for s in _signatures.values()}:
+            for other in {s.op for s in list(_signatures.values())}:
                 other.pairs.clear()
             _signatures.clear()
         _signatures[key] = sig

@@ -20,3 +20,4 @@ from treadle.nn.module import Module as Module
 from treadle.nn.normalization import *  # noqa: F403
 from treadle.nn.parameter import Parameter as Parameter
 from treadle.nn.pooling import *  # noqa: F403
+from treadle.nn.upsampling import *  # noqa: F403

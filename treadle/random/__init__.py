@@ -21,6 +21,7 @@ from treadle.random.generator import (
 from treadle.random.sampling import (
     bernoulli,
     draw,
+    multinomial,
     normal,
     rand,
     rand_like,
@@ -33,6 +34,6 @@ from treadle.random.sampling import (
 
 __all__ = [
     "Generator", "bernoulli", "default_generator", "draw", "fork_rng", "get_rng_state",
-    "initial_seed", "manual_seed", "normal", "rand", "rand_like", "randint", "randint_like",
-    "randn", "randn_like", "randperm", "seed", "set_rng_state",
+    "initial_seed", "manual_seed", "multinomial", "normal", "rand", "rand_like",
+    "randint", "randint_like", "randn", "randn_like", "randperm", "seed", "set_rng_state",
 ]  # fmt: skip

@@ -80,6 +80,13 @@ def _integers(shape: Shape, low: int, high: int, dtype: DType, g: Generator | No
     return cast(e.add(place, e.full_like(place, low)), dtype)
 
 
+def _exponential(shape: Shape, dtype: DType, g: Generator | None) -> Node:
+    """``-log(1 - u)``; where that is 0, half the smallest other number."""
+    unit = draw(random_uniform, shape, dtype, g)
+    floor = e.full_like(unit, 0.5 ** (UNIT_BITS[dtype.short] + 1))
+    return e.maximum(e.neg(e.log1p(e.neg(unit))), floor)
+
+
 def _check_range(name: str, low: int, high: int, dtype: DType) -> None:
     if high <= low:
         raise located(ValueError(
@@ -242,6 +249,46 @@ def _bernoulli(shape: Shape, p: float, dtype: DType, g: Generator | None) -> Nod
     return cast(e.lt(unit, e.full_like(unit, p)), dtype)
 
 
+def multinomial(
+    input: Tensor, num_samples: int, replacement: bool = False, *,
+    generator: Generator | None = None,
+) -> Tensor:  # fmt: skip
+    """Indices drawn with the weights ``input``, (C,) or (N, C), which need not sum to 1.
+
+    A race: index i finishes after an exponential time of rate ``input[i]``; the first one is the
+    sample, the next ones are further samples without replacement. Evaluates the weights, to check
+    them (and NumPy sorts the times).
+
+    >>> from treadle import tensor
+    >>> multinomial(tensor([0.0, 3.0, 0.0]), 1).tolist()
+    [1]
+    """
+    node = input.node
+    _check_float("multinomial", node.dtype)
+    weights = array_of(node).astype(np.float64)
+    if weights.ndim not in (1, 2) or num_samples < 1:
+        raise located(ShapeError(
+            f"multinomial: got weights of shape {node.shape} and num_samples={num_samples}; it "
+            f"takes (C,) or (N, C), and at least one sample"
+        ))  # fmt: skip
+    possible = (weights > 0).sum(-1)
+    needed = 1 if replacement else num_samples
+    if not np.isfinite(weights).all() or (weights < 0).any() or (possible < needed).any():
+        raise located(ValueError(
+            f"multinomial: got weights of shape {node.shape} that cannot be drawn from; they must "
+            f"be finite and not negative, and at least {needed} of every row positive"
+        ))  # fmt: skip
+    rounds = num_samples if replacement else 1
+    shape = (*weights.shape[:-1], rounds, weights.shape[-1])
+    times = array_of(_exponential(shape, dtypes.float64, generator))
+    rates = np.broadcast_to(weights[..., None, :], shape)
+    times = np.divide(times, rates, out=np.full(shape, np.inf), where=rates > 0)
+    if replacement:
+        return wrap(node_from_array(times.argmin(-1), dtypes.int64))
+    order = np.argsort(times[..., 0, :], axis=-1, kind="stable")[..., :num_samples]
+    return wrap(node_from_array(np.ascontiguousarray(order), dtypes.int64))
+
+
 # --- in place: methods of Tensor ------------------------------------------------------------------
 
 
@@ -305,9 +352,7 @@ def exponential_(self: T, lambd: float = 1.0, *, generator: Generator | None = N
     dtype = _check_float("exponential_", self.dtype)
     if not 0 < lambd < math.inf:
         raise located(ValueError(f"exponential_: got lambd={lambd}; it must be positive"))
-    unit = draw(random_uniform, tuple(self.shape), _wide(dtype), generator)
-    floor = e.full_like(unit, 0.5 ** (UNIT_BITS[unit.dtype.short] + 1))
-    spread = e.maximum(e.neg(e.log1p(e.neg(unit))), floor)
+    spread = _exponential(tuple(self.shape), _wide(dtype), generator)
     self._write(cast(e.div(spread, e.full_like(spread, lambd)), dtype))
     return self
 

@@ -55,9 +55,9 @@ class CPU:
         """How many kernels this process has used."""
         return len(self._entries)
 
-    def run(self, tape: bytes, calls: int) -> tuple[int, int]:
+    def run(self, tape: bytes, calls: int, threads: int) -> tuple[int, int]:
         """Runs a tape (see ``runtime.pool``)."""
-        return pool.run_tape(array.array("q", tape), calls)
+        return pool.run_tape(array.array("q", tape), calls, threads)
 
 
 cpu = CPU()

@@ -16,6 +16,7 @@ from treadle.ir.node import Leaf, Node, located
 from treadle.ops.elementwise import full_like
 from treadle.ops.movement import detach
 from treadle.tensor import arithmetic as a
+from treadle.tensor.closeness import ClosenessMethods
 from treadle.tensor.contraction import ContractionMethods
 from treadle.tensor.exchange import ExchangeMethods
 from treadle.tensor.handle import make_leaf, set_tensor_class, view_of, wrap
@@ -87,7 +88,8 @@ def check_device(device: Any) -> Device:
 
 class Tensor(
     Operators, ElementwiseMethods, MovementMethods, JoiningMethods, IndexingMethods,
-    SelectionMethods, ReductionMethods, ContractionMethods, PrintingMethods, ExchangeMethods,
+    SelectionMethods, ReductionMethods, ClosenessMethods, ContractionMethods, PrintingMethods,
+    ExchangeMethods,
 ):  # fmt: skip
     """A multi-dimensional array of one dtype, with gradients.
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 
-from treadle.base.dtypes import DType
+from treadle.base.dtypes import DType, promote_types
 from treadle.base.errors import ShapeError
 from treadle.ir.node import located
-from treadle.nn.functional.common import rounded_once
+from treadle.nn.functional.common import real_node, rounded_once, widened
 from treadle.tensor import arithmetic as a
 from treadle.tensor import reduction
+from treadle.tensor.arithmetic import cast
+from treadle.tensor.handle import wrap
+from treadle.tensor.movement import axis_of
 from treadle.tensor.operators import write_back
 from treadle.tensor.tensor import Tensor
 
@@ -193,6 +196,27 @@ def log_softmax(input: Tensor, dim: int | None = None, dtype: DType | None = Non
     return reduction.log_softmax(input, dim, dtype)
 
 
+@rounded_once
+def glu(input: Tensor, dim: int = -1) -> Tensor:
+    """``a * sigmoid(b)`` for the halves a and b of ``dim``."""
+    size = input.shape[axis_of("glu", dim, input.ndim)]
+    if size % 2:
+        raise located(ShapeError(
+            f"glu: got an input of shape {tuple(input.shape)}; the size {size} of dimension {dim} "
+            f"must be even"
+        ))  # fmt: skip
+    value, gate = input.chunk(2, dim)
+    return a.mul(value, a.sigmoid(gate))
+
+
+def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
+    """``sum(x1 * x2) / (max(norm(x1), eps) * max(norm(x2), eps))`` along ``dim``."""
+    wide = (wrap(widened(real_node("cosine_similarity", x))) for x in (x1, x2))
+    units = (normalize(x, 2.0, dim, eps) for x in wide)
+    kind = promote_types(x1.dtype, x2.dtype)
+    return wrap(cast(reduction.sum(a.mul(*units), dim).node, kind))
+
+
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
     """``x / max(norm(x, p), eps)`` along ``dim``."""
     length = reduction.norm(input, p, dim, keepdim=True)
@@ -200,7 +224,8 @@ def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -
 
 
 __all__ = [
-    "celu", "elu", "gelu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "log_softmax",
-    "logsigmoid", "mish", "normalize", "prelu", "relu", "relu6", "selu", "sigmoid", "silu",
-    "softmax", "softmin", "softplus", "softsign", "tanh", "tanhshrink", "threshold",
+    "celu", "cosine_similarity", "elu", "gelu", "glu", "hardsigmoid", "hardswish", "hardtanh",
+    "leaky_relu", "log_softmax", "logsigmoid", "mish", "normalize", "prelu", "relu", "relu6",
+    "selu", "sigmoid", "silu", "softmax", "softmin", "softplus", "softsign", "tanh", "tanhshrink",
+    "threshold",
 ]  # fmt: skip

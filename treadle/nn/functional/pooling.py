@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 
 from treadle.base.errors import ShapeError
-from treadle.base.shapes import prod
 from treadle.ir.node import Node, located
 from treadle.nn.functional.common import Pair, check_rank, node_of, pair, real_node, widened
 from treadle.ops import elementwise as e
-from treadle.ops.contraction import matmul
-from treadle.ops.movement import expand, reshape
+from treadle.ops.movement import concatenate, expand, slice_
 from treadle.ops.project import project
+from treadle.ops.reduce import reduce_sum
 from treadle.ops.window import max_pool, window_sum
 from treadle.tensor.arithmetic import cast
 from treadle.tensor.handle import wrap
+from treadle.tensor.reduction import keep
 from treadle.tensor.storage import node_from_array
 from treadle.tensor.tensor import Tensor
 
@@ -132,25 +132,32 @@ def _target(name: str, output_size: Any, size: Pair) -> Pair:
     return wanted[0], wanted[1]
 
 
-@lru_cache(maxsize=64)
-def _averaging(size: int, parts: int) -> np.ndarray[Any, Any]:
-    """(parts, size): row i averages the elements floor(i * size / parts) to ceil((i + 1) * ...)."""
-    matrix = np.zeros((parts, size))
-    for i in range(parts):
-        start, end = i * size // parts, -(-(i + 1) * size // parts)
-        matrix[i, start:end] = 1 / (end - start)
-    return matrix
+def _parts(size: int, count: int) -> list[Pair]:
+    """Part i is the elements from floor(i * size / count) to ceil((i + 1) * size / count)."""
+    return [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+
+
+def _sum_parts(node: Node, axis: int, parts: list[Pair]) -> Node:
+    """The sum of every part of an axis."""
+    shape, steps = node.shape, (1,) * len(node.shape)
+    sums = []
+    for start, end in parts:
+        starts = tuple(start if a == axis else 0 for a in range(len(shape)))
+        sizes = tuple(end - start if a == axis else n for a, n in enumerate(shape))
+        total = reduce_sum(slice_(node, starts=starts, sizes=sizes, steps=steps), axes=(axis,))
+        sums.append(keep(total, (axis,), node))
+    return concatenate(*sums, axis=axis)
 
 
 def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     """Means over windows that divide the image into ``output_size`` parts.
 
-    Where the sizes do not divide, windows overlap and differ in size; their means are then two
-    products with averaging matrices.
+    Where the sizes do not divide, windows overlap and differ in size: rows are added up, then
+    columns.
     """
     source = real_node("adaptive_avg_pool2d", input)
     check_rank("adaptive_avg_pool2d", source, (4, 3), _IMAGES)
-    (height, width), lead = source.shape[-2:], source.shape[:-2]
+    height, width = source.shape[-2:]
     rows, columns = _target("adaptive_avg_pool2d", output_size, (height, width))
     node = widened(source)
     if height % rows == 0 and width % columns == 0 and height and width:
@@ -158,14 +165,11 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
         total = window_sum(node, window=window, stride=window, padding=((0, 0), (0, 0)))
         out = e.div(total, e.full_like(total, window[0] * window[1]))
     else:
-        batch = prod(lead)
-        down = node_from_array(_averaging(height, rows), node.dtype)
-        across = node_from_array(_averaging(width, columns).T, node.dtype)
-        flat = reshape(node, shape=(1, batch * height, width))
-        narrow = matmul(flat, reshape(across, shape=(1, width, columns)))
-        narrow = reshape(narrow, shape=(batch, height, columns))
-        out = matmul(expand(down, shape=(batch, rows, height)), narrow)
-        out = reshape(out, shape=(*lead, rows, columns))
+        down, across = _parts(height, rows), _parts(width, columns)
+        axis = len(node.shape) - 2
+        total = _sum_parts(_sum_parts(node, axis, down), axis + 1, across)
+        sizes = np.multiply.outer(*([end - start for start, end in p] for p in (down, across)))
+        out = e.div(total, expand(node_from_array(sizes, node.dtype), shape=total.shape))
     return wrap(cast(out, source.dtype))
 
 
