@@ -32,11 +32,10 @@ MAX_FILE_LINES = 600
 MAX_FUNCTION_LINES = 60
 # What is too long, with its length today. The lists are to shrink: a file or function leaves when
 # it is cut into its parts, and may not grow while it is here.
-LONG_FILES: dict[str, int] = {"treadle/codegen/llvm.py": 603}
+LONG_FILES: dict[str, int] = {}
 LONG_FUNCTIONS: dict[str, int] = {
     "treadle/codegen/conv.py:_image_plan": 71,
     "treadle/compiler/reduction.py:lanes_kernel": 77,
-    "treadle/testing/gradients.py:check_grads": 67,
 }
 
 

@@ -176,3 +176,25 @@ def test_a_fork_drops_pending_work_with_an_error():
     assert "recorded before the process forked" in told
     assert told.endswith("[2.0, 2.0, 2.0]")
     np.testing.assert_array_equal(x.numpy(), np.full(4, 2, "f4"))
+
+
+def test_a_signal_handler_cannot_read_in_the_middle(monkeypatch):
+    x = treadle.ones(16)
+    y, z = x * 3.0, x + 4.0
+    engine = evaluator()
+    allocate = engine.device.allocate
+    told = []
+
+    def handler(nbytes):
+        # What a handler would do that ran between two instructions of the evaluator.
+        monkeypatch.undo()
+        try:
+            z.numpy()
+        except treadle.base.errors.EvaluationError as error:
+            told.append(str(error))
+        return allocate(nbytes)
+
+    monkeypatch.setattr(engine.device, "allocate", handler, raising=False)
+    np.testing.assert_array_equal(y.numpy(), np.full(16, 3, "f4"))
+    assert told and "inside a signal handler" in told[0]
+    np.testing.assert_array_equal(z.numpy(), np.full(16, 5, "f4"))

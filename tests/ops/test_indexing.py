@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 import treadle
+from treadle.base import dtypes
 from treadle.base.errors import IndexRangeError
 from treadle.compiler import tier0
-from treadle.ir.node import Node
+from treadle.ir.node import Node, type_of
 from treadle.ir.op import Op
 from treadle.ops import indexing
 from treadle.ops.indexing import gather, scatter, scatter_add, take, take_add, take_update
@@ -187,3 +188,9 @@ def test_the_check_comes_before_every_write(op: Op):
     check, *others = (launch.kernel.build(*launch.kernel.key).name for launch in plan.launches)
     assert check == "check_index"
     assert check not in others
+
+
+def test_a_read_costs_what_it_reads():
+    table, index = type_of(dtypes.float32, (50000, 64)), type_of(dtypes.int64, (3,))
+    out = type_of(dtypes.float32, (3, 64))
+    assert take.cost((table, index), out, {"axis": 0}) == (3 * 64, 3 * 8 + 2 * 3 * 64 * 4)

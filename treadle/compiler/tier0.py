@@ -58,6 +58,7 @@ def _references_of_a_name() -> int:
 
 
 _OWN = _references_of_a_name()
+_ADDRESSABLE = 1 << 47  # bytes, of a process
 
 
 class Call(NamedTuple):
@@ -72,8 +73,8 @@ class Call(NamedTuple):
 class Prepared(NamedTuple):
     """A plan with its kernels compiled. Slots: outputs, then inputs, then workspaces.
 
-    ``simple`` is the head, what packs the addresses, and the numbers where there is one call, whose addresses are those of the
-    one output and of the inputs in order: what nearly every node of a network is.
+    ``simple`` is the head, what packs the addresses, and the numbers, where there is one call with
+    the addresses of the one output and of the inputs in order: what nearly every node is.
     """
 
     calls: tuple[Call, ...]
@@ -100,6 +101,7 @@ class Evaluator:
         self.owners: list[Node] = []  # the node of every call
         self.free: dict[int, list[Any]] = {}
         self.supplied: list[Node] = []
+        self.busy = False
 
     # --- what to run ------------------------------------------------------------------------------
 
@@ -108,6 +110,7 @@ class Evaluator:
         with self.lock, CollectorPaused():
             pending = state.pending
             live: list[Node] = []
+            self._enter()
             try:
                 self._select(pending, live)
                 if "graph" in flags.DEBUG and live:
@@ -122,7 +125,18 @@ class Evaluator:
                         i.uses = 0
                 state.pending[:0] = live
                 raise
+            finally:
+                self.busy = False
             state.nbytes = 0
+
+    def _enter(self) -> None:
+        """The lock lets this thread in again; only a signal handler can come that way."""
+        if self.busy:
+            raise EvaluationError(
+                "a value was asked for inside a signal handler that interrupted an evaluation; "
+                "note the signal, and read the value afterwards"
+            )
+        self.busy = True
 
     def _select(self, pending: list[Node], live: list[Node]) -> None:
         """Moves what is worth computing from ``pending`` to ``live``, last node first."""
@@ -166,11 +180,13 @@ class Evaluator:
         """Evaluates one node that no pending graph of this thread has."""
         with self.lock:
             live = [n]
-            n.keep = True
-            self._recount(live)
+            self._enter()
             try:
+                n.keep = True
+                self._recount(live)
                 self._run(live)
             finally:
+                self.busy = False
                 for i in n.inputs:
                     i.uses = 0
 
@@ -248,6 +264,8 @@ class Evaluator:
     def _step(self, n: Node) -> None:
         """Gives ``n`` its value: memory, and the calls that will fill it."""
         sig = n.sig
+        if sig.nbytes > _ADDRESSABLE:
+            raise MemoryError("no machine has so much; ask for fewer elements")
         values: list[Value] = []
         plain = True
         for i in n.inputs:
@@ -505,6 +523,7 @@ def _after_fork() -> None:
     """A forked child has no threads but this one: locks are new, pending work is dropped."""
     for engine in _evaluators.values():
         engine.lock = threading.RLock()
+        engine.busy = False
     for n in recorder.state.pending:
         n.error = EvaluationError(
             f"{n.op.name}: recorded before the process forked and not evaluated by then; read the "

@@ -121,9 +121,7 @@ def _mathlib(name: str) -> Callable[..., Operand]:
 
 # --- arithmetic ----------------------------------------------------------------------------------
 
-add: Op = _define(
-    "add", 2, "add", np.add, (lambda g, n: g, lambda g, n: g), "x + y", allowed=ALL[:-1]
-)
+add: Op = _define("add", 2, "add", np.add, (lambda g, n: g, lambda g, n: g), "x + y")
 sub: Op = _define("sub", 2, "sub", np.subtract, (lambda g, n: g, lambda g, n: neg(g)), "x - y")
 mul: Op = _define(
     "mul", 2, "mul", np.multiply,

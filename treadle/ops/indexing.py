@@ -28,7 +28,7 @@ from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout, Out, Pla
 from treadle.ir.loop import BEGIN, END, I64, Builder, Kernel, Operand
 from treadle.ir.nest import Strides, copy_launch, nest_kernel, nest_launch
 from treadle.ir.node import Node, Type, type_of
-from treadle.ir.op import ErrorSample, Loops, NoGradient, Op, Sample
+from treadle.ir.op import Cost, ErrorSample, Loops, NoGradient, Op, Sample
 from treadle.ops.elementwise import eq, where
 from treadle.ops.movement import expand, reshape, zeros_of
 from treadle.ops.registry import ALL, NUMERIC, check_dtype, elements_cost, floats, register, rng
@@ -466,6 +466,11 @@ def _index_errors(name: str, index: np.ndarray, *patch: np.ndarray) -> Iterable[
         )  # fmt: skip
 
 
+def _read_cost(inputs: Sequence[Type], out: Any, attrs: dict[str, Any]) -> Cost:
+    """Only the elements that the index names are read, however large x is."""
+    return Cost(out.size, inputs[1].nbytes + 2 * out.nbytes)
+
+
 # --- records ------------------------------------------------------------------------------------
 
 
@@ -480,7 +485,7 @@ def _define_read(
             infer=_read_infer(name, shape_of), gradient=(gradient, WHOLE), residuals=(1,),
             lower=Loops(_read_plan(geometry), contiguous=frozenset({1})), reference=reference,
             samples=_read_samples(cases), errors=lambda: _index_errors(name, index),
-            cost=elements_cost(1), dtypes=ALL, doc=doc,
+            cost=_read_cost, dtypes=ALL, doc=doc,
         )
     )  # fmt: skip
 

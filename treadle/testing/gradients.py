@@ -39,10 +39,8 @@ def check_grads(
             raise TypeError(f"check_grads: got an input of dtype {x.dtype.name}; use float64")
     rng = np.random.default_rng(seed)
     wanted = [i for i, x in enumerate(inputs) if x.requires_grad]
-    values = [x.detach().numpy(copy=True) for x in inputs]
-    out = function(*inputs)
-    weights = rng.standard_normal(tuple(out.shape))
-    directions = {i: rng.standard_normal(values[i].shape) for i in wanted}
+    weights = rng.standard_normal(tuple(function(*inputs).shape))
+    directions = {i: rng.standard_normal(tuple(inputs[i].shape)) for i in wanted}
 
     def gradients(*xs: Tensor) -> tuple[Any, ...]:
         y = function(*xs)
@@ -56,19 +54,12 @@ def check_grads(
         for i, g in zip(wanted, gradients(*inputs), strict=True)
     )
 
-    def along(step: float) -> float:
-        moved = [
-            tensor(v + step * directions[i], requires_grad=True) if i in directions else inputs[i]
-            for i, v in enumerate(values)
-        ]
-        return float((function(*moved).detach().numpy() * weights).sum())
-
-    numeric = (along(eps) - along(-eps)) / (2 * eps)
+    numeric = _difference(function, inputs, directions, weights, eps)
     scale = max(abs(numeric), abs(analytic), 1.0)
     if not abs(numeric - analytic) <= atol + rtol * scale:
         raise AssertionError(
             f"the gradient is wrong: finite differences give {numeric!r}, backward {analytic!r} "
-            f"(inputs {[v.shape for v in values]})"
+            f"(inputs {[tuple(x.shape) for x in inputs]})"
         )
     if order <= 1:
         return
@@ -81,3 +72,23 @@ def check_grads(
 
         check_grads(component, inputs, order - 1, eps=eps, rtol=10 * rtol, atol=10 * atol,
                     seed=seed + 1 + i)  # fmt: skip
+
+
+def _difference(
+    function: Callable[..., Tensor],
+    inputs: Sequence[Tensor],
+    directions: dict[int, np.ndarray],
+    weights: np.ndarray,
+    eps: float,
+) -> float:
+    """The derivative of <f(x), weights> along the directions, by central differences."""
+
+    def along(step: float) -> float:
+        moved = [
+            tensor(x.detach().numpy() + step * directions[i], requires_grad=True)
+            if i in directions else x
+            for i, x in enumerate(inputs)
+        ]  # fmt: skip
+        return float((function(*moved).detach().numpy() * weights).sum())
+
+    return (along(eps) - along(-eps)) / (2 * eps)
