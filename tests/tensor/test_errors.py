@@ -306,7 +306,7 @@ def test_asking_for_too_much_memory(ask):
 def interrupted(function, seconds):
     """Runs ``function`` with Ctrl-C after some time; whether it was hit."""
 
-    armed = True
+    armed = False
 
     def interrupt(number, frame):
         if armed:
@@ -315,6 +315,7 @@ def interrupted(function, seconds):
     before = signal.signal(signal.SIGALRM, interrupt)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
+        armed = True
         function()
         hit = False
     except KeyboardInterrupt:

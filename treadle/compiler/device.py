@@ -37,7 +37,7 @@ class Device(Protocol):
         """The kernel's entry, compiled at most once."""
 
     def run(self, tape: bytes, calls: int, threads: int) -> tuple[int, int]:
-        """Runs calls of 64-bit words ``(kernel, count of args, units, parallel, args...)`` in order.
+        """Runs calls of 64-bit words ``(kernel, count of args, units, parallel, args...)``.
 
         ``threads`` is the number of threads that the tape was made for: its workspaces are sized
         for it. Returns the position of the call that failed and its code, or (-1, 0).

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 # --- how an op becomes code: one of these is an op's ``lower`` ---------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Elementwise:
+class Elementwise(NamedTuple):
     """``emit(k, *operands, **attrs)`` gives the result of one element.
 
     ``compute``: "own" does the arithmetic in the operands' dtype, "f32" widens f16 and bf16
@@ -31,16 +30,14 @@ class Elementwise:
     compute: str = "own"
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """A movement that only re-reads memory: ``move(layout, type, **attrs)`` gives the new layout's
     strides and the offset in elements, or None where the data must be copied first."""
 
     move: Callable[..., tuple[tuple[int, ...], int] | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Reduction:
+class Reduction(NamedTuple):
     """A reduction over ``attrs['axes']`` in the order of section 4.
 
     ``accumulators(dtype)`` gives for the input's dtype the list of accumulators, each
@@ -57,15 +54,13 @@ class Reduction:
     finish: Callable[[Builder, tuple[Operand, ...], Operand], tuple[Operand, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Contraction:
+class Contraction(NamedTuple):
     """For ``codegen/contraction.py``: 'matmul', 'conv_forward', 'conv_input', 'conv_weight'."""
 
     kind: str
 
 
-@dataclass(frozen=True, slots=True)
-class Loops:
+class Loops(NamedTuple):
     """A kernel of its own: ``plan(inputs, outputs, attrs, threads)`` over the operands' layouts.
 
     Outputs are contiguous. ``contiguous`` names the inputs that must be contiguous too (they are
@@ -76,12 +71,10 @@ class Loops:
     contiguous: frozenset[int] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
 class Source:
     """Has no kernel: its value is made by the recorder (buffers, scalars)."""
 
 
-@dataclass(frozen=True, slots=True)
 class Bundle:
     """Has no kernel: its results are its first inputs."""
 

@@ -13,7 +13,6 @@ from treadle.base.errors import DTypeError, ShapeError
 from treadle.ir.loop import Builder, Operand
 from treadle.ir.node import Node, Type, type_of
 from treadle.ir.op import Elementwise, ErrorSample, Gradient, NoGradient, Op, Sample
-from treadle.ops import mathlib
 from treadle.ops.movement import expand
 from treadle.ops.registry import (
     ALL,
@@ -116,7 +115,13 @@ def _define(
 
 def _mathlib(name: str) -> Callable[..., Operand]:
     """The polynomial of that name, looked up when a kernel is built."""
-    return lambda k, *x: getattr(mathlib, name)(k, *x)
+
+    def emit(k: Builder, *x: Operand) -> Operand:
+        from treadle.ops import mathlib
+
+        return getattr(mathlib, name)(k, *x)
+
+    return emit
 
 
 # --- arithmetic ----------------------------------------------------------------------------------
@@ -388,7 +393,7 @@ def _pow_exponent(g: Node, n: Node) -> Node:
 def _pow(k: Builder, x: Operand, y: Operand) -> Operand:
     """The square is one rounding, whether the exponent was known or not."""
     square = k.op("eq", y, k.const(2, y.dtype))
-    return k.select(square, k.mul(x, x), mathlib.pow(k, x, y))
+    return k.select(square, k.mul(x, x), _mathlib("pow")(k, x, y))
 
 
 pow_: Op = _define(

@@ -13,7 +13,6 @@ from treadle.base.dtypes import DType
 from treadle.base.shapes import Shape
 from treadle.ir.launch import KernelSpec, Launch, Layout, Out, Plan
 from treadle.ir.loop import BEGIN, END, Builder, Kernel
-from treadle.ir.loop_arithmetic import round_float
 from treadle.ir.node import Node, Signature, Type, type_of
 from treadle.ir.op import Loops, NoGradient, Op, Sample, Source
 from treadle.ops.registry import ALL, elements_cost, no_cost, no_errors, register
@@ -86,6 +85,8 @@ def number(value: float | int | bool, dtype: DType) -> Scalar:
 
 def _pack_bf16(value: float | int | bool) -> bytes:
     """The upper half of the f32 that holds the rounded number."""
+    from treadle.ir.loop_arithmetic import round_float
+
     return struct.pack("<f", round_float(float(value), dtypes.bfloat16))[2:]
 
 

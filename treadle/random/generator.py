@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import struct
 import threading
 from collections.abc import Iterable, Iterator
@@ -66,7 +65,7 @@ class Generator:
 
     def seed(self) -> int:
         """Starts again from a seed that the system's randomness gives, and returns it."""
-        seed = secrets.randbits(63)
+        seed = int.from_bytes(os.urandom(8), "little") >> 1
         self.manual_seed(seed)
         return seed
 

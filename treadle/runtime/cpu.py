@@ -7,7 +7,7 @@ import ctypes
 
 from treadle.compiler.device import register_device
 from treadle.ir.launch import KernelSpec
-from treadle.runtime import jit, memory, pool
+from treadle.runtime import memory, pool
 
 
 class CPU:
@@ -21,6 +21,8 @@ class CPU:
     @property
     def vector_bits(self) -> int:
         """The width of the vectors that kernels are printed for."""
+        from treadle.runtime import jit
+
         return jit.host_target().vector_bits
 
     def threads(self) -> int:
@@ -40,6 +42,7 @@ class CPU:
             from treadle.codegen.llvm import print_llvm  # the code generator, when first needed
             from treadle.ir.loop_text import print_kernel
             from treadle.ir.loop_verify import verify_kernel
+            from treadle.runtime import jit
 
             kernel = spec.build(*spec.key)
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from treadle.base.flags import flags
-from treadle.runtime import jit, pool_code
+from treadle.runtime import pool_code
 
 _SPINS = 100  # pauses of a waiting thread, 2 us and more, before it gives way to others
 _SPINS_CROWDED = 0  # the same where threads share cores
@@ -141,6 +141,8 @@ def _current(threads: int) -> _Pool:
 def _entry(name: str, result: Any, num_words: int) -> Any:
     """A function of the pool's generated code; a call of it releases the GIL."""
     full = f"treadle_pool_{name}"
+    from treadle.runtime import jit  # the compiler, when first needed
+
     text = pool_code.module(name, jit.host_target().triple)
     address = jit.compile_kernel(full, text, lambda: text)
     return ctypes.CFUNCTYPE(result, ctypes.c_void_p, *[ctypes.c_int64] * num_words)(address)

@@ -39,8 +39,14 @@ class _GradMode:
 
             @functools.wraps(function)
             def wrapped(*args: Any, **kwargs: Any) -> Any:
-                with _GradMode(self.mode):
+                # Not a `with` block: Ctrl-C on entering its __exit__ would leave the mode changed.
+                state = recorder.state
+                before = state.grad_enabled
+                state.grad_enabled = self.mode
+                try:
                     return function(*args, **kwargs)
+                finally:
+                    state.grad_enabled = before
 
         return wrapped  # type: ignore[return-value]
 

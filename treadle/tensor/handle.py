@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
@@ -65,16 +65,17 @@ class Handle:
         return self._node
 
     def _rebuild(self, base: Tensor) -> None:
-        with _recording_gradients():
-            node = base._node
-            for op, attrs in self._chain:
-                node = op(node, **attrs)
-            if _is_detached(self):
-                node = _carried_over(self, self._node, node, hidden=True)
-            elif isinstance(self._node, Leaf):
-                node = make_leaf(node, self)
-        self._node = node
+        # With gradients whatever the mode: a view made without has a detach step.
+        self._node = _recorded(True, self._rebuilt, base)
         self._version = base._version
+
+    def _rebuilt(self, base: Tensor) -> Node:
+        node = base._node
+        for op, attrs in self._chain:
+            node = op(node, **attrs)
+        if _is_detached(self):
+            return _carried_over(self, self._node, node, hidden=True)
+        return make_leaf(node, self) if isinstance(self._node, Leaf) else node
 
     def _write(self, node: Node) -> None:
         """Makes ``node`` the value of this handle and of all that alias it."""
@@ -104,9 +105,8 @@ class Handle:
             self._node = _carried_over(self, self._node, node, hidden)
             self._version += 1
             return
-        with _recording_gradients(False):  # the base gets the values and no more
-            value = _unviewed(self._chain, root._node, node)
-            root._replace(value)
+        # The base gets the values and no more.
+        _recorded(False, lambda: root._replace(_unviewed(self._chain, root._node, node)))
         self._node = _carried_over(self, self._node, node, hidden)
         self._version = root._version
 
@@ -122,22 +122,18 @@ def _refreshed(handle: Handle) -> Handle:
     return handle
 
 
-class _recording_gradients:
-    """Records with (or without) gradients whatever the mode.
+def _recorded(with_gradients: bool, function: Callable[..., Any], *args: Any) -> Any:
+    """``function(*args)``, recorded with or without gradients whatever the mode.
 
-    Views are rebuilt with them, since a view made without has a detach step.
+    Not a ``with`` block: Ctrl-C on entering its ``__exit__`` would leave the mode changed.
     """
-
-    def __init__(self, enabled: bool = True) -> None:
-        self.enabled = enabled
-
-    def __enter__(self) -> None:
-        self.state = recorder.state
-        self.previous = self.state.grad_enabled
-        self.state.grad_enabled = self.enabled
-
-    def __exit__(self, *exc: object) -> None:
-        self.state.grad_enabled = self.previous
+    state = recorder.state
+    before = state.grad_enabled
+    state.grad_enabled = with_gradients
+    try:
+        return function(*args)
+    finally:
+        state.grad_enabled = before
 
 
 def _carried_over(handle: Handle, old: Node, new: Node, hidden: bool) -> Node:
@@ -150,11 +146,10 @@ def _carried_over(handle: Handle, old: Node, new: Node, hidden: bool) -> Node:
         return make_leaf(new, handle)
     if not old.needs_grad or new.needs_grad:
         return new
-    with _recording_gradients():
-        if hidden:
-            return graft(new, old)
-        never = expand(number(False, bool_), shape=old.shape)
-        return where(never, old, new)
+    if hidden:
+        return _recorded(True, graft, new, old)
+    never = expand(number(False, bool_), shape=old.shape)
+    return _recorded(True, where, never, old, new)
 
 
 def _unviewed(chain: tuple[ViewStep, ...], base: Node, value: Node) -> Node:
