@@ -27,13 +27,17 @@ from treadle.ops.registry import (
 )
 from treadle.ops.source import number
 
-STEP = NoGradient("it is constant wherever it is differentiable")
 DISCRETE = NoGradient("its result is not a floating-point number")
 
 
 def full_like(node: Node, value: float | int | bool) -> Node:
     """``value`` in the shape and dtype of ``node``."""
     return expand(number(value, node.dtype), shape=node.shape)
+
+
+def _flat(g: Node, n: Node) -> Node:
+    """The gradient of what is constant wherever it can be differentiated."""
+    return full_like(g, 0)
 
 
 def _same_type(op_name: str, allowed: Sequence[DType]) -> Callable[..., Type]:
@@ -191,8 +195,8 @@ remainder: Op = _define(
     residuals=(0, 1), compute="f32", domain=(0.6, 2.0),
 )  # fmt: skip
 floor_divide: Op = _define(
-    "floor_divide", 2, _floor_divide, np.floor_divide, STEP, "floor(x / y)", compute="f32",
-    domain=(0.6, 2.0),
+    "floor_divide", 2, _floor_divide, np.floor_divide, (_flat, _flat), "floor(x / y)",
+    compute="f32", domain=(0.6, 2.0),
 )  # fmt: skip
 fmod: Op = _define(
     "fmod", 2, "rem", np.fmod,
@@ -303,14 +307,16 @@ def _sign(k: Builder, x: Operand) -> Operand:
     return k.select(k.op("lt", x, zero), k.const(-1, x.dtype), positive)
 
 
-_steps: dict[str, Any] = {"gradient": STEP, "allowed": FLOATS, "compute": "f32"}
+_steps: dict[str, Any] = {"gradient": (_flat,), "allowed": FLOATS, "compute": "f32"}
 floor: Op = _define("floor", 1, "floor", np.floor, doc="the largest integer <= x", **_steps)
 ceil: Op = _define("ceil", 1, "ceil", np.ceil, doc="the smallest integer >= x", **_steps)
 trunc: Op = _define("trunc", 1, "trunc", np.trunc, doc="x without its fraction", **_steps)
 round_: Op = _define(
     "round", 1, "roundeven", np.round, doc="the nearest integer, halves to even", **_steps
 )
-sign: Op = _define("sign", 1, _sign, np.sign, STEP, "-1, 0 or 1 (zeros and NaN stay as they are)")
+sign: Op = _define(
+    "sign", 1, _sign, np.sign, (_flat,), "-1, 0 or 1 (zeros and NaN stay as they are)"
+)
 
 # --- functions ------------------------------------------------------------------------------------
 
