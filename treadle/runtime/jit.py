@@ -38,9 +38,7 @@ _SPEED_LEVEL = 2
 _CODE_LEVEL = 1  # code generation: 2 is no faster for explicit vectors, 0 is much slower
 
 _llvm = threading.RLock()
-_table = threading.Lock()
 _addresses: dict[str, int] = {}
-_pending: dict[str, threading.Event] = {}
 _libraries = itertools.count()  # numbers what is linked: the linker wants names it has not seen
 
 
@@ -78,23 +76,13 @@ def compile_kernel(name: str, ir_text: str, make_llvm: Callable[[], str]) -> int
     Raises CompileError where LLVM refuses the module.
     """
     key = _key(name, ir_text)
-    while True:
-        address = _addresses.get(key)
-        if address is not None:
-            return address
-        with _table:
-            other = _pending.get(key)
-            if other is None:
-                done = _pending[key] = threading.Event()
-                break
-        other.wait()  # a thread builds this kernel now; should it fail, the next one tries
-    try:
-        address = _build(name, key, ir_text, make_llvm)
-        _addresses[key] = address
-        return address
-    finally:
-        _pending.pop(key, None)
-        done.set()
+    address = _addresses.get(key)
+    if address is None:
+        with _llvm:  # LLVM compiles one kernel at a time; who waited finds it done
+            address = _addresses.get(key)
+            if address is None:
+                address = _addresses[key] = _build(name, key, ir_text, make_llvm)
+    return address
 
 
 def statistics() -> Statistics:
@@ -240,28 +228,17 @@ def _key(name: str, ir_text: str) -> str:
 
 def _count(loaded: bool, milliseconds: float) -> None:
     global _statistics
-    with _table:
-        old = _statistics
-        _statistics = Statistics(
-            old.compiled + (not loaded), old.loaded + loaded, old.milliseconds + milliseconds
-        )
+    old = _statistics
+    _statistics = Statistics(
+        old.compiled + (not loaded), old.loaded + loaded, old.milliseconds + milliseconds
+    )
 
 
 def _show(title: str, text: str = "") -> None:
     print(f"[treadle] {title}", *([text] if text else []), sep="\n", file=sys.stderr)
 
 
-def _forget_pending() -> None:
-    """In a forked child: the threads that were compiling are gone."""
-    global _table
-    _table = threading.Lock()
-    for event in _pending.values():
-        event.set()
-    _pending.clear()
-    _llvm.release()
-
-
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=_llvm.acquire, after_in_parent=_llvm.release, after_in_child=_forget_pending
+        before=_llvm.acquire, after_in_parent=_llvm.release, after_in_child=_llvm.release
     )
