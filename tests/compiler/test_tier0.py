@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import treadle
+from treadle.compiler import tier0
 from treadle.compiler.tier0 import evaluate, evaluator
 from treadle.ir.node import Limits, recorder
 
@@ -142,6 +143,25 @@ def test_an_interrupt_while_the_tape_is_made_restores_the_graph(monkeypatch):
     monkeypatch.undo()
     for i, y in enumerate(ys):
         np.testing.assert_array_equal(y.numpy(), np.full(16, i, "f4"))
+
+
+def test_an_interrupt_after_the_tape_has_run_leaves_nothing_half_done(monkeypatch):
+    x = treadle.ones(16)
+    hidden = x * 3.0  # its value is handed on within the tape
+    ys = [hidden + float(i) for i in range(3)]
+    del hidden
+
+    def interrupted(done):
+        for n in done[:3]:
+            n.inputs = ()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tier0, "_forget_inputs", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ys[0].numpy()
+    monkeypatch.undo()
+    for i, y in enumerate(ys):
+        np.testing.assert_array_equal(y.numpy(), np.full(16, 3 + i, "f4"))
 
 
 def test_the_budget_makes_a_thread_evaluate_by_itself(monkeypatch):

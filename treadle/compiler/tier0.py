@@ -26,7 +26,7 @@ from sys import getrefcount
 from typing import Any, NamedTuple
 
 from treadle.base.collector import CollectorPaused
-from treadle.base.errors import EvaluationError, IndexRangeError
+from treadle.base.errors import EvaluationError, IndexRangeError, TreadleError
 from treadle.base.flags import flags
 from treadle.compiler.device import Device, get_device
 from treadle.ir import node as ir_node
@@ -172,8 +172,9 @@ class Evaluator:
             owner = self.owners[failed]
             owner.error = _failure(owner, self._message(owner, failed), code)
             self._recount(live)
-        _forget_inputs(live)
-        live.clear()
+        done = live[::-1]
+        live.clear()  # first: a node without its inputs must never be put back as pending
+        _forget_inputs(done)
         self.tape, self.owners, self.free, self.supplied = [], [], {}, []
 
     def run_alone(self, n: Node) -> None:
@@ -205,7 +206,7 @@ class Evaluator:
             forget_plans()
         self.tape, self.owners, self.free, self.supplied = [], [], {}, []
         tape, owners, free = self.tape, self.owners, self.free
-        step, allocate, append = self._step, self.device.allocate, tape.append
+        step, allocate = self._step, self.device.allocate
         for n in reversed(live):
             inputs = n.inputs
             if n.value is None:
@@ -225,16 +226,18 @@ class Evaluator:
                         memory = blocks.pop() if blocks else allocate(kind.nbytes)
                         n.address = address = memory.address
                         head, pack, numbers = simple
-                        append(head)
-                        append(pack(address, first, second) if len(inputs) == 2
-                               else pack(address, first))  # fmt: skip
-                        if numbers:
-                            append(numbers)
+                        words = (
+                            pack(address, first, second)
+                            if len(inputs) == 2
+                            else pack(address, first)
+                        )
+                        tape += head, words, numbers
                         owners.append(n)
                         n.value = (memory, kind.layout, address)
                         memory = None
-                except Exception as error:
+                except (MemoryError, TreadleError) as error:
                     # Nothing of this node is on the tape yet; what depends on it gets the error.
+                    # (Anything else, such as what a signal handler raises, ends the evaluation.)
                     n.error = _refusal(n, error)
             for i in inputs:
                 i.uses = uses = i.uses - 1
@@ -310,9 +313,9 @@ class Evaluator:
         addresses += [memory.address for memory in held]
         tape, owners = self.tape, self.owners
         for head, slots, numbers, _ in prepared.calls:
-            tape.append(head)
-            tape.append(_words(*[addresses[slot] + offset for slot, offset in slots]))
-            tape.append(numbers)
+            # All at once: a tape with half a call would send the device astray.
+            words = _words(*[addresses[slot] + offset for slot, offset in slots])
+            tape += head, words, numbers
             owners.append(n)
         for memory in held:
             self.free.setdefault(memory.nbytes, []).append(memory)
@@ -415,24 +418,24 @@ class Evaluator:
                 missing[n] = None
                 todo.extend(n.inputs)
         for n in sorted(missing, key=lambda n: n.order):
+            self.supplied.append(n)  # first: its value counts only when the tape has run
+            n.keep = True
             if isinstance(n, Scalar):
                 memory = self.device.allocate(8)
                 self.device.write(memory.address, n.packed)
                 n.set_value((memory, n.type.layout, memory.address))
             else:
                 self._step(n)
-            n.keep = True
-            self.supplied.append(n)
         return wanted.value
 
 
-def _forget_inputs(live: list[Node]) -> None:
+def _forget_inputs(done: list[Node]) -> None:
     """Nodes that have run let go of inputs that no gradient can ask for any more.
 
     A node all of whose inputs are released counts as released itself, since no gradient gets
     further: so ``total = total + loss`` does not keep every step of a training alive.
     """
-    for n in reversed(live):
+    for n in done:
         if n.needs_grad and not n.spent:
             for i in n.inputs:
                 if i.needs_grad and (not i.spent or type(i) is Leaf):

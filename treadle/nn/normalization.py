@@ -57,13 +57,13 @@ class _BatchNorm(Module):
             init.ones_(self.weight)
             init.zeros_(self.bias)
 
+    @no_grad()  # not a `with` block, at whose end Ctrl-C could leave gradients off
     def _observed(self) -> float | Tensor:
         """Counts the batch; the share of its statistics in the running ones."""
-        with no_grad():
-            self.num_batches_tracked.add_(1)
-            if self.momentum is not None:
-                return self.momentum
-            return 1.0 / self.num_batches_tracked.to(dtypes.float64)
+        self.num_batches_tracked.add_(1)
+        if self.momentum is not None:
+            return self.momentum
+        return 1.0 / self.num_batches_tracked.to(dtypes.float64)
 
     def forward(self, input: Tensor) -> Tensor:
         """The normalised tensor, in the shape of the input."""

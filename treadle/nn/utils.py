@@ -25,6 +25,7 @@ def _gradients(parameters: Tensors) -> list[Tensor]:
     return [p.grad for p in items if p.grad is not None]
 
 
+@no_grad()  # not a `with` block, at whose end Ctrl-C could leave gradients off
 def clip_grad_norm_(
     parameters: Tensors, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
 ) -> Tensor:
@@ -36,18 +37,17 @@ def clip_grad_norm_(
     gradients = _gradients(parameters)
     if not gradients:
         return zeros(())
-    with no_grad():
-        wide = [wrap(g.node) if g.node.dtype.bits > 16 else g.float() for g in gradients]
-        norms = stack([reduction.norm(g, norm_type) for g in wide])
-        total = reduction.norm(norms, norm_type)
-        if error_if_nonfinite and not bool(a.isfinite(total).item()):
-            raise located(RuntimeError(
-                f"clip_grad_norm_: the norm of the gradients is {total.item()}; it must be finite; "
-                f"look for the layer with treadle.isfinite(p.grad).all()"
-            ))  # fmt: skip
-        factor = a.clamp(a.div(max_norm, a.add(total, 1e-6)), max=1.0)
-        for g in gradients:
-            g._write(_scaled(g.node, factor.node))
+    wide = [wrap(g.node) if g.node.dtype.bits > 16 else g.float() for g in gradients]
+    norms = stack([reduction.norm(g, norm_type) for g in wide])
+    total = reduction.norm(norms, norm_type)
+    if error_if_nonfinite and not bool(a.isfinite(total).item()):
+        raise located(RuntimeError(
+            f"clip_grad_norm_: the norm of the gradients is {total.item()}; it must be finite; "
+            f"look for the layer with treadle.isfinite(p.grad).all()"
+        ))  # fmt: skip
+    factor = a.clamp(a.div(max_norm, a.add(total, 1e-6)), max=1.0)
+    for g in gradients:
+        g._write(_scaled(g.node, factor.node))
     return total
 
 
@@ -56,11 +56,11 @@ def _scaled(node: Node, factor: Node) -> Node:
     return a.cast(e.mul(wide, expand(factor, shape=node.shape)), node.dtype)
 
 
+@no_grad()  # not a `with` block, at whose end Ctrl-C could leave gradients off
 def clip_grad_value_(parameters: Tensors, clip_value: float) -> None:
     """Clamps every element of the gradients to [-clip_value, clip_value]."""
-    with no_grad():
-        for g in _gradients(parameters):
-            g._write(a.clamp(g, min=-clip_value, max=clip_value).node)
+    for g in _gradients(parameters):
+        g._write(a.clamp(g, min=-clip_value, max=clip_value).node)
 
 
 def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:

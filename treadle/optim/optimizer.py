@@ -207,7 +207,8 @@ class Optimizer:
                 numbers[id(p)] = len(numbers)
             packed = {key: value for key, value in group.items() if key != "params"}
             groups.append({**packed, "params": [numbers[id(p)] for p in group["params"]]})
-        state = {numbers[id(p)]: dict(s) for p, s in self.state.items() if id(p) in numbers}
+        # Empty where Ctrl-C came before the parameter's first step.
+        state = {numbers[id(p)]: dict(s) for p, s in self.state.items() if s and id(p) in numbers}
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:

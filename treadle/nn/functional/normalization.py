@@ -98,17 +98,17 @@ def batch_norm(
     return wrap(cast(out, source.dtype))
 
 
+@no_grad()  # not a `with` block, at whose end Ctrl-C could leave gradients off
 def _move(running: Tensor, observed: Node, momentum: float | Tensor, scale: float) -> None:
     """``running = (1 - momentum) * running + momentum * scale * observed``."""
     dtype, shape = observed.dtype, observed.shape
-    with no_grad():
-        if isinstance(momentum, Tensor):
-            kept, fresh = (cast(rate.node, dtype) for rate in (1 - momentum, momentum * scale))
-        else:
-            kept, fresh = number(1 - momentum, dtype), number(momentum * scale, dtype)
-        old = e.mul(expand(kept, shape=shape), cast(running.node, dtype))
-        new = e.mul(expand(fresh, shape=shape), observed)
-        running._write(cast(e.add(old, new), running.dtype))
+    if isinstance(momentum, Tensor):
+        kept, fresh = (cast(rate.node, dtype) for rate in (1 - momentum, momentum * scale))
+    else:
+        kept, fresh = number(1 - momentum, dtype), number(momentum * scale, dtype)
+    old = e.mul(expand(kept, shape=shape), cast(running.node, dtype))
+    new = e.mul(expand(fresh, shape=shape), observed)
+    running._write(cast(e.add(old, new), running.dtype))
 
 
 def layer_norm(
