@@ -16,7 +16,9 @@ LAZY_PACKAGES = (
     "llvmlite", "ml_dtypes", "safetensors", "rich", "typer", "matplotlib", "tensorboard", "PIL",
     "torch", "asyncio", "unittest", "multiprocessing",
 )  # fmt: skip
-LAZY_ROOMS = ("autograd", "data", "io", "nn", "optim", "train", "utils", "vision", "testing")
+LAZY_ROOMS = (
+    "autograd", "cuda", "data", "io", "nn", "optim", "train", "utils", "vision", "testing",
+)  # fmt: skip
 
 
 def _run(code: str) -> str:
@@ -41,6 +43,14 @@ def test_packages_are_imported_when_needed(loaded, package):
 @pytest.mark.parametrize("room", [*LAZY_ROOMS, "cli", "codegen", "compiler.lower"])
 def test_rooms_are_imported_when_named(loaded, room):
     assert f"treadle.{room}" not in loaded
+
+
+def test_utils_need_no_import_of_their_own():
+    out = _run(
+        "import treadle; print(treadle.utils.data.DataLoader is treadle.data.DataLoader);"
+        "print('tensorboard' in dir(treadle.utils), hasattr(treadle.utils, 'dta'))"
+    )
+    assert out == "True\nTrue False\n"
 
 
 def test_making_and_printing_a_tensor_needs_no_compiler():

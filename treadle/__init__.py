@@ -176,7 +176,7 @@ from treadle.tensor.tensor import Device as device
 from treadle.tensor.tensor import Size, Tensor
 
 if TYPE_CHECKING:
-    from treadle import autograd, data, io, nn, optim, random, testing, train, utils, vision
+    from treadle import autograd, cuda, data, io, nn, optim, random, testing, train, utils, vision
     from treadle.io import load, save
 
 __version__ = "0.1.0"
@@ -184,7 +184,8 @@ __version__ = "0.1.0"
 multiply, divide, subtract, negative, absolute, clip = mul, div, sub, neg, abs, clamp
 
 _LAZY = frozenset({
-    "autograd", "data", "io", "nn", "optim", "random", "testing", "train", "utils", "vision",
+    "autograd", "cuda", "data", "io", "nn", "optim", "random", "testing", "train", "utils",
+    "vision",
 })  # fmt: skip
 _FROM_IO = frozenset({"load", "save"})
 

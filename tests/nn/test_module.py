@@ -353,3 +353,26 @@ def test_containers():
     by_name = nn.ParameterDict({"u": treadle.zeros(2)})
     assert list(by_name.keys()) == ["u"]
     assert by_name["u"].requires_grad
+
+
+def test_load_state_dict_takes_a_dictionary():
+    with pytest.raises(TypeError, match=r"load_state_dict: got a str; it takes a dictionary"):
+        nn.Linear(2, 2).load_state_dict("file.safetensors")
+
+
+def test_a_training_step_ends_no_with_block(monkeypatch):
+    """Ctrl-C on entering ``__exit__`` would leave gradients off for the rest of the process."""
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 1))
+    optimizer = treadle.optim.AdamW(net.parameters())
+    monkeypatch.setattr(treadle.no_grad, "__exit__", interrupted)
+    for _ in range(2):
+        optimizer.zero_grad()
+        net(treadle.ones(5, 3)).square().mean().backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        nn.utils.clip_grad_value_(net.parameters(), 1.0)
+        optimizer.step()
+    assert treadle.is_grad_enabled()

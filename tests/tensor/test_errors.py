@@ -96,7 +96,9 @@ DTYPES = [
     (lambda: treadle.zeros(2.5), "zeros: got the shape (2.5,); sizes must be integers"),
     (lambda: treadle.zeros(2, dtype="float31"), "zeros: got 'float31' for a dtype; there are "),
     (lambda: treadle.full((2,), "x"), "full: got the value 'x'; it must be a number"),
-    (lambda: treadle.tensor([None]), "NumPy dtype object has no Treadle dtype"),
+    (lambda: treadle.tensor([None]), "got [None], not all of which are numbers"),
+    (lambda: treadle.tensor("abc"), "got 'abc', not all of which are numbers that a dtype can"),
+    (lambda: treadle.tensor(2**70), "got 1180591620717411303424, not all of which are numbers"),
 ]  # fmt: skip
 
 VALUES = [

@@ -444,6 +444,11 @@ class Module:
         Everything is checked before anything is changed. RuntimeError where shapes differ or, if
         ``strict``, names are missing or unknown.
         """
+        if not isinstance(state_dict, Mapping):
+            raise located(TypeError(
+                f"load_state_dict: got a {type(state_dict).__name__}; it takes a dictionary of "
+                f"tensors, such as state_dict() or treadle.load(file) gives"
+            ))  # fmt: skip
         own = OrderedDict(self._state())
         missing = [name for name in own if name not in state_dict]
         unexpected = [name for name in state_dict if name not in own]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import reprlib
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -55,11 +56,17 @@ def _array_from(data: Any) -> np.ndarray[Any, Any]:
         data = [np.asarray(x.detach()) if isinstance(x, Tensor) else x for x in data]
         return np.asarray(data)
     try:
-        return np.asarray(data)
+        array = np.asarray(data)
     except ValueError as error:
         raise ValueError(
             f"got nested sequences of unequal lengths ({error}); pad them to one length"
         ) from None
+    if array.dtype.kind in "OUSV":  # NumPy's ways to hold what is no number
+        raise TypeError(
+            f"got {reprlib.repr(data)}, not all of which are numbers that a dtype can hold; it "
+            f"takes numbers, bools, arrays, and nested sequences of them"
+        )
+    return array
 
 
 def _check_range(array: np.ndarray[Any, Any], target: DType) -> None:

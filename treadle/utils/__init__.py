@@ -1,1 +1,22 @@
 """PyTorch's paths (``treadle.utils.data``, ``treadle.utils.tensorboard``): re-exports only."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from treadle.utils import data, tensorboard
+
+__all__ = ["data", "tensorboard"]
+
+
+def __getattr__(name: str) -> Any:
+    """Both are imported when they are first named."""
+    if name in __all__:
+        return importlib.import_module(f"treadle.utils.{name}")
+    raise AttributeError(f"module 'treadle.utils' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
