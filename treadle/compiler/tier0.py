@@ -226,12 +226,8 @@ class Evaluator:
                         memory = blocks.pop() if blocks else allocate(kind.nbytes)
                         n.address = address = memory.address
                         head, pack, numbers = simple
-                        words = (
-                            pack(address, first, second)
-                            if len(inputs) == 2
-                            else pack(address, first)
-                        )
-                        tape += head, words, numbers
+                        operands = (first, second) if len(inputs) == 2 else (first,)
+                        tape += head, pack(address, *operands), numbers
                         owners.append(n)
                         n.value = (memory, kind.layout, address)
                         memory = None

@@ -113,6 +113,10 @@ def binary(op: Op, x: Operand, y: Operand) -> Tensor:
         if a.type is b.type and a.type.dtype in op.dtypes:
             return wrap(record_pair(op, a, b))
     name = op.name
+    if type(y) in (float, int) and isinstance(x, Handle):
+        a = x.node
+        if a.dtype.is_floating_point and a.dtype in op.dtypes:
+            return wrap(record_pair(op, a, e.full_like(a, y)))  # what follows, at less cost
     dtype = common_dtype(name, x, y)
     return wrap(record(op, operand_nodes(name, dtype, x, y), {}))
 
@@ -167,6 +171,8 @@ def mul(input: Operand, other: Operand) -> Tensor:
 
 
 def _with_bool(op: Op, logical: Op, x: Operand, y: Operand) -> Tensor:
+    if type(y) in (float, int):
+        return binary(op, x, y)
     dtype = common_dtype(op.name, x, y)
     chosen = logical if dtype.kind == "b" else op
     return wrap(record(chosen, operand_nodes(op.name, dtype, x, y), {}))
