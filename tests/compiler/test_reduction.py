@@ -97,7 +97,8 @@ def run(
         args = [
             a if isinstance(a, int) else memory[type(a)][a.index].ctypes.data for a in launch.args
         ]
-        tape.extend([address(launch.kernel, bits), len(args), launch.units, 1, *args])
+        units = launch.units
+        tape.extend([address(launch.kernel, bits), len(args), units, units, *args])
     assert pool.run_tape(tape, len(plan.launches), threads) == (-1, 0)
     return outs
 

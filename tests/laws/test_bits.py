@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import treadle
-from treadle.compiler import tier0
+from treadle.compiler import prepare, tier0
 from treadle.nn import functional as F
 from treadle.testing.programs import (
     Run,
@@ -48,7 +48,7 @@ def _expected_training() -> Run:
 def threads(request, monkeypatch):
     """Runs with that many threads, each launch cut for all of them however small it is."""
     before = treadle.get_num_threads()
-    monkeypatch.setattr(tier0, "PARALLEL_WORK", 1)
+    monkeypatch.setattr(prepare, "PARALLEL_WORK", 1)
     tier0.forget_plans()
     treadle.set_num_threads(request.param)
     yield request.param
@@ -68,6 +68,17 @@ def test_moments_of_evaluation(seed, policy):
 def test_threads(threads):
     for seed in SEEDS:
         assert not first_difference(_expected(seed), run_program(seed)), f"seed {seed}"
+
+
+def test_repetition():
+    programs = tier0.evaluator().programs
+    for seed in SEEDS:
+        before = programs.replays
+        for _ in range(3):
+            with evaluated("end") as barrier:
+                run = run_program(seed, barrier)
+            assert not first_difference(_expected(seed), run), f"seed {seed}"
+        assert programs.replays > before, f"seed {seed} ran by no program"
 
 
 def test_layouts():

@@ -13,7 +13,7 @@ from typing import Any
 
 from treadle.base.collector import CollectorPaused
 from treadle.base.errors import GradientError
-from treadle.ir.node import Leaf, Node, describe_site, recorder
+from treadle.ir.node import Leaf, Node, describe_site, record_pair, recorder
 from treadle.ir.op import NoGradient
 from treadle.ops.elementwise import add
 
@@ -99,7 +99,7 @@ def _step(n: Node, g: Any, found: dict[Node, Any]) -> None:
                 a = None if type(rule) is NoGradient else rule(g, n)
                 if a is not None:
                     known = found.get(i)
-                    found[i] = a if known is None else add(known, a)
+                    found[i] = a if known is None else record_pair(add, known, a)
         return
     if "project" in sig.op.traits:
         source = inputs[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from treadle.base.errors import DeviceError
@@ -13,6 +14,13 @@ class Memory(Protocol):
 
     address: int
     nbytes: int
+
+
+class Tape(Protocol):
+    """A tape that can be run again with other addresses."""
+
+    def run(self, addresses: Sequence[int]) -> int:
+        """Runs it; the position of the call that failed, or -1."""
 
 
 class Device(Protocol):
@@ -33,6 +41,9 @@ class Device(Protocol):
     def write(self, address: int, data: bytes) -> None:
         """Copies a few bytes to the device."""
 
+    def read(self, address: int, nbytes: int) -> bytes:
+        """A copy of what lies there, once the tape has run."""
+
     def compile(self, spec: KernelSpec) -> int:
         """The kernel's entry, compiled at most once."""
 
@@ -41,6 +52,15 @@ class Device(Protocol):
 
         ``threads`` is the number of threads that the tape was made for: its workspaces are sized
         for it. Returns the position of the call that failed and its code, or (-1, 0).
+        """
+
+    def link(
+        self, tape: bytes, calls: int, patches: Sequence[tuple[int, int, int]], slots: int,
+        threads: int,
+    ) -> Tape:  # fmt: skip
+        """A tape as for ``run`` whose words at the patches' positions are table[slot] + offset.
+
+        ``patches`` are (position, slot, offset in bytes); ``slots`` is the length of the table.
         """
 
 

@@ -21,33 +21,41 @@ import os
 import struct
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
+from contextlib import suppress
 from sys import getrefcount
-from typing import Any, NamedTuple
+from typing import Any
 
 from treadle.base.collector import CollectorPaused
 from treadle.base.errors import EvaluationError, IndexRangeError, TreadleError
 from treadle.base.flags import flags
+from treadle.base.lazy_numpy import np
+from treadle.base.shapes import prod
 from treadle.compiler.device import Device, get_device
+from treadle.compiler.prepare import Prepared, moved, prepared, words
+from treadle.compiler.programs import Programs, worth_while
+from treadle.compiler.trace import keyed
 from treadle.ir import node as ir_node
 from treadle.ir.graph_text import print_graph
-from treadle.ir.launch import In, Layout, Out, Plan, Work
-from treadle.ir.nest import copy_launch
-from treadle.ir.node import Leaf, Limits, Node, Recording, Signature, describe_site, recorder
+from treadle.ir.launch import Layout, Refusal
+from treadle.ir.node import Leaf, Limits, Node, Recording, describe_site, recorder
 from treadle.ir.op import Bundle
 from treadle.ops.source import Scalar
-
-# Below this many scalar operations a launch is not worth a second thread.
-PARALLEL_WORK = 1 << 15
 
 # Layouts and addresses of a value: (memory, layout, address). A node with several results has a
 # tuple of these.
 Value = tuple[Any, Layout, int]
 
 
-def _words(*numbers: int) -> bytes:
-    """Numbers as the 64-bit words of a tape."""
-    return struct.pack(f"{len(numbers)}q", *numbers)
+_HEAD = 32  # the bytes of a call before its arguments
+
+
+def _call_at(tape: bytes, position: int) -> bytes:
+    """A call with its arguments."""
+    start = 0
+    for _ in range(position):
+        start += _HEAD + 8 * struct.unpack_from("q", tape, start + 8)[0]
+    return tape[start:]
 
 
 def _references_of_a_name() -> int:
@@ -61,35 +69,6 @@ _OWN = _references_of_a_name()
 _ADDRESSABLE = 1 << 47  # bytes, of a process
 
 
-class Call(NamedTuple):
-    """One call as it goes to the tape: head, addresses as (slot, bytes), numbers."""
-
-    head: bytes
-    slots: tuple[tuple[int, int], ...]
-    numbers: bytes
-    message: str
-
-
-class Prepared(NamedTuple):
-    """A plan with its kernels compiled. Slots: outputs, then inputs, then workspaces.
-
-    ``simple`` is the head, what packs the addresses, and the numbers, where there is one call with
-    the addresses of the one output and of the inputs in order: what nearly every node is.
-    """
-
-    calls: tuple[Call, ...]
-    workspaces: tuple[int, ...]
-    simple: tuple[bytes, Callable[..., bytes], bytes] | None
-
-
-class Moved(NamedTuple):
-    """What a view does to one layout; ``copy`` comes first where the layout does not allow it."""
-
-    layout: Layout
-    offset: int
-    copy: Prepared | None
-
-
 class Evaluator:
     """Runs pending graphs on one device. One graph at a time; any thread may come."""
 
@@ -97,6 +76,7 @@ class Evaluator:
         self.device = device
         self.lock = threading.RLock()
         self.threads = device.threads()
+        self.programs = Programs(device)
         self.tape: list[bytes] = []
         self.owners: list[Node] = []  # the node of every call
         self.free: dict[int, list[Any]] = {}
@@ -115,7 +95,8 @@ class Evaluator:
                 self._select(pending, live)
                 if "graph" in flags.DEBUG and live:
                     print(print_graph(live), file=sys.stderr)
-                self._run(live)
+                if not self._replay(live):
+                    self._run(live)
             except BaseException:
                 # Whoever evaluates next finds the graph as it was recorded.
                 live.reverse()
@@ -156,21 +137,46 @@ class Evaluator:
                 for r in n.sig.residuals:
                     (n if r == "out" else inputs[r]).keep = True  # type: ignore[index]
 
+    def _replay(self, live: list[Node]) -> bool:
+        """Runs the program of a graph that was seen before; False where that cannot be done."""
+        if not worth_while(live):
+            return False
+        self._count_threads()
+        done = False
+        keys = keyed(live)
+        program = None if keys is None else self.programs.find(keys, live, self.threads)
+        if program is not None and keys is not None:
+            nodes = live[::-1]
+            with suppress(MemoryError):  # tier 0 needs less, and tells which node is too large
+                done = program.run(nodes, keys.externals, keys.scalars)
+        if not done or keys is None:
+            self._recount(live)
+            return False
+        self.programs.replays += 1
+        for n in (*keys.externals, *keys.scalars):
+            n.uses = 0
+        live.clear()  # first: a node without its inputs must never be put back as pending
+        _forget_inputs(nodes)
+        return True
+
+    def _count_threads(self) -> None:
+        if self.device.threads() != self.threads:
+            self.threads = self.device.threads()
+            forget_plans()
+
     def _run(self, live: list[Node]) -> None:
         """Runs ``live`` (last node first); empties it when all have their values."""
         while True:
             start = [n for n in live if n.value is None]
             failed = -2
             try:
-                failed, code = self._attempt(live)
+                failed = self._attempt(live)
             finally:
                 if failed != -1:
                     for n in (*start, *self.supplied):
                         n.set_value(None)
             if failed < 0:
                 break
-            owner = self.owners[failed]
-            owner.error = _failure(owner, self._message(owner, failed), code)
             self._recount(live)
         done = live[::-1]
         live.clear()  # first: a node without its inputs must never be put back as pending
@@ -193,17 +199,16 @@ class Evaluator:
 
     def _recount(self, live: list[Node]) -> None:
         for n in live:
+            n.uses = 0
             for i in n.inputs:
                 i.uses = 0
         for n in live:
             for i in n.inputs:
                 i.uses += 1
 
-    def _attempt(self, live: list[Node]) -> tuple[int, int]:
-        """Makes the tape and runs it."""
-        if self.device.threads() != self.threads:
-            self.threads = self.device.threads()
-            forget_plans()
+    def _attempt(self, live: list[Node]) -> int:
+        """Makes the tape and runs it; the call that failed, whose node has the error, or -1."""
+        self._count_threads()
         self.tape, self.owners, self.free, self.supplied = [], [], {}, []
         tape, owners, free = self.tape, self.owners, self.free
         step, allocate = self._step, self.device.allocate
@@ -225,9 +230,13 @@ class Evaluator:
                         blocks = free.get(kind.nbytes)
                         memory = blocks.pop() if blocks else allocate(kind.nbytes)
                         n.address = address = memory.address
-                        head, pack, numbers = simple
-                        operands = (first, second) if len(inputs) == 2 else (first,)
-                        tape += head, pack(address, *operands), numbers
+                        pack, numbers = simple
+                        if len(inputs) == 2:
+                            tape.append(pack(address, first, second))
+                        else:
+                            tape.append(pack(address, first))
+                        if numbers:
+                            tape.append(numbers)
                         owners.append(n)
                         n.value = (memory, kind.layout, address)
                         memory = None
@@ -255,8 +264,12 @@ class Evaluator:
                             blocks.append(memory)
                     value = memory = None
         if not self.owners:
-            return -1, 0
-        return self.device.run(b"".join(tape), len(owners), self.threads)
+            return -1
+        code_tape = b"".join(tape)
+        failed, code = self.device.run(code_tape, len(owners), self.threads)
+        if failed >= 0:
+            owners[failed].error = self._failure(owners[failed], _call_at(code_tape, failed), code)
+        return failed
 
     # --- one node ---------------------------------------------------------------------------------
 
@@ -286,9 +299,12 @@ class Evaluator:
                 n.set_value(self._view(n, values[0]))
             return
         if plain and sig.plan is not None:
-            prepared = sig.plan
+            plan = sig.plan
         else:
-            prepared = self._prepared(sig, values, plain, n)
+            layouts = tuple([value[1] for value in values])
+            plan = prepared(sig, layouts, self.device, self.threads)
+            if plain:
+                sig.plan, sig.simple = plan, plan.simple
         outs = []
         addresses = []
         free = self.free
@@ -300,18 +316,17 @@ class Evaluator:
             outs.append((memory, kind.layout, memory.address))
         for value in values:
             addresses.append(value[2])
-        self._emit(n, prepared, addresses)
+        self._emit(n, plan, addresses)
         n.set_value(outs[0] if sig.type is sig.types[0] else tuple(outs))
 
-    def _emit(self, n: Node, prepared: Prepared, addresses: list[int]) -> None:
+    def _emit(self, n: Node, plan: Prepared, addresses: list[int]) -> None:
         """Appends the calls to the tape."""
-        held = [self.device.allocate(nbytes) for nbytes in prepared.workspaces]
+        held = [self.device.allocate(nbytes) for nbytes in plan.workspaces]
         addresses += [memory.address for memory in held]
         tape, owners = self.tape, self.owners
-        for head, slots, numbers, _ in prepared.calls:
+        for head, slots, numbers, _ in plan.calls:
             # All at once: a tape with half a call would send the device astray.
-            words = _words(*[addresses[slot] + offset for slot, offset in slots])
-            tape += head, words, numbers
+            tape += head, words(*[addresses[slot] + offset for slot, offset in slots]), numbers
             owners.append(n)
         for memory in held:
             self.free.setdefault(memory.nbytes, []).append(memory)
@@ -324,83 +339,29 @@ class Evaluator:
             memory, layout, address = value[sig.attrs["index"]]
             return memory, layout, address
         memory, layout, address = value
-        moved = sig.plans.get(layout)
-        if moved is None:
-            moved = sig.plans[layout] = self._moved(sig, layout)
-        if moved.copy is None:
-            return memory, moved.layout, address + moved.offset
+        move = moved(sig, layout, self.device)
+        if move.copy is None:
+            return memory, move.layout, address + move.offset
         memory = self.device.allocate(sig.nbytes)
-        self._emit(n, moved.copy, [memory.address, address])
-        return memory, moved.layout, memory.address
+        self._emit(n, move.copy, [memory.address, address])
+        return memory, move.layout, memory.address
 
-    def _moved(self, sig: Signature, layout: Layout) -> Moved:
-        lowering: Any = sig.op.lower
-        out = sig.types[0]
-        moved = lowering.move(layout, out, **sig.attrs)
-        if moved is not None:
-            strides, offset = moved
-            result = Layout(out.dtype, out.shape, strides)
-            if strides == out.layout.strides:
-                result = out.layout
-            return Moved(result, offset * out.dtype.itemsize, None)
-        plain = ir_node.type_of(layout.dtype, layout.shape).layout
-        plan = Plan((copy_launch(layout, Out(0), plain.strides),))
-        return Moved(out.layout, 0, self._compile(plan, [out.layout], [layout]))
-
-    def _prepared(self, sig: Signature, values: list[Value], plain: bool, n: Node) -> Prepared:
-        layouts = tuple(value[1] for value in values)
-        prepared = sig.plans.get(layouts)
-        if prepared is None:
-            from treadle.compiler import lower  # the code generators, when first needed
-
-            outputs = [kind.layout for kind in sig.types]
-            plan = lower.plan(
-                sig.op, sig.attrs, layouts, outputs, self.threads, self.device.vector_bits
-            )
-            prepared = sig.plans[layouts] = self._compile(plan, outputs, layouts)
-        if plain:
-            sig.plan, sig.simple = prepared, prepared.simple
-        return prepared
-
-    def _compile(
-        self, plan: Plan, outputs: Sequence[Layout], inputs: Sequence[Layout]
-    ) -> Prepared:
-        """Kernels to addresses, roles to slots."""
-        calls = []
-        for launch in plan.launches:
-            slots: list[tuple[int, int]] = []
-            numbers: list[int] = []
-            for argument in launch.args:
-                match argument:
-                    case Out(index, offset):
-                        slots.append((index, offset * outputs[index].dtype.itemsize))
-                    case In(index, offset):
-                        size = inputs[index].dtype.itemsize
-                        slots.append((len(outputs) + index, offset * size))
-                    case Work(index, offset):
-                        slots.append((len(outputs) + len(inputs) + index, offset))
-                    case _:
-                        numbers.append(argument)
-            parallel = launch.units > 1 and launch.work >= PARALLEL_WORK
-            entry = self.device.compile(launch.kernel)
-            head = _words(entry, len(launch.args), launch.units, parallel)
-            calls.append(Call(head, tuple(slots), _words(*numbers), launch.message))
-        simple = None
-        if len(calls) == 1 and len(outputs) == 1 and not plan.workspaces:
-            in_order = tuple((slot, 0) for slot in range(1 + len(inputs)))
-            if calls[0].slots == in_order:
-                pack = struct.Struct(f"{len(in_order)}q").pack
-                simple = calls[0].head, pack, calls[0].numbers
-        return Prepared(tuple(calls), plan.workspaces, simple)
-
-    def _message(self, owner: Node, failed: int) -> str:
-        """What a failed call had to say: the last message of its node's launches before it."""
-        sig = owner.sig
-        position = failed - self.owners.index(owner)
-        for prepared in (sig.plan, *sig.plans.values()):
-            if isinstance(prepared, Prepared) and position < len(prepared.calls):
-                return prepared.calls[position].message
-        return ""
+    def _failure(self, owner: Node, call: bytes, code: int) -> Exception:
+        """What a failed call has to say; its operands still lie where it read them."""
+        error: Exception
+        plans = (p for p in owner.sig.plans.values() if isinstance(p, Prepared))
+        known = (c.message for p in plans for c in p.calls if call.startswith(c.head))
+        message = next(known, "")
+        if isinstance(message, Refusal):
+            layout = message.layout
+            (address,) = struct.unpack_from("q", call, _HEAD + 8 * message.argument)
+            data = self.device.read(address, prod(layout.shape) * layout.dtype.itemsize)
+            error = message.tell(np.frombuffer(data, layout.dtype.numpy).reshape(layout.shape))
+        elif message:
+            error = IndexRangeError(f"{owner.op.name}: {message}")
+        else:
+            error = EvaluationError(f"{owner.op.name}: the kernel stopped with code {code}")
+        return type(error)(f"{error} [{describe_site(owner.site)}]")
 
     # --- values that the pending graph does not make ------------------------------------------
 
@@ -432,6 +393,7 @@ def _forget_inputs(done: list[Node]) -> None:
     further: so ``total = total + loss`` does not keep every step of a training alive.
     """
     for n in done:
+        n.uses = 0
         if n.needs_grad and not n.spent:
             for i in n.inputs:
                 if i.needs_grad and (not i.spent or type(i) is Leaf):
@@ -459,17 +421,13 @@ def _refusal(n: Node, error: Exception) -> Exception:
     return type(error)(f"{text} [{describe_site(n.site)}]").with_traceback(None)
 
 
-def _failure(n: Node, message: str, code: int) -> Exception:
-    text = message or f"the kernel stopped with code {code}"
-    kind = IndexRangeError if "index" in text else EvaluationError
-    return kind(f"{n.op.name}: {text} [{describe_site(n.site)}]")
-
-
 def forget_plans() -> None:
     """Drops every prepared plan (they are made for a number of threads)."""
     for sig in list(ir_node._signatures.values()):  # other threads are recording
         sig.plan = sig.simple = None
         sig.plans.clear()
+    for engine in list(_evaluators.values()):
+        engine.programs.clear()
 
 
 _evaluators: dict[str, Evaluator] = {}

@@ -1,0 +1,243 @@
+"""A program: a graph that was seen before, as one prepared tape and a plan of its memory.
+
+Running it fills a table of addresses (one arena for all that is temporary, the results, the values
+from outside) and makes one native call, whose first kernel writes the addresses into the tape.
+Nothing that anybody can see changes before the call has succeeded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from treadle.compiler.device import Device, Tape
+from treadle.compiler.prepare import Prepared, moved, prepared
+from treadle.compiler.trace import Entry, Trace
+from treadle.ir.launch import Layout
+from treadle.ir.node import Node
+from treadle.ir.op import Bundle
+from treadle.ops.source import Scalar
+
+_ALIGNMENT = 64
+
+
+class Place(NamedTuple):
+    """Where a value lies: ``offset`` bytes into a storage."""
+
+    storage: int
+    layout: Layout
+    offset: int
+
+
+class Storage:
+    """A block of memory and the steps during which it is in use."""
+
+    __slots__ = ("first", "is_result", "last", "nbytes", "offset")
+
+    def __init__(self, nbytes: int, step: int) -> None:
+        self.nbytes = nbytes
+        self.first = self.last = step
+        self.is_result = False  # outlives the program
+        self.offset = 0  # in the arena
+
+
+class Program:
+    """What ``build_program`` makes; ``run`` gives the nodes of an equal graph their values."""
+
+    def __init__(
+        self, device: Device, tape: Tape, arena: int, results: list[int],
+        kept: list[tuple[int, Any]],
+    ) -> None:  # fmt: skip
+        self.device = device
+        self.tape = tape
+        self.arena = arena
+        self.results = results  # bytes of every storage that outlives the program
+        self.kept = kept  # (position of the entry, its place or places) with storages as in run
+
+    def run(self, nodes: Sequence[Node], externals: list[Node], scalars: list[Scalar]) -> bool:
+        """Runs it for ``nodes`` (in order); False, and nothing has changed, where a kernel fails.
+
+        Raises MemoryError where there is not enough.
+        """
+        allocate = self.device.allocate
+        arena = allocate(self.arena)
+        numbers = allocate(8 * len(scalars))
+        if scalars:
+            self.device.write(numbers.address, b"".join([_padded(s.packed) for s in scalars]))
+        memories = [arena, numbers]
+        addresses = [arena.address, numbers.address]
+        for n in externals:
+            value = n.value
+            for memory, _, address in value if type(value[0]) is tuple else (value,):
+                memories.append(memory)
+                addresses.append(address)
+        for nbytes in self.results:
+            memory = allocate(nbytes)
+            memories.append(memory)
+            addresses.append(memory.address)
+        if self.tape.run(addresses) >= 0:
+            return False
+        for position, place in self.kept:
+            several = type(place) is tuple
+            values = [
+                (memories[p.storage], p.layout, addresses[p.storage] + p.offset)
+                for p in (place if several else (place,))
+            ]
+            nodes[position].set_value(tuple(values) if several else values[0])
+        return True
+
+
+def _padded(packed: bytes) -> bytes:
+    return packed.ljust(8, b"\0")
+
+
+def build_program(trace: Trace, device: Device, threads: int) -> Program:
+    """Prepares every entry, lays out the memory and writes the tape."""
+    return _Builder(trace, device, threads).build()
+
+
+class _Builder:
+    """Goes over the entries once, with storages instead of addresses."""
+
+    def __init__(self, trace: Trace, device: Device, threads: int) -> None:
+        self.device = device
+        self.threads = threads
+        self.trace = trace
+        self.places: list[Any] = []
+        self.storages: list[Storage] = [Storage(0, 0), Storage(8 * len(trace.scalars), 0)]
+        self.step = 0
+        self.calls: list[tuple[bytes, list[tuple[int, int]], bytes]] = []
+        for external in trace.externals:
+            several = type(external) is tuple
+            layouts = external if several else (external,)
+            places = tuple(Place(self._new_storage(0), layout, 0) for layout in layouts)
+            self.places.append(places if several else places[0])
+        self.fixed = len(self.storages)  # storages before it are not ours to lay out
+        for index, layout in enumerate(trace.scalars):
+            self.places.append(Place(1, layout, 8 * index))
+
+    def build(self) -> Program:
+        first = len(self.places)
+        for entry in self.trace.entries:
+            self.places.append(self._place(entry))
+            self.step += 1
+        kept = [
+            (position, self.places[first + position])
+            for position, entry in enumerate(self.trace.entries)
+            if entry.keep
+        ]
+        slots, results = self._number_results([place for _, place in kept])
+        own = self.storages[self.fixed :]
+        arena = lay_out([s for s in own if not s.is_result])
+        tape = self._write(slots, len(results))
+        moved_kept = [(position, _renumbered(place, slots)) for position, place in kept]
+        return Program(self.device, tape, arena, results, moved_kept)
+
+    def _new_storage(self, nbytes: int) -> int:
+        self.storages.append(Storage(nbytes, self.step))
+        return len(self.storages) - 1
+
+    # --- one entry --------------------------------------------------------------------------------
+
+    def _place(self, entry: Entry) -> Any:
+        sig = entry.sig
+        inputs = [self.places[number] for number in entry.inputs]
+        if isinstance(sig.op.lower, Bundle):
+            return tuple(inputs[: len(sig.types)])
+        if sig.is_view:
+            return self._view(entry, inputs[0])
+        layouts = tuple([place.layout for place in inputs])
+        plan = prepared(sig, layouts, self.device, self.threads)
+        outs = tuple([Place(self._new_storage(t.nbytes), t.layout, 0) for t in sig.types])
+        self._emit(plan, [*outs, *inputs])
+        return outs[0] if sig.type is sig.types[0] else outs
+
+    def _view(self, entry: Entry, source: Any) -> Place:
+        sig = entry.sig
+        if "project" in sig.op.traits:
+            place: Place = source[sig.attrs["index"]]
+            return place
+        move = moved(sig, source.layout, self.device)
+        if move.copy is None:
+            return Place(source.storage, move.layout, source.offset + move.offset)
+        out = Place(self._new_storage(sig.nbytes), move.layout, 0)
+        self._emit(move.copy, [out, source])
+        return out
+
+    def _emit(self, plan: Prepared, operands: list[Place]) -> None:
+        places = [(p.storage, p.offset) for p in operands]
+        places += [(self._new_storage(nbytes), 0) for nbytes in plan.workspaces]
+        for storage, _ in places:
+            self.storages[storage].last = self.step
+        for head, slots, numbers, _ in plan.calls:
+            addresses = [(places[slot][0], places[slot][1] + offset) for slot, offset in slots]
+            self.calls.append((head, addresses, numbers))
+
+    # --- memory and tape --------------------------------------------------------------------------
+
+    def _number_results(self, kept: list[Any]) -> tuple[dict[int, int], list[int]]:
+        """The slot in the table of every storage that is not in the arena; sizes of the results."""
+        slots = {storage: storage for storage in range(self.fixed)}
+        results: list[int] = []
+        for place in kept:
+            for p in (place if type(place) is tuple else (place,)):
+                if p.storage not in slots:
+                    slots[p.storage] = self.fixed + len(results)
+                    storage = self.storages[p.storage]
+                    storage.is_result = True
+                    results.append(storage.nbytes)
+        return slots, results
+
+    def _write(self, slots: dict[int, int], results: int) -> Tape:
+        tape = bytearray()
+        patches: list[tuple[int, int, int]] = []
+        for head, addresses, numbers in self.calls:
+            tape += head
+            for storage, offset in addresses:
+                slot = slots.get(storage)
+                if slot is None:
+                    slot, offset = 0, offset + self.storages[storage].offset
+                patches.append((len(tape) // 8, slot, offset))
+                tape += bytes(8)
+            tape += numbers
+        table = self.fixed + results
+        return self.device.link(bytes(tape), len(self.calls), patches, table, self.threads)
+
+
+def _renumbered(place: Any, slots: dict[int, int]) -> Any:
+    if type(place) is tuple:
+        return tuple(p._replace(storage=slots[p.storage]) for p in place)
+    return place._replace(storage=slots[place.storage])
+
+
+def lay_out(storages: list[Storage]) -> int:
+    """Gives storages in use at the same time different places; the bytes that takes.
+
+    Storages come in the order of their first steps. Each goes to the smallest gap that fits.
+
+    >>> a, b, c = Storage(64, 0), Storage(128, 1), Storage(64, 2)
+    >>> a.last, b.last = 1, 2
+    >>> lay_out([a, b, c]), a.offset, b.offset, c.offset
+    (192, 0, 64, 0)
+    """
+    end = 0
+    used: list[Storage] = []  # by offset
+    for s in storages:
+        used = [u for u in used if u.last >= s.first]
+        size = _aligned(s.nbytes)
+        best, best_gap, at, start = len(used), -1, end, 0
+        for index, u in enumerate(used):
+            gap = u.offset - start
+            if gap >= size and (best_gap < 0 or gap < best_gap):
+                best, best_gap, at = index, gap, start
+            start = u.offset + _aligned(u.nbytes)
+        if best_gap < 0:
+            at = start
+        s.offset = at
+        used.insert(best, s)
+        end = max(end, at + size)
+    return end
+
+
+def _aligned(nbytes: int) -> int:
+    return -(-nbytes // _ALIGNMENT) * _ALIGNMENT
