@@ -38,7 +38,7 @@ def test_a_step_repeats_with_other_values_and_numbers():
         y.backward()
         return y.item(), x.grad.numpy()
 
-    with flags.context(programs=False):
+    with flags.context(programs="off"):
         expected = [step(i) for i in range(4)]
     for (loss, gradient), (want, want_gradient) in zip(repeated(step), expected, strict=True):
         assert loss == want

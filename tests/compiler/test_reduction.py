@@ -13,7 +13,7 @@ import pytest
 from treadle.base import dtypes
 from treadle.codegen.llvm import print_llvm
 from treadle.compiler import reduction
-from treadle.compiler.reduction import CHUNK, plan_reduction
+from treadle.compiler.reduction import CHUNK, plain, plan_reduction
 from treadle.ir.launch import In, KernelSpec, Layout, Out, Plan, Work
 from treadle.ir.loop_text import print_kernel
 from treadle.ir.loop_verify import verify_kernel
@@ -73,7 +73,8 @@ def planned(name: str, x: np.ndarray, axes: tuple[int, ...], threads: int) -> tu
     source = layout_of(x)
     found = op.infer((type_of(source.dtype, x.shape),), {"axes": axes})
     types = found if isinstance(found, tuple) else (found,)
-    plan = plan_reduction(op, source, [t.layout for t in types], {"axes": axes}, threads)
+    of = plain(name, source.dtype)
+    plan = plan_reduction(of, [source], [t.layout for t in types], axes, threads)
     return plan, [np.zeros(t.shape, t.dtype.numpy) for t in types]
 
 
@@ -347,14 +348,14 @@ def test_every_access_is_in_range_and_lanes_are_independent(
 def test_only_reductions_have_a_plan() -> None:
     x = layout_of(np.zeros(3, np.float32))
     with pytest.raises(TypeError, match="reshape is no reduction: its lowering is a View"):
-        plan_reduction(registry.get("reshape"), x, [x], {"axes": ()}, 1)
+        plan_reduction(plain("reshape", x.dtype), [x], [x], (), 1)
 
 
 def test_the_table_of_every_op_fits_its_bound() -> None:
     for op in registry.OPS.values():
         if op.family == "reduce":
             for dtype in op.dtypes:
-                width = reduction._table_width(op.lower, dtype)
+                width = reduction._table_width(plain(op.name, dtype))
                 size = sum(a.itemsize for a, _ in op.lower.accumulators(dtype))
                 assert 16 * width * size <= reduction._TABLE_BYTES
                 assert width >= 64

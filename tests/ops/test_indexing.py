@@ -16,7 +16,7 @@ import pytest
 import treadle
 from treadle.base import dtypes
 from treadle.base.errors import IndexRangeError
-from treadle.compiler import tier0
+from treadle.compiler import prepare
 from treadle.ir.node import Node, type_of
 from treadle.ir.op import Op
 from treadle.ops import indexing
@@ -38,7 +38,7 @@ def run(op: Op, *arrays: Any, axis: int = 0) -> np.ndarray:
 def many_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every launch is cut in three."""
     before = treadle.get_num_threads()
-    monkeypatch.setattr(tier0, "PARALLEL_WORK", 1)
+    monkeypatch.setattr(prepare, "PARALLEL_WORK", 1)
     treadle.set_num_threads(3)
     yield
     treadle.set_num_threads(before)

@@ -15,7 +15,7 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
 import treadle
-from treadle.compiler import tier0
+from treadle.compiler import prepare
 from treadle.ops import window as ops
 from treadle.ops.project import results
 from treadle.ops.window import max_pool, window_spread, window_sum
@@ -58,7 +58,7 @@ def views(x: np.ndarray, window: Any, stride: Any, padding: Any, dilation: Any, 
 def many_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every launch is cut in three."""
     before = treadle.get_num_threads()
-    monkeypatch.setattr(tier0, "PARALLEL_WORK", 1)
+    monkeypatch.setattr(prepare, "PARALLEL_WORK", 1)
     treadle.set_num_threads(3)
     yield
     treadle.set_num_threads(before)

@@ -14,7 +14,6 @@ Flags hold for the whole process, all threads included.
 
 from __future__ import annotations
 
-import difflib
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -61,6 +60,16 @@ def _boolean(value: Any) -> bool:
     return words[text]
 
 
+def _one_of(*words: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        word = str(value).strip().lower()
+        if word not in words:
+            raise ValueError
+        return word
+
+    return parse
+
+
 def _path(value: Any) -> str:
     text = os.fspath(value)
     if not isinstance(text, str) or not text:
@@ -100,6 +109,9 @@ _FLAGS = {
              "recorded operations after which evaluation starts by itself"),
         Flag("PENDING_BYTES", _integer(1), "a whole number of bytes, 1 or more", 1 << 30,
              "bytes of pending results after which evaluation starts by itself"),
+        Flag("PROGRAMS", _one_of("beside", "wait", "off"), "one of beside, wait, off", "beside",
+             "compile what repeats to fused programs beside the run, or make it wait for them; "
+             "the results are the same"),
     )
 }  # fmt: skip
 
@@ -126,6 +138,7 @@ class Flags:
     HUGE_PAGES: bool
     PENDING_NODES: int
     PENDING_BYTES: int
+    PROGRAMS: str
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         """Reads ``environ``; warns of a name that starts with ``TREADLE_`` and is no flag."""
@@ -146,6 +159,8 @@ class Flags:
 
     def __getattr__(self, name: str) -> NoReturn:
         """Told only where there is no such attribute."""
+        import difflib
+
         close = difflib.get_close_matches(name.upper(), _FLAGS, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         raise AttributeError(f"there is no flag {name!r}; {hint}the flags are {', '.join(_FLAGS)}")

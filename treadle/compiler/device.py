@@ -47,6 +47,12 @@ class Device(Protocol):
     def compile(self, spec: KernelSpec) -> int:
         """The kernel's entry, compiled at most once."""
 
+    def has_kernel(self, spec: KernelSpec) -> bool:
+        """True where ``compile`` has nothing left to do."""
+
+    def compile_ahead(self, specs: Sequence[KernelSpec]) -> None:
+        """Compiles kernels that will be asked for soon, faster than one by one; never raises."""
+
     def run(self, tape: bytes, calls: int, threads: int) -> tuple[int, int]:
         """Runs calls of 64-bit words ``(kernel, count of args, units, parallel, args...)``.
 

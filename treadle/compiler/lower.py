@@ -7,16 +7,16 @@ from typing import Any
 
 from treadle.base import dtypes
 from treadle.base.errors import CompileError
-from treadle.base.shapes import contiguous_strides, prod
+from treadle.base.shapes import Shape, contiguous_strides, prod
 from treadle.codegen.conv import plan_conv
 from treadle.codegen.gemm import plan_matmul
-from treadle.compiler.reduction import plan_reduction
+from treadle.compiler.recipe import Recipe, Statement, emit_recipe
+from treadle.compiler.reduction import plain, plan_reduction
 from treadle.ir.launch import Argument, In, Launch, Layout, Out, Plan, Work
 from treadle.ir.loop import Builder, Kernel, Operand
 from treadle.ir.nest import copy_launch, nest_kernel, nest_launch
 from treadle.ir.node import type_of
 from treadle.ir.op import Contraction, Elementwise, Loops, Op, Reduction
-from treadle.ops import registry
 
 
 def plan(
@@ -28,7 +28,8 @@ def plan(
         case Elementwise():
             return _plan_elementwise(op, attrs, inputs, outputs[0])
         case Reduction():
-            return plan_reduction(op, inputs[0], outputs, attrs, threads)
+            source = plain(op.name, inputs[0].dtype)
+            return plan_reduction(source, inputs, outputs, attrs["axes"], threads)
         case Contraction(kind):
             return _plan_contraction(kind, attrs, inputs, outputs[0], threads, vector_bits)
         case Loops(make, demanded):
@@ -54,45 +55,44 @@ def _plan_elementwise(
 ) -> Plan:
     if prod(output.shape) == 0:
         return Plan(())
-    key = (op.name, tuple(i.dtype.short for i in inputs), output.dtype.short, tuple(attrs.items()))
-    launch = nest_launch(
-        elementwise_kernel, key, (Out(0), *(In(j) for j in range(len(inputs)))), output.shape,
-        (output.strides, *(i.strides for i in inputs)),
-        _flops(op, attrs, inputs, output),
-    )  # fmt: skip
-    return Plan((launch,))
-
-
-def _flops(op: Op, attrs: dict[str, Any], inputs: Sequence[Layout], output: Layout) -> int:
-    """Operations per element, for the decision to use threads."""
+    loads = tuple(i.dtype.short for i in inputs)
+    args = tuple(range(len(inputs)))
+    statement = Statement(op.name, tuple(attrs.items()), args, output.dtype.short)
+    recipe = Recipe(loads, (statement,))
     types = [type_of(i.dtype, i.shape) for i in inputs]
     cost = op.cost(types, type_of(output.dtype, output.shape), attrs)
-    return max(cost.flops // prod(output.shape), 1)
+    return Plan((map_launch(recipe, (len(inputs),), inputs, output.shape, cost.flops),))
 
 
-def elementwise_kernel(
-    name: str, sources: tuple[str, ...], target: str, attrs: tuple[tuple[str, Any], ...],
-    rank: int, classes: str,
-) -> Kernel:  # fmt: skip
-    """The generic kernel of an elementwise op for one rank and set of inner strides."""
-    op = registry.get(name)
-    lower: Elementwise = op.lower  # type: ignore[assignment]
-    result = dtypes.by_short(target)
-    operands = [result, *map(dtypes.by_short, sources)]
-    keywords = dict(attrs)
+def map_launch(
+    recipe: Recipe, results: tuple[int, ...], loads: Sequence[Layout], shape: Shape, flops: int,
+    offsets: Sequence[int] = (),
+) -> Launch:  # fmt: skip
+    """The launch that computes ``recipe`` for every element of ``shape``.
 
-    def emit(k: Builder, values: list[Operand]) -> Operand:
-        if lower.compute == "f32":
-            values = [_widened(k, v) for v in values]
-        out = lower.emit(k, *values, **keywords)
-        return k.convert(out, result)
+    Loads lie as they like; the values numbered ``results`` are stored row-major. ``offsets`` are
+    those of the loads, in elements.
+    """
+    row_major = contiguous_strides(shape)
+    arguments: tuple[Argument, ...] = (
+        *(Out(j) for j in range(len(results))),
+        *(In(j, offset) for j, offset in enumerate(offsets or (0,) * len(loads))),
+    )
+    strides = (*(row_major for _ in results), *(load.strides for load in loads))
+    per_element = max(flops // prod(shape), 1)
+    return nest_launch(map_kernel, (recipe, results), arguments, shape, strides, per_element)
 
-    return nest_kernel("_".join((name, *sources)), operands, rank, classes, emit)
 
+def map_kernel(recipe: Recipe, results: tuple[int, ...], rank: int, classes: str) -> Kernel:
+    """The kernel of an elementwise loop for one rank and set of inner strides."""
+    operands = [dtypes.by_short(recipe.dtype(value)) for value in results]
+    operands += map(dtypes.by_short, recipe.loads)
 
-def _widened(k: Builder, value: Operand) -> Operand:
-    narrow = value.dtype.kind == "f" and value.dtype.bits == 16
-    return k.convert(value, dtypes.float32) if narrow else value
+    def emit(k: Builder, loaded: list[Operand]) -> list[Operand]:
+        values = emit_recipe(k, recipe, loaded)
+        return [values[value] for value in results]
+
+    return nest_kernel(recipe.name, operands, rank, classes, emit, len(results))
 
 
 def _plan_loops(

@@ -55,14 +55,22 @@ def words(*numbers: int) -> bytes:
     return struct.pack(f"{len(numbers)}q", *numbers)
 
 
-def prepared(sig: Signature, layouts: tuple[Layout, ...], device: Device, threads: int) -> Prepared:
-    """The calls that compute ``sig`` from inputs that lie so; the outputs are contiguous."""
+def prepared(
+    sig: Signature, layouts: tuple[Layout, ...], device: Device, threads: int,
+    compile_ahead: Callable[[], None] | None = None,
+) -> Prepared:  # fmt: skip
+    """The calls that compute ``sig`` from inputs that lie so; the outputs are contiguous.
+
+    ``compile_ahead`` is called before the first kernel that the device does not have yet.
+    """
     known: Prepared | None = sig.plans.get(layouts)
     if known is None:
         from treadle.compiler import lower  # the code generators, when first needed
 
         outputs = [kind.layout for kind in sig.types]
         plan = lower.plan(sig.op, sig.attrs, layouts, outputs, threads, device.vector_bits)
+        if compile_ahead and not all(device.has_kernel(x.kernel) for x in plan.launches):
+            compile_ahead()
         known = sig.plans[layouts] = compile_plan(plan, outputs, layouts, device)
     return known
 

@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from treadle.base.errors import CompileError
 from treadle.compiler.device import Device, Tape
-from treadle.compiler.prepare import Prepared, moved, prepared
-from treadle.compiler.trace import Entry, Trace
+from treadle.compiler.fuse import Access, Group, fuse
+from treadle.compiler.group_plan import GroupPlan
+from treadle.compiler.prepare import Prepared, compile_plan, moved, prepared
+from treadle.compiler.trace import Trace
 from treadle.ir.launch import Layout
-from treadle.ir.node import Node
+from treadle.ir.node import Node, Type
 from treadle.ir.op import Bundle
 from treadle.ops.source import Scalar
 
@@ -91,38 +94,44 @@ def _padded(packed: bytes) -> bytes:
     return packed.ljust(8, b"\0")
 
 
-def build_program(trace: Trace, device: Device, threads: int) -> Program:
-    """Prepares every entry, lays out the memory and writes the tape."""
-    return _Builder(trace, device, threads).build()
+def build_program(trace: Trace, device: Device, threads: int, fused: bool) -> Program:
+    """Groups the entries (if ``fused``), prepares them, lays out the memory, writes the tape."""
+    return _Builder(trace, device, threads).build(fused)
 
 
 class _Builder:
-    """Goes over the entries once, with storages instead of addresses."""
+    """Goes over the steps once, with storages instead of addresses."""
 
     def __init__(self, trace: Trace, device: Device, threads: int) -> None:
         self.device = device
         self.threads = threads
         self.trace = trace
-        self.places: list[Any] = []
+        self.places: dict[int, Any] = {}  # of values that are no views
         self.storages: list[Storage] = [Storage(0, 0), Storage(8 * len(trace.scalars), 0)]
         self.step = 0
         self.calls: list[tuple[bytes, list[tuple[int, int]], bytes]] = []
-        for external in trace.externals:
+        for value, external in enumerate(trace.externals):
             several = type(external) is tuple
             layouts = external if several else (external,)
             places = tuple(Place(self._new_storage(0), layout, 0) for layout in layouts)
-            self.places.append(places if several else places[0])
+            self.places[value] = places if several else places[0]
         self.fixed = len(self.storages)  # storages before it are not ours to lay out
         for index, layout in enumerate(trace.scalars):
-            self.places.append(Place(1, layout, 8 * index))
+            self.places[len(trace.externals) + index] = Place(1, layout, 8 * index)
+        self.first = len(self.places)
+        self.access: list[Access | None] = []
 
-    def build(self) -> Program:
-        first = len(self.places)
-        for entry in self.trace.entries:
-            self.places.append(self._place(entry))
+    def build(self, fused: bool) -> Program:
+        """The program."""
+        steps, self.access = fuse(self.trace, fused)
+        for step in steps:
+            if step.group is None:
+                self._entry(step.entry)
+            else:
+                self._group(step.group, step.results)
             self.step += 1
         kept = [
-            (position, self.places[first + position])
+            (position, self._place_of(self.first + position))
             for position, entry in enumerate(self.trace.entries)
             if entry.keep
         ]
@@ -137,32 +146,63 @@ class _Builder:
         self.storages.append(Storage(nbytes, self.step))
         return len(self.storages) - 1
 
-    # --- one entry --------------------------------------------------------------------------------
+    def _place_of(self, value: int) -> Any:
+        """Where a value lies, seen through its views."""
+        access = self.access[value]
+        if access is not None:
+            root: Place = self.places[access.root]
+            offset = root.offset + access.offset * access.layout.dtype.itemsize
+            return Place(root.storage, access.layout, offset)
+        if value not in self.places:  # a bundle
+            sig, inputs, _ = self.trace.entries[value - self.first]
+            return tuple([self._place_of(i) for i in inputs[: len(sig.types)]])
+        return self.places[value]
 
-    def _place(self, entry: Entry) -> Any:
-        sig = entry.sig
-        inputs = [self.places[number] for number in entry.inputs]
+    # --- one step ---------------------------------------------------------------------------------
+
+    def _entry(self, value: int) -> None:
+        sig, inputs, _ = self.trace.entries[value - self.first]
         if isinstance(sig.op.lower, Bundle):
-            return tuple(inputs[: len(sig.types)])
-        if sig.is_view:
-            return self._view(entry, inputs[0])
-        layouts = tuple([place.layout for place in inputs])
-        plan = prepared(sig, layouts, self.device, self.threads)
-        outs = tuple([Place(self._new_storage(t.nbytes), t.layout, 0) for t in sig.types])
-        self._emit(plan, [*outs, *inputs])
-        return outs[0] if sig.type is sig.types[0] else outs
-
-    def _view(self, entry: Entry, source: Any) -> Place:
-        sig = entry.sig
+            return
+        sources = [self._place_of(i) for i in inputs]
         if "project" in sig.op.traits:
-            place: Place = source[sig.attrs["index"]]
-            return place
-        move = moved(sig, source.layout, self.device)
-        if move.copy is None:
-            return Place(source.storage, move.layout, source.offset + move.offset)
-        out = Place(self._new_storage(sig.nbytes), move.layout, 0)
-        self._emit(move.copy, [out, source])
-        return out
+            self.places[value] = sources[0][sig.attrs["index"]]
+            return
+        layouts = tuple([place.layout for place in sources])
+        if sig.is_view:
+            copy = moved(sig, layouts[0], self.device).copy
+            if copy is None:
+                raise CompileError(f"{sig.op.name}: a view that needs a copy has none")
+            plan = copy
+        else:
+            plan = prepared(sig, layouts, self.device, self.threads)
+        outs = self._results(sig.types)
+        self._emit(plan, [*outs, *sources])
+        self.places[value] = outs[0] if sig.type is sig.types[0] else outs
+
+    def _group(self, group: Group, results: Sequence[int]) -> None:
+        entries = {v: self.trace.entries[v - self.first] for v in group.entries}
+        made = GroupPlan(group, results, entries, self.access, self.threads)
+        outs: list[Place] = []
+        for value in made.results:
+            types = entries[value].sig.types
+            places = self._results(types)
+            outs += places
+            self.places[value] = places[0] if entries[value].sig.type is types[0] else places
+        for value in results:
+            sig, inputs, _ = entries[value]
+            if "project" in sig.op.traits:
+                self.places[value] = self.places[inputs[0]][sig.attrs["index"]]
+        sources = [self.places[a.root] for a in made.accesses]
+        ins = [
+            Place(root.storage, a.layout, root.offset)
+            for root, a in zip(sources, made.accesses, strict=True)
+        ]
+        layouts = [place.layout for place in outs], [place.layout for place in ins]
+        self._emit(compile_plan(made.plan, *layouts, self.device), [*outs, *ins])
+
+    def _results(self, types: Sequence[Type]) -> tuple[Place, ...]:
+        return tuple([Place(self._new_storage(t.nbytes), t.layout, 0) for t in types])
 
     def _emit(self, plan: Prepared, operands: list[Place]) -> None:
         places = [(p.storage, p.offset) for p in operands]
@@ -180,7 +220,7 @@ class _Builder:
         slots = {storage: storage for storage in range(self.fixed)}
         results: list[int] = []
         for place in kept:
-            for p in (place if type(place) is tuple else (place,)):
+            for p in place if type(place) is tuple else (place,):
                 if p.storage not in slots:
                     slots[p.storage] = self.fixed + len(results)
                     storage = self.storages[p.storage]

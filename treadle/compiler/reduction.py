@@ -12,6 +12,9 @@ the same bits; which one runs, and on how many threads, is a matter of speed:
 ``lanes``    a block of outputs are the lanes, and each has its stripes in a table in the cache:
              for outputs that lie side by side, and for many outputs of few elements.
 
+What is reduced may be computed on the way: a ``Source`` is a recipe over several loads, and one
+or more reductions over the same axes of its values.
+
 Both take any strides. An output of more than one chunk gives a partial result per chunk, so that a
 single long sum uses all threads, and ``combine`` makes outputs of them.
 """
@@ -21,21 +24,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
 from treadle.base.shapes import contiguous_strides, prod
+from treadle.compiler.recipe import Recipe, emit_recipe
 from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout, Out, Plan, Work
 from treadle.ir.loop import BEGIN, END, I64, Builder, Kernel, Operand, Pointer, Value
 from treadle.ir.nest import coalesce
-from treadle.ir.op import Op, Reduction
+from treadle.ir.op import Reduction
 from treadle.ops import registry
 
 STRIPES = 16
 CHUNK = 4096
 LANES = 16  # outputs that are reduced side by side; as they do not meet, any number would do
-_HALVES = (8, 4, 2, 1)  # how the stripes combine
+HALVES = (8, 4, 2, 1)  # how the stripes combine
 _TABLE_BYTES = 1 << 17  # of the stripes of a block of outputs: half of a small second-level cache
 _NARROW = 128  # outputs in a block that is to stay in the first-level cache
 _GROUP = 4  # elements of a stripe that one pass over the table takes in
@@ -44,15 +48,52 @@ Accumulators = tuple[Operand, ...]
 Places = Sequence[Pointer]  # one per accumulator
 
 
+class Source(NamedTuple):
+    """What is reduced: ``parts`` are reductions (op, number of a value of the recipe)."""
+
+    recipe: Recipe
+    parts: tuple[tuple[str, int], ...]
+
+    @property
+    def name(self) -> str:
+        """A name for kernels."""
+        names = "_".join(name for name, _ in self.parts)
+        return f"{names}_of_{self.recipe.name}" if self.recipe.statements else names
+
+    def rules(self) -> list[tuple[Reduction, int, int, int]]:
+        """Each part's lowering and value, and where its accumulators begin and end."""
+        found = []
+        begin = 0
+        for name, value in self.parts:
+            lower = lowering(name)
+            end = begin + len(lower.accumulators(dtypes.by_short(self.recipe.dtype(value))))
+            found.append((lower, value, begin, end))
+            begin = end
+        return found
+
+    def accumulators(self) -> list[tuple[DType, float | int | bool]]:
+        """Those of all parts."""
+        return [
+            a
+            for name, value in self.parts
+            for a in lowering(name).accumulators(dtypes.by_short(self.recipe.dtype(value)))
+        ]
+
+
+def plain(op: str, dtype: DType) -> Source:
+    """One reduction of one operand as it lies."""
+    return Source(Recipe((dtype.short,), ()), ((op, 0),))
+
+
 class Axes(NamedTuple):
-    """Sizes and, for each operand (the input, then the outputs), strides of some axes."""
+    """Sizes and, for each operand (the loads, then the outputs), strides of some axes."""
 
     sizes: tuple[int, ...]
     strides: tuple[tuple[int, ...], ...]
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """The parameters that ``_Walk`` reads."""
+        """The parameters that ``Walk`` reads."""
         return (*self.sizes[1:], *(s for row in self.strides for s in row))
 
     def without(self, axis: int) -> Axes:
@@ -68,33 +109,41 @@ def _drop(row: tuple[int, ...], axis: int) -> tuple[int, ...]:
 
 
 def plan_reduction(
-    op: Op, source: Layout, outputs: Sequence[Layout], attrs: dict[str, Any], threads: int
+    source: Source,
+    loads: Sequence[Layout],
+    outputs: Sequence[Layout],
+    axes: tuple[int, ...],
+    threads: int,
+    offsets: Sequence[int] = (),
 ) -> Plan:
-    """The launches of ``op`` over ``attrs['axes']`` of an input that lies as ``source`` says.
+    """The launches that reduce ``source`` over ``axes`` of loads that lie so (all of one shape).
 
-    Outputs are contiguous. One launch where an output has at most ``CHUNK`` elements, else two.
+    ``offsets`` are those of the loads, in elements. Outputs are contiguous. One launch where an
+    output has at most ``CHUNK`` elements, else two.
     """
-    axes = attrs["axes"]
-    count = prod(source.shape[a] for a in axes)
+    shape = loads[0].shape
+    count = prod(shape[a] for a in axes)
     num_outputs = prod(outputs[0].shape)
     if num_outputs == 0:
         return Plan(())
-    accumulators = [dtype for dtype, _ in _lowering(op.name).accumulators(source.dtype)]
-    name = (op.name, source.dtype.short)
+    accumulators = [dtype for dtype, _ in source.accumulators()]
     finals = tuple(o.dtype.short for o in outputs)
     results: tuple[Argument, ...] = tuple(map(Out, range(len(outputs))))
-    kept, reduced = _split(source, axes)
-    work = prod(source.shape) * len(accumulators)
+    ins = tuple(In(j, offset) for j, offset in enumerate(offsets or (0,) * len(loads)))
+    kept, reduced = split_axes(loads, axes)
+    work = prod(shape) * (len(accumulators) + len(source.recipe.statements))
     if count <= CHUNK:
-        kernel, numbers, units = _choose((*name, finals), kept, reduced, 1, threads)
-        return Plan((Launch(kernel, (*results, In(0), count, *numbers), units, work),))
-    num_chunks = _divide_up(count, CHUNK)
-    kernel, numbers, units = _choose((*name, ()), kept, reduced, num_chunks, threads)
+        kernel, numbers, units = _choose((source, finals), kept, reduced, 1, threads)
+        return Plan((Launch(kernel, (*results, *ins, count, *numbers), units, work),))
+    num_chunks = divide_up(count, CHUNK)
+    kernel, numbers, units = _choose((source, ()), kept, reduced, num_chunks, threads)
     partials = tuple(map(Work, range(len(accumulators))))
-    first = Launch(kernel, (*partials, In(0), count, num_chunks, *numbers), units, work)
+    first = Launch(kernel, (*partials, *ins, count, num_chunks, *numbers), units, work)
     levels = (num_chunks - 1).bit_length()
+    bare = Source(Recipe(tuple(source.recipe.dtype(v) for _, v in source.parts), ()),
+                  tuple((name, j) for j, (name, _) in enumerate(source.parts)))  # fmt: skip
     last = Launch(
-        KernelSpec(combine_kernel, (*name, finals)),
+        KernelSpec(combine_kernel, (bare, finals)),
         (*results, *partials, count, num_chunks, levels),
         num_outputs,
         num_outputs * num_chunks * len(accumulators),
@@ -103,15 +152,18 @@ def plan_reduction(
 
 
 def _choose(
-    name: tuple[str, str, tuple[str, ...]], kept: Axes, reduced: Axes, num_chunks: int, threads: int
+    name: tuple[Source, tuple[str, ...]], kept: Axes, reduced: Axes, num_chunks: int, threads: int
 ) -> tuple[KernelSpec, tuple[int, ...], int]:
     """The kernel for these strides, its parameters after those of the shape, and its units."""
-    lane = _lane_axis(kept)
-    run, step = reduced.sizes[-1], reduced.strides[0][-1]
+    main = main_load(kept, reduced)
+    lane = _lane_axis(kept, main)
+    run, steps = reduced.sizes[-1], [row[-1] for row in reduced.strides]
     outer = reduced.without(len(reduced.sizes) - 1)
-    runs = (*((run, *outer.numbers) if outer.sizes else ()), *(() if step == 1 else (step,)))
-    key = (*name, len(outer.sizes), step == 1)
-    if lane is None or run == 0 or (run >= STRIPES and _near(step) <= _near(kept.strides[0][lane])):
+    strided = tuple(step for step in steps if step not in (0, 1))
+    runs = (*((run, *outer.numbers) if outer.sizes else ()), *strided)
+    key = (*name, len(outer.sizes), step_classes(steps))
+    near = _near(steps[main])
+    if lane is None or run == 0 or (run >= STRIPES and near <= _near(kept.strides[main][lane])):
         spec = KernelSpec(stripes_kernel, (*key, len(kept.sizes)))
         return spec, (*runs, *kept.numbers), prod(kept.sizes) * num_chunks
     lanes, around = kept.sizes[lane], kept.without(lane)
@@ -119,37 +171,67 @@ def _choose(
     strides = [row[lane] for row in kept.strides]
     # A wide block reads memory in long pieces. With few elements per output the table is what
     # counts, and gathered ones are read from the cache several times: narrow blocks.
-    widest = _table_width(_lowering(name[0]), dtypes.by_short(name[1]))
-    if strides[0] != 1 or prod(reduced.sizes) < 2 * STRIPES * _GROUP:
+    widest = _table_width(name[0])
+    if strides[main] != 1 or prod(reduced.sizes) < 2 * STRIPES * _GROUP:
         widest = min(widest, _NARROW)
-    blocks = max(_divide_up(lanes, widest), min(_divide_up(threads, units), lanes // LANES))
-    width = _divide_up(_divide_up(lanes, blocks), LANES) * LANES
-    spec = KernelSpec(lanes_kernel, (*key, len(around.sizes), strides[0] == 1, strides[1] == 1))
-    lane_numbers = (lanes, width, *(s for s in strides if s != 1))
-    return spec, (*runs, *lane_numbers, *around.numbers), units * _divide_up(lanes, width)
+    blocks = max(divide_up(lanes, widest), min(divide_up(threads, units), lanes // LANES))
+    width = divide_up(divide_up(lanes, blocks), LANES) * LANES
+    spec = KernelSpec(lanes_kernel, (*key, len(around.sizes), step_classes(strides)))
+    lane_numbers = (lanes, width, *(s for s in strides if s not in (0, 1)))
+    return spec, (*runs, *lane_numbers, *around.numbers), units * divide_up(lanes, width)
 
 
-def _divide_up(a: int, b: int) -> int:
+def divide_up(a: int, b: int) -> int:
+    """a / b, rounded up."""
     return (a + b - 1) // b
 
 
-def _split(source: Layout, axes: tuple[int, ...]) -> tuple[Axes, Axes]:
+def step_classes(steps: Sequence[int]) -> str:
+    """How operands step: ``c`` by one, ``b`` not at all, ``s`` by a parameter."""
+    return "".join("c" if step == 1 else "b" if step == 0 else "s" for step in steps)
+
+
+def steps_of(k: Builder, classes: str, stem: str) -> list[Operand]:
+    """The steps as a kernel sees them."""
+    known = {"c": 1, "b": 0}
+    return [
+        k.const(known[kind], I64) if kind in known else k.size(f"{stem}{j}")
+        for j, kind in enumerate(classes)
+    ]
+
+
+def split_axes(loads: Sequence[Layout], axes: tuple[int, ...]) -> tuple[Axes, Axes]:
     """The kept axes (any order will do: large strides first) and the reduced ones, coalesced."""
-    others = [a for a in range(len(source.shape)) if a not in axes]
-    out_strides = dict(
-        zip(others, contiguous_strides(tuple(source.shape[a] for a in others)), strict=True)
+    shape = loads[0].shape
+    main = max(
+        loads, key=lambda load: prod(n for n, s in zip(shape, load.strides, strict=True) if s)
     )
-    others.sort(key=lambda a: -abs(source.strides[a]))
+    others = [a for a in range(len(shape)) if a not in axes]
+    out_strides = dict(
+        zip(others, contiguous_strides(tuple(shape[a] for a in others)), strict=True)
+    )
+    others.sort(key=lambda a: -abs(main.strides[a]))
+    rows = [tuple(load.strides[a] for a in others) for load in loads]
     sizes, strides = coalesce(
-        tuple(source.shape[a] for a in others),
-        [tuple(source.strides[a] for a in others), tuple(out_strides[a] for a in others)],
+        tuple(shape[a] for a in others), [*rows, tuple(out_strides[a] for a in others)]
     )
     kept = Axes(sizes, tuple(strides))
-    shape = tuple(source.shape[a] for a in axes)
-    if prod(shape) == 0:
-        return kept, Axes((0,), ((1,),))
-    sizes, strides = coalesce(shape, [tuple(source.strides[a] for a in axes)])
+    reduced = tuple(shape[a] for a in axes)
+    if prod(reduced) == 0:
+        return kept, Axes((0,), ((1,),) * len(loads))
+    sizes, strides = coalesce(reduced, [tuple(load.strides[a] for a in axes) for load in loads])
     return kept, Axes(sizes, tuple(strides))
+
+
+def main_load(kept: Axes, reduced: Axes) -> int:
+    """The load that reads most, which decides how the others are read."""
+
+    def elements(j: int) -> int:
+        pairs = (*zip(kept.sizes, kept.strides[j], strict=True),
+                 *zip(reduced.sizes, reduced.strides[j], strict=True))  # fmt: skip
+        return prod(size for size, stride in pairs if stride)
+
+    return max(range(len(reduced.strides)), key=elements)
 
 
 def _near(stride: int) -> int:
@@ -157,19 +239,20 @@ def _near(stride: int) -> int:
     return abs(stride) if stride else 1 << 62
 
 
-def _lane_axis(kept: Axes) -> int | None:
+def _lane_axis(kept: Axes, main: int) -> int | None:
     """The kept axis whose outputs could be lanes: long enough, and closest together."""
     long_enough = [a for a, size in enumerate(kept.sizes) if size >= LANES]
-    return min(long_enough, key=lambda a: _near(kept.strides[0][a]), default=None)
+    return min(long_enough, key=lambda a: _near(kept.strides[main][a]), default=None)
 
 
-def _table_width(reduction: Reduction, dtype: DType) -> int:
+def _table_width(source: Source) -> int:
     """How many outputs' stripes fit the table; a multiple of LANES."""
-    size = STRIPES * sum(a.itemsize for a, _ in reduction.accumulators(dtype))
-    return _TABLE_BYTES // size // LANES * LANES
+    size = STRIPES * sum(dtype.itemsize for dtype, _ in source.accumulators())
+    return max(_TABLE_BYTES // size // LANES * LANES, LANES)
 
 
-def _lowering(name: str) -> Reduction:
+def lowering(name: str) -> Reduction:
+    """How the reduction of that name becomes code."""
     lower = registry.get(name).lower
     if not isinstance(lower, Reduction):
         raise TypeError(f"{name} is no reduction: its lowering is a {type(lower).__name__}")
@@ -179,7 +262,7 @@ def _lowering(name: str) -> Reduction:
 # --- what the kernels share -----------------------------------------------------------------------
 
 
-class _Walk:
+class Walk:
     """Axes as a kernel sees them: parameters, and where a row-major index leads."""
 
     def __init__(self, k: Builder, stem: str, rank: int, operands: int) -> None:
@@ -205,30 +288,69 @@ class _Walk:
         return found
 
 
-class _Body:
-    """A reduction's rules over arrays of accumulators, and the parameters that all kernels have."""
+class Runs:
+    """The reduced elements as a kernel sees them: runs of evenly spaced ones, in logical order."""
 
-    def __init__(self, kind: str, name: str, short: str, finals: tuple[str, ...]) -> None:
-        self.k = k = Builder(f"{name}_{kind}_{short}")
-        self.rules = _lowering(name)
-        self.dtype = dtypes.by_short(short)
-        self.accumulators = self.rules.accumulators(self.dtype)
+    def __init__(self, k: Builder, outer_rank: int, classes: str) -> None:
+        self.k = k
+        self.run: Value | None = k.size("run") if outer_rank else None
+        self.walk = Walk(k, "r", outer_rank, len(classes)) if outer_rank else None
+        self.steps = steps_of(k, classes, "step")
+
+    def segments(
+        self,
+        lo: Operand,
+        hi: Operand,
+        bases: Sequence[Operand],
+        body: Callable[[Operand, Operand, Sequence[Operand]], None],
+    ) -> None:
+        """``body(a, b, origins)`` for each run: elements a..b; r is at origins[j] + r*steps[j]."""
+        k = self.k
+        if self.run is None or self.walk is None:
+            body(lo, hi, bases)
+            return
+        last = k.add(k.div(k.sub(hi, 1), self.run), 1)
+        with k.loop(k.div(lo, self.run), last) as index:
+            start = k.mul(index, self.run)
+            offsets = self.walk.offsets(index)
+            origins = [
+                k.sub(k.add(base, offset), k.mul(start, step))
+                for base, offset, step in zip(bases, offsets, self.steps, strict=True)
+            ]
+            a, b = k.maximum(lo, start), k.minimum(hi, k.add(start, self.run))
+            body(a, b, origins)
+
+    def places(self, origins: Sequence[Operand], r: Operand) -> list[Operand]:
+        """Where element ``r`` of every operand is."""
+        k = self.k
+        return [k.add(o, k.mul(r, step)) for o, step in zip(origins, self.steps, strict=True)]
+
+
+class _Body:
+    """A source's rules over arrays of accumulators, and the parameters that all kernels have."""
+
+    def __init__(self, kind: str, source: Source, finals: tuple[str, ...]) -> None:
+        self.k = k = Builder(f"{source.name}_{kind}_{source.recipe.dtype(source.parts[0][1])}")
+        self.source = source
+        self.rules = source.rules()
+        self.accumulators = source.accumulators()
         self.identity = tuple(k.const(value, dtype) for dtype, value in self.accumulators)
         self.is_final = bool(finals)
         stored = [dtypes.by_short(f) for f in finals] or [a for a, _ in self.accumulators]
         self.targets = [k.pointer(f"out{j}", dtype) for j, dtype in enumerate(stored)]
+
+    def load_parameters(self) -> None:
+        """The pointers of what is loaded."""
+        self.loads = [
+            self.k.pointer(f"x{j}", dtypes.by_short(short))
+            for j, short in enumerate(self.source.recipe.loads)
+        ]
 
     def shape_parameters(self, has_chunks: bool) -> None:
         """Elements per output and, where there are several, chunks per output."""
         self.count = self.k.size("count")
         if has_chunks:
             self.num_chunks = self.k.size("num_chunks")
-
-    def reduced_parameters(self, outer_rank: int, is_unit: bool) -> None:
-        """The runs of reduced elements."""
-        self.run: Value | None = self.k.size("run") if outer_rank else None
-        self.runs = _Walk(self.k, "r", outer_rank, 1) if outer_rank else None
-        self.step = self.k.const(1, I64) if is_unit else self.k.size("step")
 
     def chunk(self, unit: Operand) -> tuple[Operand, Operand, Operand, Operand]:
         """(index among outputs, first and last element, number of the chunk) of a unit."""
@@ -239,26 +361,6 @@ class _Body:
         chunk = k.rem(unit, self.num_chunks)
         lo = k.mul(chunk, CHUNK)
         return k.div(unit, self.num_chunks), lo, k.minimum(k.add(lo, CHUNK), self.count), chunk
-
-    def segments(
-        self,
-        lo: Operand,
-        hi: Operand,
-        base: Operand,
-        body: Callable[[Operand, Operand, Operand], None],
-    ) -> None:
-        """``body(a, b, origin)`` for each run: elements a..b, of which r is at origin + r*step."""
-        k = self.k
-        if self.run is None or self.runs is None:
-            body(lo, hi, base)
-            return
-        last = k.add(k.div(k.sub(hi, 1), self.run), 1)
-        with k.loop(k.div(lo, self.run), last) as index:
-            start = k.mul(index, self.run)
-            origin = k.add(base, self.runs.offsets(index)[0])
-            origin = k.sub(origin, k.mul(start, self.step))
-            a, b = k.maximum(lo, start), k.minimum(hi, k.add(start, self.run))
-            body(a, b, origin)
 
     # accumulators in memory
     def locals(self, size: int) -> Places:
@@ -274,14 +376,28 @@ class _Body:
         for place, value in zip(places, values, strict=True):
             self.k.store(place, index, value)
 
+    def merge(self, a: Accumulators, b: Accumulators) -> Accumulators:
+        """The accumulators of ``a`` with those of ``b``, which come later."""
+        return tuple(
+            value
+            for lower, _, begin, end in self.rules
+            for value in lower.merge(self.k, a[begin:end], b[begin:end])
+        )
+
     def merge_into(self, places: Places, index: Operand, values: Accumulators) -> None:
         """Merges ``values``, which come later, into the accumulators at ``index``."""
-        merged = self.rules.merge(self.k, self.load(places, index), values)
-        self.store(places, index, merged)
+        self.store(places, index, self.merge(self.load(places, index), values))
 
-    def element(self, x: Pointer, at: Operand, index: Operand) -> Accumulators:
-        """What element number ``index``, at ``x[at]``, brings."""
-        return self.rules.lift(self.k, self.k.load(x, at), index)
+    def element(self, at: Sequence[Operand], index: Operand) -> Accumulators:
+        """What element number ``index``, at these places of the loads, brings."""
+        k = self.k
+        loaded = [k.load(x, place) for x, place in zip(self.loads, at, strict=True)]
+        values = emit_recipe(k, self.source.recipe, loaded)
+        return tuple(
+            lifted
+            for lower, value, _, _ in self.rules
+            for lifted in lower.lift(k, values[value], index)
+        )
 
     def store_chunk(self, output: Operand, chunk: Operand, values: Accumulators) -> None:
         """The outputs, or where it takes several chunks the partial result of one."""
@@ -293,7 +409,11 @@ class _Body:
 
     def store_result(self, output: Operand, values: Accumulators) -> None:
         """The outputs, rounded to their dtypes."""
-        results = self.rules.finish(self.k, values, self.count)
+        results = [
+            result
+            for lower, _, begin, end in self.rules
+            for result in lower.finish(self.k, values[begin:end], self.count)
+        ]
         for target, result in zip(self.targets, results, strict=True):
             self.k.store(target, output, self.k.convert(result, target.dtype))
 
@@ -302,22 +422,22 @@ class _Body:
 
 
 def stripes_kernel(
-    name: str, short: str, finals: tuple[str, ...], outer_rank: int, is_unit: bool, kept_rank: int
+    source: Source, finals: tuple[str, ...], outer_rank: int, classes: str, kept_rank: int
 ) -> Kernel:
     """A unit is a chunk of one output; its stripes are the lanes."""
-    body = _Body("stripes", name, short, finals)
+    body = _Body("stripes", source, finals)
     k = body.k
-    x = k.pointer("x", body.dtype)
+    body.load_parameters()
     body.shape_parameters(not body.is_final)
-    body.reduced_parameters(outer_rank, is_unit)
-    kept = _Walk(k, "k", kept_rank, 2)
+    runs = Runs(k, outer_rank, classes)
+    kept = Walk(k, "k", kept_rank, len(classes) + 1)
     # LLVM keeps these in registers because all indices into them are constant.
     stripes, tree = body.locals(STRIPES), body.locals(STRIPES)
 
-    def partial_row(first: Operand, lo: Operand, hi: Operand, origin: Operand) -> None:
+    def partial_row(first: Operand, lo: Operand, hi: Operand, origins: Sequence[Operand]) -> None:
         """Elements lo..hi of the row of stripes that begins with element ``first``."""
-        for left in range(0, STRIPES, _HALVES[0]):
-            right = left + _HALVES[0]
+        for left in range(0, STRIPES, HALVES[0]):
+            right = left + HALVES[0]
             reached = k.op("lt", lo, k.add(first, right))
             with (
                 k.when(k.op("and", reached, k.op("gt", hi, k.add(first, left)))),
@@ -326,30 +446,30 @@ def stripes_kernel(
                 r = k.add(first, s)
                 inside = k.op("and", k.op("ge", r, lo), k.op("lt", r, hi))
                 near = k.minimum(k.maximum(r, lo), k.sub(hi, 1))
-                values = body.element(x, k.add(origin, k.mul(near, body.step)), r)
+                values = body.element(runs.places(origins, near), r)
                 values = tuple(map(partial(k.select, inside), values, body.identity))
                 body.merge_into(stripes, s, values)
 
-    def segment(lo: Operand, hi: Operand, origin: Operand) -> None:
+    def segment(lo: Operand, hi: Operand, origins: Sequence[Operand]) -> None:
         if outer_rank:  # a run may start at any stripe
             start = k.minimum(hi, k.op("and", k.add(lo, STRIPES - 1), -STRIPES))
-            partial_row(k.op("and", lo, -STRIPES), lo, start, origin)
+            partial_row(k.op("and", lo, -STRIPES), lo, start, origins)
             lo = start
         middle = k.add(lo, k.op("and", k.sub(hi, lo), -STRIPES))
         with k.loop(lo, middle, STRIPES) as first, k.loop(0, STRIPES, kind="vector") as s:
-            at = k.add(k.add(origin, k.mul(first, body.step)), k.mul(s, body.step))
-            body.merge_into(stripes, s, body.element(x, at, k.add(first, s)))
-        partial_row(middle, middle, hi, origin)
+            starts = runs.places(origins, first)
+            body.merge_into(stripes, s, body.element(runs.places(starts, s), k.add(first, s)))
+        partial_row(middle, middle, hi, origins)
 
     with k.loop(BEGIN, END) as unit:
         output, lo, hi, chunk = body.chunk(unit)
-        base, at = kept.offsets(output)
+        *bases, at = kept.offsets(output)
         with k.loop(0, STRIPES, kind="vector") as s:
             body.store(stripes, s, body.identity)
-        body.segments(lo, hi, base, segment)
+        runs.segments(lo, hi, bases, segment)
         with k.loop(0, STRIPES, kind="vector") as s:
             body.store(tree, s, body.load(stripes, s))
-        for half in _HALVES:
+        for half in HALVES:
             with k.loop(0, half, kind="vector") as s:
                 body.merge_into(tree, s, body.load(tree, k.add(s, half)))
         body.store_chunk(at, chunk, body.load(tree, k.const(0, I64)))
@@ -357,33 +477,30 @@ def stripes_kernel(
 
 
 def lanes_kernel(
-    name: str,
-    short: str,
+    source: Source,
     finals: tuple[str, ...],
     outer_rank: int,
-    is_unit: bool,
+    classes: str,
     around_rank: int,
-    loads_vectors: bool,
-    stores_vectors: bool,
+    lane_classes: str,
 ) -> Kernel:
     """A unit is a chunk of a block of outputs, which are the lanes."""
-    body = _Body("lanes", name, short, finals)
+    body = _Body("lanes", source, finals)
     k = body.k
-    x = k.pointer("x", body.dtype)
+    body.load_parameters()
     body.shape_parameters(not body.is_final)
-    body.reduced_parameters(outer_rank, is_unit)
+    runs = Runs(k, outer_rank, classes)
     lanes, width = k.size("lanes"), k.size("width")
-    load_step = k.const(1, I64) if loads_vectors else k.size("load_step")
-    store_step = k.const(1, I64) if stores_vectors else k.size("store_step")
-    around = _Walk(k, "k", around_rank, 2)
-    table = body.locals(STRIPES * _table_width(body.rules, body.dtype))
+    *lane_steps, store_step = steps_of(k, lane_classes, "lane_step")
+    around = Walk(k, "k", around_rank, len(lane_classes))
+    table = body.locals(STRIPES * _table_width(source))
     num_blocks = k.div(k.add(lanes, k.sub(width, 1)), width)
 
     with k.loop(BEGIN, END) as unit:
         left = k.mul(k.rem(unit, num_blocks), width)
         used = k.minimum(width, k.sub(lanes, left))
         output, lo, hi, chunk = body.chunk(k.div(unit, num_blocks))
-        base, at = around.offsets(output)
+        *bases, at = around.offsets(output)
         present = k.minimum(k.sub(hi, lo), STRIPES)
 
         @contextmanager
@@ -400,30 +517,34 @@ def lanes_kernel(
         def stripe(r: Operand, slot: Operand) -> Operand:
             return k.add(k.mul(k.op("and", r, STRIPES - 1), width), slot)
 
-        def take(r: Operand, times: int, origin: Operand) -> None:
+        def take(r: Operand, times: int, origins: Sequence[Operand]) -> None:
             """Merges the element ``r`` of every lane, and those after it in its stripe."""
-            start = k.add(origin, k.mul(r, body.step))
+            starts = runs.places(origins, r)
             with every_lane() as (slot, lane):
                 values = body.load(table, stripe(r, slot))
                 for ahead in range(0, STRIPES * times, STRIPES):
-                    place = k.add(k.add(start, k.mul(body.step, ahead)), k.mul(lane, load_step))
-                    element = body.element(x, place, k.add(r, ahead))
-                    values = body.rules.merge(k, values, element)
+                    at = [
+                        k.add(k.add(start, k.mul(step, ahead)), k.mul(lane, lane_step))
+                        for start, step, lane_step in zip(
+                            starts, runs.steps, lane_steps, strict=True
+                        )
+                    ]
+                    values = body.merge(values, body.element(at, k.add(r, ahead)))
                 body.store(table, stripe(r, slot), values)
 
-        def segment(a: Operand, b: Operand, origin: Operand) -> None:
+        def segment(a: Operand, b: Operand, origins: Sequence[Operand]) -> None:
             # Some elements of a stripe at a time: less traffic with the table.
             grouped = k.add(a, k.op("and", k.sub(b, a), -STRIPES * _GROUP))
             with k.loop(a, grouped, STRIPES * _GROUP) as first, k.loop(0, STRIPES) as s:
-                take(k.add(first, s), _GROUP, origin)
+                take(k.add(first, s), _GROUP, origins)
             with k.loop(grouped, b) as r:
-                take(r, 1, origin)
+                take(r, 1, origins)
 
         with k.loop(0, present) as s, every_lane() as (slot, lane):
             body.store(table, stripe(s, slot), body.identity)
-        body.segments(lo, hi, base, segment)
-        with k.loop(0, len(_HALVES)) as level:
-            half = k.op("shr", k.const(_HALVES[0], I64), level)
+        runs.segments(lo, hi, bases, segment)
+        with k.loop(0, len(HALVES)) as level:
+            half = k.op("shr", k.const(HALVES[0], I64), level)
             with (
                 k.loop(half, k.minimum(present, k.mul(half, 2))) as s,
                 every_lane() as (slot, lane),
@@ -435,29 +556,48 @@ def lanes_kernel(
     return k.kernel
 
 
-def combine_kernel(name: str, short: str, finals: tuple[str, ...]) -> Kernel:
+def merge_neighbours(
+    k: Builder, rules: Reduction, partials: Places, begin: Operand, count: Operand, levels: Operand
+) -> None:
+    """Merges ``count`` partial results from ``begin`` on, in place, into the first.
+
+    Neighbours, level by level; an odd one moves up as it is.
+    """
+
+    def load(index: Operand) -> Accumulators:
+        return tuple(k.load(p, index) for p in partials)
+
+    def store(index: Operand, values: Accumulators) -> None:
+        for place, value in zip(partials, values, strict=True):
+            k.store(place, index, value)
+
+    with k.loop(0, levels) as level:
+        size = k.op("shl", k.const(1, I64), level)
+        present = k.op("shr", k.add(count, k.sub(size, 1)), level)
+        pairs = k.op("shr", present, 1)
+        with k.loop(0, pairs) as pair:
+            first = k.add(begin, k.mul(pair, 2))
+            store(k.add(begin, pair), rules.merge(k, load(first), load(k.add(first, 1))))
+        with k.loop(pairs, k.sub(present, pairs)) as odd:
+            store(k.add(begin, odd), load(k.add(begin, k.mul(odd, 2))))
+
+
+def combine_kernel(source: Source, finals: tuple[str, ...]) -> Kernel:
     """A unit is an output: merges its chunks' partial results in place, neighbours first."""
-    body = _Body("combine", name, short, finals)
+    body = _Body("combine", source, finals)
     k = body.k
     partials = [k.pointer(f"w{j}", dtype) for j, (dtype, _) in enumerate(body.accumulators)]
     body.shape_parameters(has_chunks=True)
     levels = k.size("levels")
     with k.loop(BEGIN, END) as output:
         begin = k.mul(output, body.num_chunks)
-        with k.loop(0, levels) as level:
-            size = k.op("shl", k.const(1, I64), level)
-            present = k.op("shr", k.add(body.num_chunks, k.sub(size, 1)), level)
-            pairs = k.op("shr", present, 1)
-            with k.loop(0, pairs) as pair:
-                first = k.add(begin, k.mul(pair, 2))
-                a, b = body.load(partials, first), body.load(partials, k.add(first, 1))
-                body.store(partials, k.add(begin, pair), body.rules.merge(k, a, b))
-            with k.loop(pairs, k.sub(present, pairs)) as odd:  # none or one: it moves up
-                body.store(
-                    partials, k.add(begin, odd), body.load(partials, k.add(begin, k.mul(odd, 2)))
-                )
+        for lower, _, lo, hi in body.rules:
+            merge_neighbours(k, lower, partials[lo:hi], begin, body.num_chunks, levels)
         body.store_result(output, body.load(partials, begin))
     return k.kernel
 
 
-__all__ = ["CHUNK", "STRIPES", "combine_kernel", "lanes_kernel", "plan_reduction", "stripes_kernel"]
+__all__ = [
+    "CHUNK", "STRIPES", "Source", "combine_kernel", "lanes_kernel", "plain", "plan_reduction",
+    "stripes_kernel",
+]  # fmt: skip

@@ -26,11 +26,12 @@ from contextlib import suppress
 from sys import getrefcount
 from typing import Any
 
-from treadle.base.collector import CollectorPaused
+from treadle.base.collector import without_collector
 from treadle.base.errors import EvaluationError, IndexRangeError, TreadleError
 from treadle.base.flags import flags
 from treadle.base.lazy_numpy import np
 from treadle.base.shapes import prod
+from treadle.compiler.ahead import kernels_ahead
 from treadle.compiler.device import Device, get_device
 from treadle.compiler.prepare import Prepared, moved, prepared, words
 from treadle.compiler.programs import Programs, worth_while
@@ -81,13 +82,15 @@ class Evaluator:
         self.owners: list[Node] = []  # the node of every call
         self.free: dict[int, list[Any]] = {}
         self.supplied: list[Node] = []
+        self.ahead: list[Node] = []  # what may need kernels: the graph, last node first
         self.busy = False
 
     # --- what to run ------------------------------------------------------------------------------
 
+    @without_collector
     def evaluate(self, state: Recording) -> None:
         """Evaluates whatever of the thread's pending graph can still be read."""
-        with self.lock, CollectorPaused():
+        with self.lock:
             pending = state.pending
             live: list[Node] = []
             self._enter()
@@ -182,6 +185,7 @@ class Evaluator:
         live.clear()  # first: a node without its inputs must never be put back as pending
         _forget_inputs(done)
         self.tape, self.owners, self.free, self.supplied = [], [], {}, []
+        self.ahead = []
 
     def run_alone(self, n: Node) -> None:
         """Evaluates one node that no pending graph of this thread has."""
@@ -210,6 +214,7 @@ class Evaluator:
         """Makes the tape and runs it; the call that failed, whose node has the error, or -1."""
         self._count_threads()
         self.tape, self.owners, self.free, self.supplied = [], [], {}, []
+        self.ahead = live
         tape, owners, free = self.tape, self.owners, self.free
         step, allocate = self._step, self.device.allocate
         for n in reversed(live):
@@ -302,7 +307,7 @@ class Evaluator:
             plan = sig.plan
         else:
             layouts = tuple([value[1] for value in values])
-            plan = prepared(sig, layouts, self.device, self.threads)
+            plan = prepared(sig, layouts, self.device, self.threads, self._compile_ahead)
             if plain:
                 sig.plan, sig.simple = plan, plan.simple
         outs = []
@@ -318,6 +323,13 @@ class Evaluator:
             addresses.append(value[2])
         self._emit(n, plan, addresses)
         n.set_value(outs[0] if sig.type is sig.types[0] else tuple(outs))
+
+    def _compile_ahead(self) -> None:
+        """Has all kernels of the graph compiled, once, when the first one is missing."""
+        nodes, self.ahead = self.ahead, []
+        if nodes:
+            bits = self.device.vector_bits
+            self.device.compile_ahead(kernels_ahead(reversed(nodes), self.threads, bits))
 
     def _emit(self, n: Node, plan: Prepared, addresses: list[int]) -> None:
         """Appends the calls to the tape."""
@@ -491,8 +503,6 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     # Locked, so that a child never inherits the values of a tape that another thread is running.
-    os.register_at_fork(
-        before=_lock_all, after_in_parent=_unlock_all, after_in_child=_after_fork
-    )
+    os.register_at_fork(before=_lock_all, after_in_parent=_unlock_all, after_in_child=_after_fork)
 Limits.evaluate = evaluate
 __all__ = ["Evaluator", "evaluate", "evaluator", "force", "forget_plans", "value_of"]

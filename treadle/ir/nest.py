@@ -9,13 +9,15 @@ are parameters, so one kernel serves every shape.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
 from treadle.base.shapes import Shape, prod
 from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout
-from treadle.ir.loop import BEGIN, END, Builder, Kernel, Operand, Value
+
+if TYPE_CHECKING:
+    from treadle.ir.loop import Builder, Kernel, Operand, Value
 
 Strides = tuple[int, ...]
 
@@ -78,9 +80,12 @@ def nest_kernel(
     operands: Sequence[DType],
     rank: int,
     classes: str,
-    emit: Callable[[Builder, list[Operand]], Operand],
+    emit: Callable[[Builder, list[Operand]], Sequence[Operand]],
+    results: int = 1,
 ) -> Kernel:
-    """``out[i...] = emit(k, [in[i...]...])``; ``operands`` are the dtypes, the output's first."""
+    """``outs[i...] = emit(k, [in[i...]...])``; ``operands`` are the dtypes, the outputs' first."""
+    from treadle.ir.loop import BEGIN, END, Builder  # only where a kernel is built
+
     k = Builder(f"{name}_{rank}{classes}")
     pointers = [k.pointer(f"p{j}", dtype) for j, dtype in enumerate(operands)]
     sizes = [k.size(f"n{axis}") for axis in range(1, rank)]
@@ -99,9 +104,10 @@ def nest_kernel(
                 axis_loop(axis + 1, at)
                 return
             values: list[Operand] = [
-                k.load(p, a) for p, a in zip(pointers[1:], at[1:], strict=True)
+                k.load(p, a) for p, a in zip(pointers[results:], at[results:], strict=True)
             ]
-            k.store(pointers[0], at[0], emit(k, values))
+            for pointer, place, value in zip(pointers, at, emit(k, values), strict=False):
+                k.store(pointer, place, value)
 
     axis_loop(0, [0] * len(operands))
     return k.kernel
@@ -109,7 +115,7 @@ def nest_kernel(
 
 def _copy_kernel(short: str, rank: int, classes: str) -> Kernel:
     dtype = dtypes.by_short(short)
-    return nest_kernel(f"copy_{short}", (dtype, dtype), rank, classes, lambda k, x: x[0])
+    return nest_kernel(f"copy_{short}", (dtype, dtype), rank, classes, lambda k, x: x)
 
 
 def copy_launch(

@@ -66,8 +66,8 @@ class Signature:
     """An op with its attributes and the types of its inputs: what structure is made of."""
 
     __slots__ = (
-        "attrs", "gradients", "inputs", "is_view", "nbytes", "op", "plan", "plans", "residuals",
-        "simple", "type", "types",
+        "attrs", "gradients", "inputs", "is_view", "key", "nbytes", "op", "plan", "plans",
+        "residuals", "simple", "type", "types",
     )  # fmt: skip
 
     def __init__(self, op: Op, attrs: dict[str, Any], inputs: tuple[Type, ...]) -> None:
@@ -79,6 +79,9 @@ class Signature:
         self.type: Any = result if isinstance(result, tuple) else self.types[0]
         self.nbytes = sum(t.nbytes for t in self.types)
         self.is_view = isinstance(op.lower, (View, Bundle))  # needs no memory of its own
+        # What stands for it in the key of a graph. Every call of a user's function has a
+        # signature of its own, which differs in nothing that matters to a program.
+        self.key: Any = (op, self.types) if isinstance(op.lower, Bundle) else self
         # None: nothing flows back. A tuple: a rule per input. Joint: one rule for all.
         gradient = op.gradient
         differentiable = not isinstance(gradient, NoGradient) and any(

@@ -1,0 +1,442 @@
+"""Which nodes become one kernel.
+
+A *group* is elementwise nodes over one space of elements, and reductions over the same axes of it,
+that are computed together: what passes between them stays in registers, or in a row in the cache.
+Three kinds: a *map* has no reduction; *rows* have, and use the results for the elements of the
+same row; a *sum* has reductions whose results are used by others only (long rows are cut for all
+threads, and outputs that lie side by side are the lanes).
+
+Fusing changes no bit: every node is still its own arithmetic, rounded to its own dtype, and every
+sum has its one order. Views cost nothing: a group reads through their strides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from heapq import heappop, heappush
+from typing import Any, NamedTuple
+
+from treadle.base.shapes import Shape, contiguous_strides, prod
+from treadle.compiler.trace import Entry, Trace
+from treadle.ir.launch import Layout
+from treadle.ir.op import Bundle, Elementwise, Reduction
+
+_MOST_STEPS = 48  # nodes of a group: kernels are to compile quickly
+_MOST_OPERANDS = 24  # inputs of its nodes and results
+_WINDOW = 4000  # how far back a group reaches
+_ROW_BYTES = 1 << 19  # elements of a row (of 8 bytes) that stay in a second-level cache
+_FEW = 1 << 15  # elements that one thread may as well do
+
+
+class Access(NamedTuple):
+    """A value as it lies in what its views look at: ``offset`` elements into ``root``."""
+
+    root: int
+    layout: Layout
+    offset: int
+
+
+class Space(NamedTuple):
+    """The elements of a group: its shape and, once it has a reduction, the reduced axes."""
+
+    shape: Shape
+    axes: tuple[int, ...] | None
+
+    @property
+    def kept(self) -> Shape:
+        """The sizes of the axes that are not reduced."""
+        return tuple(n for a, n in enumerate(self.shape) if a not in (self.axes or ()))
+
+    def is_full(self, layout: Layout) -> bool:
+        """True where a row-major value of the space is read element by element."""
+        return layout.shape == self.shape and layout.is_contiguous
+
+    def is_row(self, layout: Layout) -> bool:
+        """True where a row value is read by every element of its row, or row by row."""
+        if self.axes is None:
+            return False
+        if layout.shape == self.shape:
+            steps = iter(contiguous_strides(self.kept))
+            wanted = [0 if a in self.axes else next(steps) for a in range(len(self.shape))]
+            return all(
+                n == 1 or s == w for n, s, w in zip(self.shape, layout.strides, wanted, strict=True)
+            )
+        return self.is_row_shape(layout.shape) and layout.is_contiguous
+
+    def is_row_shape(self, shape: Shape) -> bool:
+        """True for the shape of a value with one element for each row."""
+        return [n for n in shape if n != 1] == [n for n in self.kept if n != 1]
+
+
+class Group:
+    """Entries that are computed together."""
+
+    __slots__ = ("entries", "full", "space", "uses_results")
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+        self.entries: list[int] = []
+        self.full: dict[int, bool] = {}  # value -> has it an element for each of the space
+        self.uses_results = False  # may elements read the reductions' results
+
+    @property
+    def first(self) -> int:
+        """The entry recorded first."""
+        return min(self.entries)
+
+
+class Step(NamedTuple):
+    """One entry, or a group with the values that others read of it."""
+
+    entry: int
+    group: Group | None
+    results: tuple[int, ...] = ()
+
+
+def fuse(trace: Trace, grouping: bool) -> tuple[list[Step], list[Access | None]]:
+    """The steps in an order in which they can be run, and how every value lies.
+
+    Without ``grouping`` every step is one entry.
+    """
+    return _Fuser(trace).steps(grouping)
+
+
+class _Fuser:
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self.start = len(trace.externals) + len(trace.scalars)
+        self.access: list[Access | None] = []
+        self.copied: set[int] = set()  # views that need a copy of what they look at
+        self.group_of: dict[int, Group] = {}
+        for value, layout in enumerate((*trace.externals, *trace.scalars)):
+            single = isinstance(layout, Layout)
+            self.access.append(Access(value, layout, 0) if single else None)
+        for entry in trace.entries:
+            self.access.append(self._access_of(entry))
+
+    def entry(self, value: int) -> Entry:
+        """The entry that makes a value."""
+        return self.trace.entries[value - self.start]
+
+    def _access_of(self, entry: Entry) -> Access | None:
+        value, sig = len(self.access), entry.sig
+        if isinstance(sig.op.lower, Bundle):
+            return None
+        if not sig.is_view:
+            return Access(value, sig.type.layout, 0) if sig.type is sig.types[0] else None
+        out = sig.types[0]
+        source = entry.inputs[0]
+        if "project" in sig.op.traits:
+            return self._projected(value, source, sig.attrs["index"], out.layout)
+        access = self.access[source]
+        if access is None:
+            return None
+        lower: Any = sig.op.lower
+        found = lower.move(access.layout, out, **sig.attrs)
+        if found is None:
+            self.copied.add(value)
+            return Access(value, out.layout, 0)
+        strides, offset = found
+        return Access(access.root, Layout(out.dtype, out.shape, strides), access.offset + offset)
+
+    def _projected(self, value: int, source: int, index: int, layout: Layout) -> Access | None:
+        """One of several results: a root of its own."""
+        if source < self.start:
+            return Access(value, self.trace.externals[source][index], 0)
+        entry = self.entry(source)
+        if isinstance(entry.sig.op.lower, Bundle):
+            return self.access[entry.inputs[index]]
+        return Access(value, layout, 0)
+
+    # --- grouping -----------------------------------------------------------------------------
+
+    def steps(self, grouping: bool) -> tuple[list[Step], list[Access | None]]:
+        """What ``fuse`` gives."""
+        if grouping:
+            for value in range(self.start, len(self.access)):
+                self._place(value)
+        return list(self._ordered()), self.access
+
+    def _place(self, value: int) -> None:
+        entry = self.entry(value)
+        sig = entry.sig
+        if "project" in sig.op.traits:
+            group = self.group_of.get(entry.inputs[0])
+            if group is not None:  # a result of a reduction of the group
+                self._join(group, value, False)
+            return
+        lower = sig.op.lower
+        if not isinstance(lower, (Elementwise, Reduction)) or any(
+            self.access[i] is None for i in entry.inputs
+        ):
+            return
+        if any(t.size == 0 for t in (*sig.inputs, *sig.types)) or not sig.inputs:
+            return
+        for group in self._candidates(entry):
+            level = self._level_in(group, entry)
+            if level is not None and self._fits(group, value, entry):
+                if isinstance(lower, Reduction):
+                    self._reduce_in(group, entry.sig.attrs["axes"])
+                self._join(group, value, level)
+                self._merge_others(group, entry)
+                return
+        if isinstance(lower, Reduction):
+            group = Group(Space(sig.inputs[0].shape, None))
+            self._reduce_in(group, sig.attrs["axes"])
+            self._join(group, value, False)
+        else:
+            self._join(Group(Space(sig.types[0].shape, None)), value, True)
+
+    def _candidates(self, entry: Entry) -> Iterator[Group]:
+        """The groups of its inputs, the latest first."""
+        seen = []
+        for i in reversed(entry.inputs):
+            group = self._group_of_input(i)
+            if group is not None and group not in seen:
+                seen.append(group)
+        return iter(seen)
+
+    def _group_of_input(self, value: int) -> Group | None:
+        access = self.access[value]
+        return None if access is None else self.group_of.get(access.root)
+
+    def _level_in(self, group: Group, entry: Entry) -> bool | None:
+        """True (full) or False (row) where the entry can be computed in the group, else None."""
+        space = group.space
+        if isinstance(entry.sig.op.lower, Reduction):
+            access = self.access[entry.inputs[0]]
+            axes = entry.sig.attrs["axes"]
+            usable = (
+                access is not None
+                and group.full.get(access.root, False)
+                and access.offset == 0
+                and space.is_full(access.layout)
+                and space.axes in (None, axes)
+                and _may_reduce(space.shape, axes)
+            )
+            return False if usable else None
+        shape = entry.sig.types[0].shape
+        is_full = shape == space.shape
+        if not is_full and not (space.axes is not None and space.is_row_shape(shape)):
+            return None
+        for i in entry.inputs:
+            access = self.access[i]
+            if access is None:
+                return None
+            level = group.full.get(access.root)
+            if level is None:
+                continue  # from outside: read as it lies
+            if access.offset:
+                return None
+            if level:
+                if not is_full or not space.is_full(access.layout):
+                    return None
+            elif not group.uses_results or not space.is_row(access.layout):
+                return None
+        return is_full
+
+    def _fits(self, group: Group, value: int, entry: Entry) -> bool:
+        """True where the group may grow by the entry without waiting for itself."""
+        size = len(group.entries)
+        if size >= _MOST_STEPS or value - group.first > _WINDOW:
+            return False
+        if self._operands(group) + len(entry.inputs) > _MOST_OPERANDS:
+            return False
+        others = [i for i in entry.inputs if self._group_of_input(i) is not group]
+        return not self._depend_on(others, group)
+
+    def _operands(self, group: Group) -> int:
+        outside = {
+            self.access[i]
+            for value in group.entries
+            for i in self.entry(value).inputs
+            if self._group_of_input(i) is not group
+        }
+        return len(outside)
+
+    def _depend_on(self, values: Iterable[int], group: Group) -> bool:
+        """True where one of the values waits for a result of the group by way of others."""
+        first = group.first
+        todo = list(values)
+        seen: set[int] = set()
+        while todo:
+            value = todo.pop()
+            if value < first or value in seen:
+                continue
+            seen.add(value)
+            owner = self.group_of.get(value)
+            if owner is group:
+                return True
+            if owner is None:
+                todo += self.entry(value).inputs
+                continue
+            for member in owner.entries:
+                seen.add(member)
+                todo += (i for i in self.entry(member).inputs if self.group_of.get(i) is not owner)
+        return False
+
+    def _join(self, group: Group, value: int, level: bool) -> None:
+        group.entries.append(value)
+        group.full[value] = level
+        self.group_of[value] = group
+
+    def _reduce_in(self, group: Group, axes: tuple[int, ...]) -> None:
+        if group.space.axes is None:
+            group.space = Space(group.space.shape, axes)
+            group.uses_results = _stays_in_cache(group.space)
+
+    def _merge_others(self, group: Group, entry: Entry) -> None:
+        """Takes in the groups of the other inputs, where that can be done."""
+        for other in self._candidates(entry):
+            if (
+                other is not group
+                and self._are_alike(group, other)
+                and self._reads_fit(group, other)
+                and self._reads_fit(other, group)
+                and not self._reach(group, other)
+                and not self._reach(other, group)
+            ):
+                self._merge(group, other)
+
+    def _are_alike(self, group: Group, other: Group) -> bool:
+        """True where both are over one space, and together not too large."""
+        one, two = group.space, other.space
+        if one.shape != two.shape or len(group.entries) + len(other.entries) > _MOST_STEPS:
+            return False
+        if one.axes != two.axes and (
+            None not in (one.axes, two.axes) or not (group.uses_results or other.uses_results)
+        ):
+            return False
+        return self._operands(group) + self._operands(other) <= _MOST_OPERANDS
+
+    def _reads_fit(self, group: Group, other: Group) -> bool:
+        """True where what ``group`` reads of ``other`` it could read as a part of it."""
+        space = group.space if other.space.axes is None else other.space
+        uses_results = group.uses_results or other.uses_results
+        for value in group.entries:
+            for i in self.entry(value).inputs:
+                access = self.access[i]
+                level = None if access is None else other.full.get(access.root)
+                if access is None or level is None:
+                    continue
+                if access.offset or not (group.full[value] or not level):
+                    return False
+                if not (space.is_full(access.layout) if level else
+                        uses_results and space.is_row(access.layout)):  # fmt: skip
+                    return False
+        return True
+
+    def _reach(self, group: Group, other: Group) -> bool:
+        """True where ``group`` waits for ``other`` by way of a third."""
+        outside = [
+            i
+            for value in group.entries
+            for i in self.entry(value).inputs
+            if self.group_of.get(i) is not group and self._group_of_input(i) not in (group, other)
+        ]
+        return self._depend_on(outside, other)
+
+    def _merge(self, group: Group, other: Group) -> None:
+        if group.space.axes is None:
+            group.space, group.uses_results = other.space, other.uses_results
+        for value in other.entries:
+            self._join(group, value, other.full[value])
+        group.entries.sort()
+
+    # --- order --------------------------------------------------------------------------------
+
+    def _ordered(self) -> Iterator[Step]:
+        """Steps as early as their inputs allow, else in the order of recording."""
+        _, wanted = self._waits()
+        for group in set(self.group_of.values()):
+            self._split(group, wanted)
+        waits, wanted = self._waits()
+        return _topological(waits, wanted)
+
+    def _waits(self) -> tuple[dict[Any, set[Any]], set[int]]:
+        """What every step waits for, and the values that must be in memory."""
+        waits: dict[Any, set[Any]] = {}
+        wanted: set[int] = set()
+        for value in range(self.start, len(self.access)):
+            entry = self.entry(value)
+            if entry.keep:
+                self._want(self._root(value), wanted)
+            if self._root(value) != value:
+                continue  # a view: whoever reads it reads what it looks at
+            step = self.group_of.get(value, value)
+            sources = waits.setdefault(step, set())
+            for i in entry.inputs:
+                root = self._root(i)
+                source = self.group_of.get(root, root)
+                if root >= self.start and source is not step:
+                    sources.add(source)
+                    self._want(root, wanted)
+        return waits, wanted
+
+    def _want(self, root: int, wanted: set[int]) -> None:
+        wanted.add(root)
+        if root >= self.start and "project" in self.entry(root).sig.op.traits:
+            wanted.add(self.entry(root).inputs[0])
+
+    def _root(self, value: int) -> int:
+        access = self.access[value]
+        return value if access is None else access.root
+
+    def _split(self, group: Group, wanted: set[int]) -> None:
+        """A sum stores no elements: those that somebody wants become a map before it."""
+        if group.space.axes is None or group.uses_results:
+            return
+        todo = [v for v in group.entries if group.full[v] and v in wanted]
+        before: set[int] = set()
+        while todo:
+            value = todo.pop()
+            if value not in before:
+                before.add(value)
+                roots = map(self._root, self.entry(value).inputs)
+                todo += (r for r in roots if self.group_of.get(r) is group)
+        if before:
+            group.entries = [v for v in group.entries if v not in before]
+            elements = Group(Space(group.space.shape, None))
+            for value in sorted(before):
+                del group.full[value]
+                self._join(elements, value, True)
+
+
+def _topological(waits: dict[Any, set[Any]], wanted: set[int]) -> Iterator[Step]:
+    readers: dict[Any, list[Any]] = {step: [] for step in waits}
+    left = {step: len(sources) for step, sources in waits.items()}
+    for step, sources in waits.items():
+        for source in sources:
+            readers[source].append(step)
+    ready: list[tuple[int, int, Any]] = []
+
+    def position(step: Any) -> int:
+        return step.first if isinstance(step, Group) else step
+
+    for step, count in left.items():
+        if not count:
+            heappush(ready, (position(step), id(step), step))
+    while ready:
+        at, _, step = heappop(ready)
+        if isinstance(step, Group):
+            yield Step(at, step, tuple(v for v in step.entries if v in wanted))
+        else:
+            yield Step(step, None)
+        for reader in readers[step]:
+            left[reader] -= 1
+            if not left[reader]:
+                heappush(ready, (position(reader), id(reader), reader))
+
+
+def _may_reduce(shape: Shape, axes: tuple[int, ...]) -> bool:
+    return prod(shape[a] for a in axes) > 1
+
+
+def _stays_in_cache(space: Space) -> bool:
+    """True where a row is read again from the cache, there are rows for all threads, and the
+    elements of a row lie together."""
+    axes = space.axes or ()
+    rows, row = prod(space.kept), prod(space.shape[a] for a in axes)
+    inner = max((a for a, n in enumerate(space.shape) if n > 1), default=-1)
+    enough = rows >= 8 or rows * row <= _FEW
+    return inner in axes and row * 8 <= _ROW_BYTES and enough
