@@ -319,12 +319,16 @@ class _Fuser:
                 level = None if access is None else other.full.get(access.root)
                 if access is None or level is None:
                     continue
-                if access.offset or not (group.full[value] or not level):
+                is_full = group.full[value] or self._is_reduction(value)
+                if access.offset or (level and not is_full):
                     return False
                 if not (space.is_full(access.layout) if level else
                         uses_results and space.is_row(access.layout)):  # fmt: skip
                     return False
         return True
+
+    def _is_reduction(self, value: int) -> bool:
+        return isinstance(self.entry(value).sig.op.lower, Reduction)
 
     def _reach(self, group: Group, other: Group) -> bool:
         """True where ``group`` waits for ``other`` by way of a third."""

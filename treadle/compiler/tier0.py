@@ -124,6 +124,7 @@ class Evaluator:
 
     def _select(self, pending: list[Node], live: list[Node]) -> None:
         """Moves what is worth computing from ``pending`` to ``live``, last node first."""
+        i: Node | None
         while pending:
             n = pending.pop()
             # References that are not somebody else's: this name's, and those of our consumers.
@@ -136,6 +137,7 @@ class Evaluator:
             inputs = n.inputs
             for i in inputs:
                 i.uses += 1
+            i = None  # or it would count as somebody who holds the node
             if n.needs_grad and not n.spent:
                 for r in n.sig.residuals:
                     (n if r == "out" else inputs[r]).keep = True  # type: ignore[index]
@@ -412,8 +414,8 @@ def _forget_inputs(done: list[Node]) -> None:
                     break
             else:
                 n.spent = True
-        if not n.needs_grad or n.spent:
-            n.inputs = ()
+        if n.spent or (n.value is not None and not n.needs_grad):
+            n.inputs = ()  # a value that was dropped may have to be computed again
 
 
 def _recycle_all(values: Any, free: dict[int, list[Any]]) -> None:
