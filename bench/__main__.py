@@ -12,16 +12,21 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 
-from bench import demo, importing, kernels, memory, recording, step
-from bench.harness import Options, Row, Torch, environment, find_torch, print_table
+from bench import compiling, demo, importing, kernels, memory, recording, step, threads
+from bench.harness import Options, Peer, Row, environment, find_torch, print_table
 
 BENCHMARKS: dict[str, tuple[Callable[[Options], list[Row]], str]] = {
     "recording": (recording.run, "2,000 operations on 4x4, their gradient, and reading it"),
     "step": (step.run, "a LeNet training step at batch 64"),
-    "kernels": (kernels.run, "single kernels against the machine's limits"),
+    "gemm": (partial(kernels.run, only="gemm"), "matrix products beside oneDNN and PyTorch"),
+    "conv": (partial(kernels.run, only="conv"), "convolutions beside PyTorch"),
+    "loops": (partial(kernels.run, only="loop"), "loops beside PyTorch and JAX"),
     "import": (importing.run, "import treadle, less bare Python"),
     "memory": (memory.run, "10,000 steps whose summed loss nobody reads"),
+    "compile": (compiling.run, "compiling kernels, and loading them from the cache"),
+    "threads": (threads.run, "fork and join, steadiness, and two processes on the same cores"),
     "demo": (demo.run, "the demo with a cold kernel cache"),
 }
 
@@ -39,6 +44,11 @@ def _arguments() -> argparse.Namespace:
         "--torch", metavar="PYTHON", default="",
         help="interpreter that has PyTorch (default: this one, if it has)",
     )  # fmt: skip
+    parser.add_argument("--jax", metavar="PYTHON", default="", help="interpreter that has JAX")
+    parser.add_argument(
+        "--onednn", metavar="PYTHON", default="",
+        help="interpreter of an environment with oneDNN (onednn-cpu-gomp)",
+    )  # fmt: skip
     options = parser.parse_args()
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:
@@ -53,11 +63,15 @@ def main() -> int:
     arguments = _arguments()
     interpreter = find_torch(arguments.torch)
     results: dict[str, list[Row]] = {}
-    with Torch(interpreter) as torch:
+    with (
+        Peer("Torch", interpreter) as torch,
+        Peer("JAX", arguments.jax) as jax,
+        Peer("oneDNN", arguments.onednn) as onednn,
+    ):
         facts = environment(torch)
         if not arguments.json:
             print(facts["text"], flush=True)
-        options = Options(arguments.rounds, torch)
+        options = Options(arguments.rounds, torch, jax, onednn)
         for name in arguments.names or BENCHMARKS:
             results[name] = BENCHMARKS[name][0](options)
             if not arguments.json:

@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +24,6 @@ import treadle
 from treadle.runtime import jit
 
 ROOT = Path(__file__).resolve().parents[1]
-_WORKER = Path(__file__).with_name("torch_worker.py")
 _SAMPLE_SECONDS = 0.02  # what one round of a short call takes, at least
 _PIPED_WIDTH = 150
 
@@ -32,7 +31,7 @@ _PIPED_WIDTH = 150
 @dataclass(frozen=True)
 class Row:
     """One figure. ``limit`` is what the machine allows, ``bound`` what the figure may be at most;
-    ``unit`` is "s", "MB" or "" for a count."""
+    ``unit`` is "s", "MB", "ratio" or "" for a count."""
 
     what: str
     treadle: float
@@ -52,10 +51,12 @@ class Options(NamedTuple):
     """What the command line said."""
 
     rounds: int
-    torch: Torch
+    torch: Peer
+    jax: Peer
+    onednn: Peer
 
 
-# --- PyTorch ----------------------------------------------------------------------------------
+# --- peers ------------------------------------------------------------------------------------
 
 
 def find_torch(interpreter: str) -> str:
@@ -65,15 +66,17 @@ def find_torch(interpreter: str) -> str:
     return sys.executable if find_spec("torch") else ""
 
 
-class Torch:
-    """PyTorch in a process of its own that computes when it is asked and sleeps otherwise."""
+class Peer:
+    """Another library in a process of its own: it computes when it is asked, or else sleeps."""
 
-    def __init__(self, interpreter: str) -> None:
+    def __init__(self, name: str, interpreter: str) -> None:
+        self.name = name
         self.version = ""
         self._process: subprocess.Popen[str] | None = None
         if interpreter:
+            worker = Path(__file__).with_name(f"{name.lower()}_worker.py")
             self._process = subprocess.Popen(
-                [interpreter, "-u", str(_WORKER), str(treadle.get_num_threads())],
+                [interpreter, "-u", str(worker), str(treadle.get_num_threads())],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             )  # fmt: skip
             self.version = self.ask("version")
@@ -85,15 +88,15 @@ class Torch:
         """The worker's answer to one request."""
         process = self._process
         if process is None or process.stdin is None or process.stdout is None:
-            raise RuntimeError("PyTorch was asked for, but there is no interpreter that has it")
+            raise RuntimeError(f"{self.name} was asked, but no interpreter that has it is named")
         process.stdin.write(json.dumps({"task": task, **arguments}) + "\n")
         process.stdin.flush()
         line = process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the PyTorch process ended at {task}; its error is above")
+            raise RuntimeError(f"the process of {self.name} ended at {task}; its error is above")
         return json.loads(line)
 
-    def __enter__(self) -> Torch:
+    def __enter__(self) -> Peer:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -103,7 +106,7 @@ class Torch:
             self._process.wait(timeout=10)
 
 
-def environment(torch: Torch) -> dict[str, Any]:
+def environment(torch: Peer) -> dict[str, Any]:
     """The machine and the versions, with a line that says them."""
     target = jit.host_target()
     facts: dict[str, Any] = {
@@ -135,15 +138,18 @@ def alternate(
     rounds: int, ours: Callable[[], dict[str, float]], theirs: Callable[[], dict[str, float]] | None
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Medians of both over ``rounds``, one round of each in turn, after one to warm up."""
-    ours()
-    if theirs:
-        theirs()
-    mine, other = [], []
-    for _ in range(rounds):
-        mine.append(ours())
-        if theirs:
-            other.append(theirs())
-    return medians(mine), medians(other)
+    found = in_turn(rounds, [ours, *([theirs] if theirs else [])])
+    return found[0], found[1] if theirs else {}
+
+
+def in_turn(
+    rounds: int, measures: Sequence[Callable[[], dict[str, float]]]
+) -> list[dict[str, float]]:
+    """Medians of each over ``rounds``, one round of each in turn, after one to warm up."""
+    for measure in measures:
+        measure()
+    samples = [[measure() for measure in measures] for _ in range(rounds)]
+    return [medians(column) for column in zip(*samples, strict=True)]
 
 
 def seconds_per_call(call: Callable[[], object]) -> float:
@@ -170,6 +176,8 @@ def show(value: float | None, unit: str) -> str:
         for factor, name in ((1.0, "s"), (1e3, "ms"), (1e6, "us")):
             if abs(value) * factor >= 1 or name == "us":
                 return f"{value * factor:.3g} {name}" if value * factor < 1e3 else f"{value:.0f} s"
+    if unit == "ratio":
+        return f"{value:.2f}"
     return f"{value:,.2f} MB" if unit == "MB" else f"{value:,.0f}"
 
 

@@ -1,122 +1,144 @@
-"""Single kernels against PyTorch's and against the machine's limits."""
+"""Single kernels beside oneDNN's, PyTorch's and JAX's, and beside the machine's limits.
+
+Bounds: a matrix product at least 93% as fast as oneDNN's (where it is memory that limits, at 85% of
+the bandwidth), a convolution at least as fast as PyTorch in its better memory format, a loop at
+least as fast as the better of PyTorch and JAX.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
-
-import numpy as np
+from math import exp, log
+from typing import Any
 
 import treadle
 from bench import machine
-from bench.harness import Options, Row, alternate, seconds_per_call
+from bench.harness import Options, Peer, Row, in_turn, seconds_per_call
+from bench.workloads import CONVS, GEMMS, LOOPS, Case, build, loop_bytes, out_size
+from treadle.base.flags import flags
 from treadle.base.shapes import prod
 from treadle.compiler.tier0 import force
-from treadle.ops.contraction import conv_forward, conv_input, conv_weight
-from treadle.tensor.handle import wrap
+from treadle.nn import functional as F
+
+_OF_ONEDNN = 0.93
+_OF_BANDWIDTH = 0.85
+_TINY = 1e6  # operations of a product below which it is recording that counts
+_GAIN = 1.2  # of the convolutions over PyTorch, in the geometric mean
 
 
-class Case(NamedTuple):
-    """A kernel as PyTorch's side is told of it, with its operations and the bytes it must move."""
+class _Machine:
+    """The limits of the machine, measured in this run."""
 
-    what: str
-    spec: dict[str, Any]
-    flops: float
-    nbytes: float
+    def __init__(self) -> None:
+        self.peak = machine.peak_flops()
+        self.bandwidth = machine.copy_bandwidth()
 
-
-def _matmul(m: int, k: int, n: int) -> Case:
-    spec = {"kind": "matmul", "m": m, "k": k, "n": n}
-    return Case(f"matmul ({m}, {k}) @ ({k}, {n})", spec, 2.0 * m * k * n,
-                4.0 * (m * k + k * n + m * n))  # fmt: skip
+    def seconds(self, flops: float, nbytes: float) -> float:
+        """The longer of computing and moving."""
+        return max(flops / self.peak, nbytes / self.bandwidth)
 
 
-def _conv(kind: str, image: tuple[int, int, int, int], channels: int) -> Case:
-    n, c, h, w = image
-    out = n * channels * (h - 4) * (w - 4)
-    spec = {"kind": kind, "input": list(image), "channels": channels, "window": [5, 5]}
-    sizes = prod(image) + out + channels * c * 25
-    return Case(f"{kind} {image} * {channels} of 5x5", spec, 2.0 * out * c * 25, 4.0 * sizes)
+def _ours(case: Case) -> Callable[[], dict[str, float]]:
+    call = build(treadle, F, case)
+
+    def once() -> None:
+        results = call()
+        force([t.node for t in (results if isinstance(results, tuple) else (results,))])
+
+    return lambda: {"seconds": seconds_per_call(once)}
 
 
-def _rows(kind: str, shape: tuple[int, ...], moved: float, **extra: Any) -> Case:
-    name = f"{kind} {shape}" + "".join(f" {k}={v}" for k, v in extra.items())
-    return Case(name, {"kind": kind, "shape": list(shape), **extra}, 0.0, 4.0 * moved)
+def _asks(peer: Peer, case: Case) -> Callable[[], dict[str, float]]:
+    return lambda: peer.ask("kernel", case=case)  # type: ignore[no-any-return]
 
 
-_MEGA = 1 << 22
-_SQUARE = (2048, 2048)
-CASES = [
-    *(_matmul(n, n, n) for n in (64, 256, 512, 1024)),
-    _matmul(64, 800, 500),
-    _matmul(64, 1000, 100),
-    _conv("conv_forward", (64, 1, 28, 28), 20),
-    _conv("conv_weight", (64, 1, 28, 28), 20),
-    _conv("conv_forward", (64, 20, 12, 12), 50),
-    _conv("conv_input", (64, 20, 12, 12), 50),
-    _conv("conv_weight", (64, 20, 12, 12), 50),
-    _rows("exp", (_MEGA,), 2 * _MEGA),
-    _rows("add", (_MEGA,), 3 * _MEGA),
-    _rows("sum", _SQUARE, _MEGA, dim=0),
-    _rows("sum", _SQUARE, _MEGA, dim=1),
-    _rows("sum", (_MEGA,), _MEGA, dim=0),
-    _rows("softmax", (4096, 1024), 2 * _MEGA),
-]
+def _measure(case: Case, peers: dict[str, tuple[Peer, Case]], rounds: int) -> dict[str, float]:
+    """Seconds by name, Treadle's under ``""``; peers that are not there are left out."""
+    present = {name: _asks(peer, told) for name, (peer, told) in peers.items() if peer}
+    found = in_turn(rounds, [_ours(case), *present.values()])
+    return {name: f["seconds"] for name, f in zip(["", *present], found, strict=True)}
 
 
-def _random(*shape: int) -> treadle.Tensor:
-    return treadle.from_numpy(np.random.default_rng(0).normal(size=shape).astype(np.float32))
+def _row(what: str, times: dict[str, float], limit: float, bound: float | None, note: str) -> Row:
+    others = [f"{name} {seconds * 1e3:.3g} ms" for name, seconds in times.items()
+              if name not in ("", "PyTorch")]  # fmt: skip
+    told = "; ".join([*([note] if note else []), *others])
+    return Row(what, times[""], times.get("PyTorch"), limit=limit, bound=bound, note=told)
 
 
-def _convolution(spec: dict[str, Any]) -> Callable[[], treadle.Tensor]:
-    n, c, h, w = spec["input"]
-    x = _random(n, c, h, w).node
-    weight = _random(spec["channels"], c, *spec["window"]).node
-    g = _random(n, spec["channels"], h - 4, w - 4).node
-    geometry = {"stride": (1, 1), "padding": ((0, 0), (0, 0)), "dilation": (1, 1), "groups": 1}
-    if spec["kind"] == "conv_forward":
-        return lambda: wrap(conv_forward(x, weight, **geometry))
-    if spec["kind"] == "conv_input":
-        return lambda: wrap(conv_input(g, weight, size=(h, w), **geometry))
-    return lambda: wrap(conv_weight(g, x, window=tuple(spec["window"]), **geometry))
+def _gemm_row(case: Case, options: Options, limits: _Machine) -> Row:
+    m, n, k = case["m"], case["n"], case["k"]
+    size = 2 if case["dtype"] == "bfloat16" else 8 if case["dtype"] == "float64" else 4
+    flops, nbytes = 2.0 * m * n * k, float(size) * (m * k + k * n + m * n)
+    peers = {"PyTorch": (options.torch, case)}
+    if case["dtype"] == "float32":
+        peers["oneDNN"] = (options.onednn, case)
+    times = _measure(case, peers, options.rounds)
+    limit = limits.seconds(flops * (2 if size == 8 else 1), nbytes)
+    bound = times.get("PyTorch") if size == 2 else None
+    if "oneDNN" in times and flops > _TINY:
+        bound = times["oneDNN"] / _OF_ONEDNN
+    if min(m, n) == 1:
+        bound = limit / _OF_BANDWIDTH
+    name = f"{case['dtype']} {m}x{n}x{k} {case['form']}"
+    return _row(name, times, limit, bound, f"{flops / times[''] / 1e9:.0f} gigaflops")
 
 
-def _function(spec: dict[str, Any]) -> Callable[[], treadle.Tensor]:
-    """What records the case."""
-    kind = spec["kind"]
-    if kind.startswith("conv"):
-        return _convolution(spec)
-    if kind == "matmul":
-        a, b = _random(spec["m"], spec["k"]), _random(spec["k"], spec["n"])
-        return lambda: a @ b
-    x = _random(*spec["shape"])
-    if kind == "add":
-        y = _random(*spec["shape"])
-        return lambda: x + y
-    if kind == "sum":
-        return lambda: x.sum(spec["dim"])
-    return {"exp": lambda: x.exp(), "softmax": lambda: x.softmax(-1)}[kind]
+def _conv_row(case: Case, options: Options, limits: _Machine) -> Row:
+    """PyTorch's time is that of its better memory format."""
+    window = case["window"] ** len(case["image"])
+    per_group = case["cin"] // case["groups"]
+    out = case["batch"] * case["cout"] * prod(out_size(case))
+    image = case["batch"] * case["cin"] * prod(case["image"])
+    weights = case["cout"] * per_group * window
+    flops, nbytes = 2.0 * out * per_group * window, 4.0 * (out + image + weights)
+    peers = {"PyTorch": (options.torch, case)}
+    if len(case["image"]) == 2:
+        peers["channels last"] = (options.torch, {**case, "layout": "last"})
+    times = _measure(case, peers, options.rounds)
+    if "channels last" in times:
+        times["PyTorch"] = min(times["PyTorch"], times.pop("channels last"))
+    sizes = "x".join(map(str, case["image"]))
+    stride = f"/{case['stride']}" if case["stride"] > 1 else ""
+    groups = f" in {case['groups']} groups" if case["groups"] > 1 else ""
+    name = f"{case['cin']}->{case['cout']} {sizes} {case['window']}{stride}{groups} {case['part']}"
+    rate = f"{flops / times[''] / 1e9:.0f} gigaflops"
+    return _row(name, times, limits.seconds(flops, nbytes), times.get("PyTorch"), rate)
 
 
-def run(options: Options) -> list[Row]:
-    """A row per case; the limit is the longer of computing and moving at the machine's best."""
-    peak, bandwidth = machine.peak_flops(), machine.copy_bandwidth()
-    torch = options.torch
+def _loop_row(case: Case, options: Options, limits: _Machine) -> Row:
+    told = (options.torch, case), (options.jax, case)
+    times = _measure(case, dict(zip(("PyTorch", "JAX"), told, strict=True)), options.rounds)
+    best = min((seconds for name, seconds in times.items() if name), default=None)
+    part = " and gradient" if case["part"] == "both" else ""
+    limit = limits.seconds(0.0, loop_bytes(case))
+    return _row(f"{case['name']}{part}", times, limit, best, "")
+
+
+def _mean_row(rows: list[Row]) -> list[Row]:
+    """The geometric mean of PyTorch's times over ours."""
+    ratios = [log(row.treadle / row.torch) for row in rows if row.torch]
+    if not ratios:
+        return []
+    mean = exp(sum(ratios) / len(ratios))
+    what = "convolutions, Treadle's time over PyTorch's, geometric mean"
+    return [Row(what, mean, unit="ratio", bound=1 / _GAIN)]
+
+
+def run(options: Options, only: str = "") -> list[Row]:
+    """A row for every case whose kind is ``only`` (all without)."""
+    limits = _Machine()
     rows = [
-        Row("peak of fused multiply-adds, gigaflops", peak / 1e9, unit=""),
-        Row("bandwidth of a copy, MB a second", bandwidth / 2**20, unit=""),
+        Row("peak of fused multiply-adds, gigaflops", limits.peak / 1e9, unit=""),
+        Row("bandwidth of a copy, MB a second", limits.bandwidth / 2**20, unit=""),
     ]
-    for case in CASES:
-        record = _function(case.spec)
-
-        def ours(record: Callable[[], treadle.Tensor] = record) -> dict[str, float]:
-            return {"seconds": seconds_per_call(lambda: force([record().node]))}
-
-        def theirs(spec: dict[str, Any] = case.spec) -> dict[str, float]:
-            return torch.ask("kernel", case=spec)  # type: ignore[no-any-return]
-
-        mine, other = alternate(max(3, options.rounds // 3), ours, theirs if torch else None)
-        limit = max(case.flops / peak, case.nbytes / bandwidth)
-        rate = f"{case.flops / mine['seconds'] / 1e9:.0f} gigaflops" if case.flops else ""
-        rows.append(Row(case.what, mine["seconds"], other.get("seconds"), limit=limit, note=rate))
+    makers: dict[str, tuple[list[Case], Any]] = {
+        "gemm": (GEMMS, _gemm_row), "conv": (CONVS, _conv_row), "loop": (LOOPS, _loop_row)
+    }  # fmt: skip
+    fewer = options._replace(rounds=max(3, options.rounds // 3))
+    with flags.context(programs="wait"):
+        for kind, (cases, make) in makers.items():
+            if only in ("", kind):
+                found = [make(case, fewer, limits) for case in cases]
+                rows += found + (_mean_row(found) if kind == "conv" else [])
     return rows

@@ -60,7 +60,7 @@ def peak_flops(rounds: int = 5) -> float:
     text = _peak_module(lanes)
     entry = jit.compile_kernel("fma_peak", text, lambda: text)
     out = memory.allocate(4 * lanes * _CHAINS * threads)
-    tape = array.array("q", [entry, 2, threads, 1, out.address, _LOOPS])
+    tape = array.array("q", [entry, 2, threads, threads, out.address, _LOOPS])
     best = 0.0
     for _ in range(rounds):
         begin = time.perf_counter()

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch.nn import functional as F
+from workloads import build, out_size
 
 _SAMPLE_SECONDS = 0.02
 
@@ -38,33 +39,22 @@ def recording(repeats: int) -> dict[str, float]:
 # --- kernels ------------------------------------------------------------------------------------
 
 
-def _conv(case: dict[str, Any]) -> Callable[[], object]:
-    n, c, h, w = case["input"]
-    o, kh, kw = case["channels"], *case["window"]
-    x, weight = torch.randn(n, c, h, w), torch.randn(o, c, kh, kw)
-    if case["kind"] == "conv_forward":
-        return lambda: F.conv2d(x, weight)
-    g = torch.randn(n, o, h - kh + 1, w - kw + 1)
-    mask = [case["kind"] == "conv_input", case["kind"] == "conv_weight", False]
-    return lambda: torch.ops.aten.convolution_backward(
-        g, x, weight, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, mask
+def _gradient(case: dict[str, Any]) -> Callable[[], object]:
+    """One gradient of a convolution by itself."""
+    dims = len(case["image"])
+    window = (case["window"],) * dims
+    form = torch.channels_last if case.get("layout") == "last" else torch.contiguous_format
+    shapes = (
+        (case["batch"], case["cout"], *out_size(case)),
+        (case["batch"], case["cin"], *case["image"]),
+        (case["cout"], case["cin"] // case["groups"], *window),
     )
-
-
-def _kernel(case: dict[str, Any]) -> Callable[[], object]:
-    kind = case["kind"]
-    if kind.startswith("conv"):
-        return _conv(case)
-    if kind == "matmul":
-        a, b = torch.randn(case["m"], case["k"]), torch.randn(case["k"], case["n"])
-        return lambda: a @ b
-    x = torch.randn(case["shape"])
-    if kind == "add":
-        y = torch.randn(case["shape"])
-        return lambda: x + y
-    if kind == "sum":
-        return lambda: x.sum(case["dim"])
-    return {"exp": lambda: x.exp(), "softmax": lambda: x.softmax(-1)}[kind]
+    g, x, w = (torch.randn(shape).to(memory_format=form) for shape in shapes)
+    mask = [case["part"] == "input", case["part"] == "weight", False]
+    stride, padding, ones = ([n] * dims for n in (case["stride"], case["padding"], 1))
+    return lambda: torch.ops.aten.convolution_backward(
+        g, x, w, None, stride, padding, ones, False, [0] * dims, case["groups"], mask
+    )
 
 
 _kernels: dict[str, Callable[[], object]] = {}
@@ -74,17 +64,18 @@ def kernel(case: dict[str, Any]) -> dict[str, float]:
     key = json.dumps(case, sort_keys=True)
     if key not in _kernels:
         _kernels.clear()
-        _kernels[key] = _kernel(case)
+        alone = case["kind"] == "conv" and case["part"] != "forward"
+        _kernels[key] = _gradient(case) if alone else build(torch, F, case)
+        _kernels[key]()
     call, repeats = _kernels[key], 1
-    with torch.no_grad():
-        while True:
-            begin = time.perf_counter()
-            for _ in range(repeats):
-                call()
-            seconds = time.perf_counter() - begin
-            if seconds >= _SAMPLE_SECONDS:
-                return {"seconds": seconds / repeats}
-            repeats = max(2 * repeats, int(repeats * _SAMPLE_SECONDS / max(seconds, 1e-9) * 1.1))
+    while True:
+        begin = time.perf_counter()
+        for _ in range(repeats):
+            call()
+        seconds = time.perf_counter() - begin
+        if seconds >= _SAMPLE_SECONDS:
+            return {"seconds": seconds / repeats}
+        repeats = max(2 * repeats, int(repeats * _SAMPLE_SECONDS / max(seconds, 1e-9) * 1.1))
 
 
 # --- trainings ----------------------------------------------------------------------------------

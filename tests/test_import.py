@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +14,18 @@ import treadle
 
 FILE = Path(treadle.__file__)
 LAZY_PACKAGES = (
-    "llvmlite", "ml_dtypes", "safetensors", "rich", "typer", "matplotlib", "tensorboard", "PIL",
-    "torch", "asyncio", "unittest", "multiprocessing",
+    "numpy", "llvmlite", "ml_dtypes", "safetensors", "rich", "typer", "matplotlib", "tensorboard",
+    "PIL", "torch", "asyncio", "unittest", "multiprocessing",
+    # of the standard library, what takes a millisecond and more
+    "argparse", "dataclasses", "decimal", "difflib", "fractions", "hashlib", "inspect", "pathlib",
+    "pickle", "platform", "subprocess", "tempfile",
 )  # fmt: skip
 LAZY_ROOMS = (
     "autograd", "cuda", "data", "io", "nn", "optim", "train", "utils", "vision", "testing",
 )  # fmt: skip
+# by an import in the function that builds or plans a kernel
+COMPILING = ("codegen", "compiler.lower", "ir.loop", "ops.mathlib")
+HOW = '`import treadle` loads {}; docs/architecture.md, "What is loaded when", says how not to'
 
 
 def _run(code: str) -> str:
@@ -31,18 +38,83 @@ def _run(code: str) -> str:
 
 @pytest.fixture(scope="module")
 def loaded() -> set[str]:
-    """The modules in a process that has only imported treadle."""
-    return set(_run("import sys, treadle; print(*sys.modules)").split())
+    """The modules that importing treadle brings along."""
+    code = "import sys; known = {*sys.modules}; import treadle; print(*{*sys.modules} - known)"
+    return set(_run(code).split())
 
 
 @pytest.mark.parametrize("package", LAZY_PACKAGES)
 def test_packages_are_imported_when_needed(loaded, package):
-    assert package not in loaded
+    assert package not in loaded, HOW.format(package)
 
 
-@pytest.mark.parametrize("room", [*LAZY_ROOMS, "cli", "codegen", "compiler.lower"])
+@pytest.mark.parametrize("room", [*LAZY_ROOMS, "cli", *COMPILING])
 def test_rooms_are_imported_when_named(loaded, room):
-    assert f"treadle.{room}" not in loaded
+    assert f"treadle.{room}" not in loaded, HOW.format(f"treadle.{room}")
+
+
+def test_all_public_names_resolve():
+    out = _run("import treadle; print([n for n in dir(treadle) if not hasattr(treadle, n)])")
+    assert out == "[]\n"
+
+
+# --- NumPy ----------------------------------------------------------------------------------------
+
+
+def test_the_lazy_numpy_is_numpy():
+    out = _run(
+        "import sys; from treadle.base.lazy_numpy import np; print('numpy' in sys.modules)\n"
+        "print(np.add is sys.modules.get('numpy').add, np.testing.__name__)\n"
+    )
+    assert out == "False\nTrue numpy.testing\n"
+
+
+def test_numpy_is_loaded_once_by_many_threads():
+    out = _run(
+        "import threading, treadle\n"
+        "barrier, sums = threading.Barrier(8), []\n"
+        "def work():\n"
+        "    barrier.wait()\n"
+        "    sums.append(treadle.tensor([1, 2]).numpy().sum().item())\n"
+        "threads = [threading.Thread(target=work) for _ in range(8)]\n"
+        "for thread in threads: thread.start()\n"
+        "for thread in threads: thread.join()\n"
+        "print(sums)\n"
+    )
+    assert out == f"{[3] * 8}\n"
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="sends a signal to a thread")
+def test_ctrl_c_while_numpy_loads_does_no_harm():
+    out = _run(
+        "import signal, sys, threading\n"
+        "from treadle.base.lazy_numpy import np\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'numpy.lib':\n"
+        "            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "try:\n"
+        "    np.ones(2)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted', np.ones(2).sum())\n"
+    )
+    assert out == "interrupted 2.0\n"
+
+
+def test_a_numpy_that_cannot_be_loaded_says_so():
+    out = _run(
+        "import sys; sys.modules['numpy._globals'] = None\n"
+        "import treadle\n"
+        "try:\n"
+        "    treadle.tensor([1.0])\n"
+        "except ImportError as error:\n"
+        "    print(error)\n"
+    )
+    assert "numpy._globals" in out
+
+
+# --- rooms ----------------------------------------------------------------------------------------
 
 
 def test_utils_need_no_import_of_their_own():

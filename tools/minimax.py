@@ -82,7 +82,7 @@ def tables() -> dict[str, Table]:
     """Every polynomial of ``treadle/ops/mathlib`` by name."""
     f32, f64 = np.float32, np.float64
     ln2, one = mp.log(2), mpf(1)
-    half_ln2, quarter_pi = ln2 / 2 * mpf("1.0001"), mp.pi / 4 * mpf("1.0001")
+    half_ln2, quarter_pi = ln2 / 2 * mpf("1.0001"), mp.pi / 4 * mpf("1.002")
     root = mp.sqrt(2)
     z_log, z_trig = ((root - 1) / (root + 1)) ** 2, quarter_pi**2
     found: dict[str, Table] = {}

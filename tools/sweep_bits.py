@@ -21,8 +21,9 @@ from collections import Counter
 from pathlib import Path
 
 import treadle
-from treadle.compiler import tier0
+from treadle.compiler import prepare, tier0
 from treadle.runtime import jit
+from treadle.testing.networks import NETWORKS
 from treadle.testing.programs import (
     Run,
     evaluated,
@@ -35,9 +36,11 @@ from treadle.testing.programs import (
 ROOT = Path(__file__).resolve().parents[1]
 _PROCESS = """
 import sys
+from treadle.testing.networks import NETWORKS
 from treadle.testing.programs import fingerprint, run_program, run_training
 first, count = int(sys.argv[1]), int(sys.argv[2])
-print(fingerprint([*map(run_program, range(first, first + count)), run_training()]))
+programs = map(run_program, range(first, first + count))
+print(fingerprint([*programs, *(run_training(name=n) for n in NETWORKS)]))
 """
 
 
@@ -73,7 +76,7 @@ class Sweep:
         for seed, run in expected.items():
             difference = first_difference(run, run_program(seed, strided=True))
             self.check("strided inputs", f"seed {seed}", difference)
-        tier0.PARALLEL_WORK = 1
+        prepare.PARALLEL_WORK = 1
         for threads in (1, 2, 3):
             tier0.forget_plans()
             treadle.set_num_threads(threads)
@@ -85,7 +88,7 @@ class Sweep:
         """Fresh processes: cold cache, warm cache, narrow vectors."""
         first = min(expected)
         runs = [expected[seed] for seed in range(first, first + count)]
-        here = fingerprint([*runs, run_training()])
+        here = fingerprint([*runs, *(run_training(name=name) for name in NETWORKS)])
         with tempfile.TemporaryDirectory() as folder:
             for kind, variables in (
                 ("cold cache", {}),
@@ -94,7 +97,7 @@ class Sweep:
             ):
                 there = _fingerprint_elsewhere(first, count, folder, variables)
                 difference = "" if there == here else f"{there} instead of {here}"
-                self.check(kind, f"{count} programs and a training", difference)
+                self.check(kind, f"{count} programs and {len(NETWORKS)} trainings", difference)
 
 
 def _fingerprint_elsewhere(first: int, count: int, cache: str, variables: dict[str, str]) -> str:

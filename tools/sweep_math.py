@@ -3,7 +3,8 @@
 ``python -m tools.sweep_math`` takes a few minutes per function; names choose among them, and
 ``--stride N`` takes every N-th pattern. The reference is the f64 function of the same name, whose
 own error (the tests hold it to 2 ulp against mpmath) is 2**-28 of what is measured here. For pow
-each x meets a random y. Ends with exit code 1 where an error is above 2 ulp.
+and atan2 each x meets a random y. Ends with exit code 1 where an error is above 1.7 ulp (the core
+functions) or 4 ulp.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from treadle.base.dtypes import float32, float64
 from treadle.ops import mathlib
 from treadle.testing.elementary import Array, compiled, ulp_errors
 
+CORE = {"exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "sigmoid", "erf", "pow"}
 _CHUNK = 1 << 18  # elements at a time, so that all of it stays in the cache
 
 
@@ -36,7 +38,7 @@ def sweep(name: str, stride: int = 1) -> Worst:
     for start in range(0, 1 << 32, _CHUNK * stride):
         stop = min(start + _CHUNK * stride, 1 << 32)
         operands = [np.arange(start, stop, stride, np.uint64).astype(np.uint32).view(np.float32)]
-        if name == "pow":
+        if name in mathlib.BINARY:
             operands.append(_exponents(operands[0], random))
         result = function(*operands)
         with np.errstate(all="ignore"):
@@ -63,7 +65,9 @@ def _exponents(x: Array, random: np.random.Generator) -> Array:
 def main() -> int:
     """Prints a line per function."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("names", nargs="*", default=mathlib.__all__, metavar="name")
+    parser.add_argument(
+        "names", nargs="*", default=[*mathlib.UNARY, *mathlib.BINARY], metavar="name"
+    )
     parser.add_argument("--stride", type=int, default=1)
     options = parser.parse_args()
     failed = False
@@ -71,7 +75,7 @@ def main() -> int:
         worst = sweep(name, options.stride)
         where = ", ".join(f"{a!r}" for a in worst.arguments)
         print(f"{name:8} {worst.error:.3f} ulp at {where}", flush=True)
-        failed |= not worst.error <= 2
+        failed |= not worst.error <= (1.7 if name in CORE else 4)
     return int(failed)
 
 

@@ -57,7 +57,7 @@ from treadle.random import (
     set_rng_state,
 )
 from treadle.runtime import cpu as _cpu
-from treadle.runtime.memory import empty_cache, memory_stats, reset_peak_memory_stats
+from treadle.runtime.memory import empty_cache, memory_stats
 from treadle.runtime.pool import get_num_threads, set_num_threads
 from treadle.tensor.arithmetic import (
     abs,
@@ -90,8 +90,6 @@ from treadle.tensor.arithmetic import (
     lerp,
     log,
     log1p,
-    log2,
-    log10,
     logical_and,
     logical_not,
     logical_or,
@@ -107,7 +105,6 @@ from treadle.tensor.arithmetic import (
     relu,
     remainder,
     round,
-    rsqrt,
     sigmoid,
     sign,
     sin,
@@ -119,6 +116,7 @@ from treadle.tensor.arithmetic import (
 )
 from treadle.tensor.closeness import allclose, equal, isclose, nan_to_num
 from treadle.tensor.contraction import addmm, bmm, dot, matmul, mm, mv, outer
+from treadle.tensor.counting import *  # noqa: F403
 from treadle.tensor.creation import (
     arange,
     as_tensor,
@@ -138,7 +136,9 @@ from treadle.tensor.creation import (
     zeros,
     zeros_like,
 )
+from treadle.tensor.cumulative import *  # noqa: F403
 from treadle.tensor.exchange import from_dlpack
+from treadle.tensor.functions import *  # noqa: F403
 from treadle.tensor.grad_mode import (
     enable_grad,
     inference_mode,
@@ -147,6 +147,7 @@ from treadle.tensor.grad_mode import (
     set_grad_enabled,
 )
 from treadle.tensor.joining import *  # noqa: F403
+from treadle.tensor.memory import memory_by_owner, memory_summary, reset_peak_memory_stats
 from treadle.tensor.movement import *  # noqa: F403
 from treadle.tensor.printing import get_printoptions, printoptions, set_printoptions
 from treadle.tensor.reduction import (
@@ -172,20 +173,35 @@ from treadle.tensor.reduction import (
     var_mean,
 )
 from treadle.tensor.selection import *  # noqa: F403
+from treadle.tensor.sorting import *  # noqa: F403
 from treadle.tensor.tensor import Device as device
 from treadle.tensor.tensor import Size, Tensor
 
 if TYPE_CHECKING:
-    from treadle import autograd, cuda, data, io, nn, optim, random, testing, train, utils, vision
+    from treadle import (
+        autograd,
+        cuda,
+        data,
+        io,
+        nn,
+        optim,
+        random,
+        special,
+        testing,
+        train,
+        utils,
+        vision,
+    )
     from treadle.io import load, save
 
 __version__ = "0.1.0"
 
 multiply, divide, subtract, negative, absolute, clip = mul, div, sub, neg, abs, clamp
+true_divide = div
 
 _LAZY = frozenset({
-    "autograd", "cuda", "data", "io", "nn", "optim", "random", "testing", "train", "utils",
-    "vision",
+    "autograd", "cuda", "data", "io", "nn", "optim", "random", "special", "testing",
+    "train", "utils", "vision",
 })  # fmt: skip
 _FROM_IO = frozenset({"load", "save"})
 

@@ -1,6 +1,7 @@
 """The ``treadle`` command from outside, as a person types it."""
 
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -78,3 +79,52 @@ def test_doctor_names_what_is_missing(monkeypatch):
     assert "rich MISSING: reinstall treadle" in lines
     assert "plot: missing matplotlib; pip install 'treadle[plot]'" in lines
     assert "check: mypy 9.9, ruff 9.9" in lines
+
+
+STEP = """
+import treadle
+calls = 0
+def step():
+    global calls
+    calls += 1
+    return (treadle.ones(64, 8) @ treadle.ones(8, 3)).sum().item()
+constant = 3
+"""
+
+
+def test_cache_is_warmed_listed_and_cleared(tmp_path):
+    (tmp_path / "my_train.py").write_text(STEP)
+    environment = {"TREADLE_CACHE_DIR": str(tmp_path / "cache")}
+    name = f"{tmp_path / 'my_train.py'}:step"
+    done = _treadle("cache", "list", **environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("0 kernels, 0.0 MB of at most 1024 MB, in ")
+    done = _treadle("cache", "warm", name, **environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.match(r"\d+ kernels compiled in \d+ s, 0 were there already\n", done.stdout)
+    done = _treadle("cache", "warm", name, **environment)
+    assert done.stdout.startswith("0 kernels compiled in ")
+    done = _treadle("cache", "list", **environment)
+    assert "gemm" in done.stdout
+    assert "just now" in done.stdout
+    done = _treadle("cache", "clear", **environment)
+    assert re.match(r"\d+ kernels removed from ", done.stdout)
+    assert not list((tmp_path / "cache" / "kernels").iterdir())
+
+
+def test_cache_says_what_cannot_be_warmed(tmp_path):
+    (tmp_path / "my_train.py").write_text(STEP)
+    for name, reason in {
+        "everything": "expected demo, ops, or a function without arguments as FILE.py:FUNCTION",
+        f"{tmp_path / 'my_train.py'}:steps": "there is no function 'steps' in",
+        f"{tmp_path / 'my_train.py'}:constant": "there is no function 'constant' in",
+        "no_such_module:step": "No module named 'no_such_module'",
+        f"{tmp_path / 'absent.py'}:step": "No such file",
+    }.items():
+        done = _treadle("cache", "warm", name, TREADLE_CACHE_DIR=str(tmp_path / "cache"))
+        assert done.returncode == 2
+        assert f"Error: cannot warm {name}: " in done.stderr
+        assert reason in done.stderr
+    done = _treadle("cache", "warm", TREADLE_CACHE_LIMIT_MB="0")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the kernel cache is off (TREADLE_CACHE_LIMIT_MB is 0)" in done.stderr

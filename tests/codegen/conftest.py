@@ -45,7 +45,7 @@ def _address(spec: KernelSpec, bits: int) -> int:
 def run(
     plan: Plan, inputs: list[np.ndarray], out: np.ndarray, threads: int, bits: int = 256
 ) -> None:
-    """Runs a plan; its workspaces begin as NaNs, and every launch is cut for all threads."""
+    """Runs a plan; its workspaces begin as NaNs, and every launch is cut into pieces."""
     works = [np.full(nbytes, 0xFF, np.uint8) for nbytes in plan.workspaces]
     tape = array.array("q")
     for launch in plan.launches:
@@ -55,9 +55,10 @@ def run(
                 words.append(arg)
                 continue
             holder = inputs if isinstance(arg, In) else [out] if isinstance(arg, Out) else works
-            words.append(holder[arg.index].ctypes.data)
-        parallel = int(launch.units > 1 and threads > 1)
-        tape.extend([_address(launch.kernel, bits), len(words), launch.units, parallel, *words])
+            held = holder[arg.index]
+            words.append(held.ctypes.data + arg.offset * held.itemsize)
+        entry, units = _address(launch.kernel, bits), launch.units
+        tape.extend([entry, len(words), units, units, *words])
     assert pool.run_tape(tape, len(plan.launches), threads) == (-1, 0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,15 @@ def geometry(
     return {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
 
 
+def axes(g: Geometry) -> range:
+    return range(len(g["stride"]))
+
+
 def output_size(x: np.ndarray, w: np.ndarray, g: Geometry) -> tuple[int, ...]:
     sizes = [
         (x.shape[2 + a] + sum(g["padding"][a]) - g["dilation"][a] * (w.shape[2 + a] - 1) - 1)
         // g["stride"][a] + 1
-        for a in (0, 1)
+        for a in axes(g)
     ]  # fmt: skip
     return (x.shape[0], w.shape[0], *sizes)
 
@@ -44,11 +49,11 @@ def convolve(
     return out
 
 
-def window(x: np.ndarray, tap: tuple[int, int], count: Any, stride: Any, dilation: Any) -> Any:
+def window(x: np.ndarray, tap: Any, count: Any, stride: Any, dilation: Any) -> Any:
     """The elements (or their presence) under one tap, for every pixel."""
-    h, w = (tap[a] * dilation[a] for a in (0, 1))
-    return x[..., h : h + (count[0] - 1) * stride[0] + 1 : stride[0],
-             w : w + (count[1] - 1) * stride[1] + 1 : stride[1]]  # fmt: skip
+    first = [t * d for t, d in zip(tap, dilation, strict=True)]
+    cuts = (slice(f, f + (n - 1) * s + 1, s) for f, n, s in zip(first, count, stride, strict=True))
+    return x[..., *cuts]
 
 
 def padded(x: np.ndarray, g: Geometry) -> tuple[np.ndarray, np.ndarray]:
@@ -59,76 +64,81 @@ def padded(x: np.ndarray, g: Geometry) -> tuple[np.ndarray, np.ndarray]:
     return out, there
 
 
+def spread(x: np.ndarray, rank: int) -> np.ndarray:
+    """With axes of size 1 for the pixels."""
+    return x.reshape(*x.shape, *(1,) * rank)
+
+
 def forward(c: Any, x: np.ndarray, w: np.ndarray, g: Geometry) -> np.ndarray:
     n, outputs, *size = output_size(x, w, g)
-    inner, (kh, kw) = w.shape[1], w.shape[2:]
+    inner, taps = w.shape[1], w.shape[2:]
     image, there = padded(x, g)
     grouped = image.reshape(n, g["groups"], inner, *image.shape[2:])
-    weights = w.reshape(g["groups"], -1, inner, kh, kw)
+    weights = w.reshape(g["groups"], -1, inner, *taps)
 
     def terms(k: int) -> Any:
         tap, channel = divmod(k, inner)
-        at = divmod(tap, kw)
+        at = np.unravel_index(tap, taps)
         elements = window(grouped[:, :, channel], at, size, g["stride"], g["dilation"])
         present = window(there, at, size, g["stride"], g["dilation"])
-        return weights[:, :, channel, *at, None, None], elements[:, :, None], present
+        return spread(weights[:, :, channel, *at], len(taps)), elements[:, :, None], present
 
     shape = (n, g["groups"], outputs // g["groups"], *size)
-    return c.contract(terms, kh * kw * inner, shape, x.dtype).reshape(n, outputs, *size)
+    depth = math.prod(taps) * inner
+    return c.contract(terms, depth, shape, x.dtype).reshape(n, outputs, *size)
 
 
 def input_gradient(
     c: Any, grad: np.ndarray, w: np.ndarray, shape: tuple[int, ...], g: Geometry
 ) -> np.ndarray:
     n, _, *size = shape
-    groups, inner, (kh, kw) = g["groups"], w.shape[1], w.shape[2:]
+    groups, inner, taps = g["groups"], w.shape[1], w.shape[2:]
     per_group = grad.shape[1] // groups
     # Every result, reached from all sides: grad_out spread by the stride in a wide frame.
-    margin = [(w.shape[2 + a] - 1) * g["dilation"][a] for a in (0, 1)]
-    frame = np.zeros((n, *grad.shape[1:2], *(size[a] + sum(g["padding"][a]) + 2 * margin[a]
-                                              for a in (0, 1))), grad.dtype)  # fmt: skip
-    there = np.zeros(frame.shape[2:], bool)
-    spread = [
+    margin = [(taps[a] - 1) * g["dilation"][a] for a in axes(g)]
+    wide = [size[a] + sum(g["padding"][a]) + 2 * margin[a] for a in axes(g)]
+    frame, there = np.zeros((*grad.shape[:2], *wide), grad.dtype), np.zeros(wide, bool)
+    places = tuple(
         slice(margin[a], margin[a] + (grad.shape[2 + a] - 1) * g["stride"][a] + 1, g["stride"][a])
-        for a in (0, 1)
-    ]
-    frame[:, :, spread[0], spread[1]] = grad
-    there[spread[0], spread[1]] = True
+        for a in axes(g)
+    )
+    frame[:, :, *places] = grad
+    there[places] = True
     grouped = frame.reshape(n, groups, per_group, *frame.shape[2:])
-    weights = w.reshape(groups, per_group, inner, kh, kw)
+    weights = w.reshape(groups, per_group, inner, *taps)
 
     def terms(k: int) -> Any:
         tap, channel = divmod(k, per_group)
-        at = divmod(tap, kw)
-        first = [
-            g["padding"][a][0] + margin[a] - at[a] * g["dilation"][a] for a in (0, 1)
-        ]  # fmt: skip
-        cut = tuple(slice(first[a], first[a] + size[a]) for a in (0, 1))
-        elements = grouped[:, :, channel, cut[0], cut[1]]
-        return weights[:, channel, :, *at, None, None], elements[:, :, None], there[cut]
+        at = np.unravel_index(tap, taps)
+        first = [g["padding"][a][0] + margin[a] - at[a] * g["dilation"][a] for a in axes(g)]
+        cut = tuple(slice(first[a], first[a] + size[a]) for a in axes(g))
+        elements = grouped[:, :, channel, *cut]
+        return spread(weights[:, channel, :, *at], len(taps)), elements[:, :, None], there[cut]
 
     result = (n, groups, inner, *size)
-    return c.contract(terms, kh * kw * per_group, result, grad.dtype).reshape(shape)
+    depth = math.prod(taps) * per_group
+    return c.contract(terms, depth, result, grad.dtype).reshape(shape)
 
 
 def weight_gradient(
     c: Any, grad: np.ndarray, x: np.ndarray, shape: tuple[int, ...], g: Geometry
 ) -> np.ndarray:
-    outputs, inner, kh, kw = shape
+    outputs, inner, *taps = shape
     n, size = grad.shape[0], grad.shape[2:]
     image, there = padded(x, g)
     grouped = image.reshape(n, g["groups"], inner, *image.shape[2:])
     grads = grad.reshape(n, g["groups"], -1, *size)
 
     def terms(k: int) -> Any:
-        image_index, pixel = divmod(k, size[0] * size[1])
-        at = divmod(pixel, size[1])
-        elements = window(grouped[image_index], at, (kh, kw), g["dilation"], g["stride"])
-        present = window(there, at, (kh, kw), g["dilation"], g["stride"])
-        return grads[image_index, :, :, *at, None, None, None], elements[:, None], present
+        image_index, pixel = divmod(k, math.prod(size))
+        at = np.unravel_index(pixel, size)
+        elements = window(grouped[image_index], at, taps, g["dilation"], g["stride"])
+        present = window(there, at, taps, g["dilation"], g["stride"])
+        factor = spread(grads[image_index, :, :, *at], 1 + len(taps))
+        return factor, elements[:, None], present
 
-    shape5 = (g["groups"], outputs // g["groups"], inner, kh, kw)
-    return c.contract(terms, n * size[0] * size[1], shape5, grad.dtype).reshape(shape)
+    whole = (g["groups"], outputs // g["groups"], inner, *taps)
+    return c.contract(terms, n * math.prod(size), whole, grad.dtype).reshape(shape)
 
 
 def operands(kind: str, x: np.ndarray, w: np.ndarray, grad: np.ndarray) -> Any:
@@ -164,6 +174,20 @@ CASES = [
     ((1, 2, 20, 31), (3, 2, 2, 2), geometry()),
     ((9, 2, 8, 8), (3, 2, 3, 3), geometry()),  # a block of the weight gradient in many images
     ((1, 1, 1, 1), (1, 1, 1, 1), geometry()),
+    ((2, 6, 9, 7), (12, 1, 3, 3), geometry((2, 1), ((1, 1), (2, 1)), groups=6)),  # twice each
+    ((2, 36, 6, 8), (36, 1, 3, 2), geometry((2, 2), ((1, 1), (0, 1)), (2, 1), groups=36)),
+    ((1, 3, 28, 30), (3, 1, 23, 24), geometry((2, 1), groups=3)),  # 552 taps: two blocks
+    ((2, 12, 6, 8), (6, 2, 3, 3), geometry((2, 1), ((1, 1), (0, 1)), groups=6)),
+    ((2, 5, 6, 6), (18, 5, 1, 1), geometry()),  # products of matrices
+    ((2, 18, 6, 6), (5, 18, 1, 1), geometry()),
+    ((2, 8, 9, 9), (4, 8, 3, 3), geometry((3, 3), dilation=(3, 3))),  # pixels without any tap
+    ((2, 5, 23), (7, 5, 4), geometry((1,), ((2, 1),), (1,))),
+    ((3, 4, 40), (6, 2, 3), geometry((3,), ((4, 4),), (2,), 2)),
+    ((2, 3, 600), (4, 3, 5), geometry((1,), ((2, 2),), (1,))),  # cut along the only axis
+    ((2, 3, 5, 6, 7), (5, 3, 3, 2, 3), geometry((1,) * 3, ((1, 1), (0, 1), (1, 1)), (1,) * 3)),
+    ((2, 4, 6, 5, 6), (4, 2, 2, 3, 3), geometry((2, 1, 2), ((0, 1), (1, 1), (2, 0)), (2, 1, 1), 2)),
+    ((1, 3, 8, 12, 12), (2, 3, 2, 2, 2), geometry((1,) * 3, ((0, 0),) * 3, (1,) * 3)),
+    ((2, 5, 3, 4, 4), (5, 1, 2, 2, 2), geometry((1,) * 3, ((1, 1),) * 3, (1,) * 3, 5)),
 ]
 
 
@@ -260,29 +284,47 @@ def test_an_image_has_the_same_bits_in_every_batch(contractions: Any) -> None:
         assert contractions.same_bits(part, whole[:count].copy())
 
 
-def test_random_geometries(contractions: Any) -> None:
-    rng = np.random.default_rng(6)
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_random_geometries(contractions: Any, rank: int) -> None:
+    rng = np.random.default_rng(rank)
+
+    def pick(top: int, low: int = 1) -> int:
+        return int(rng.integers(low, top))
+
+    def every(top: int) -> tuple[int, ...]:
+        return tuple(pick(top) for _ in range(rank))
+
+    most = {1: (70, 6), 2: (18, 5), 3: (8, 4)}[rank]
     done = 0
-    while done < 25:
-        groups = int(rng.integers(1, 3))
-        pick = lambda top, low=1: int(rng.integers(low, top))  # noqa: E731
-        g = geometry(
-            (pick(4), pick(4)), ((pick(3, 0), pick(3, 0)), (pick(3, 0), pick(3, 0))),
-            (pick(3), pick(3)), groups,
-        )  # fmt: skip
-        inner, outer = pick(4), pick(6)
-        x_shape = (pick(11), inner * groups, pick(14), pick(20))
-        w_shape = (outer * groups, inner, pick(4), pick(4))
-        size = output_size(np.empty(x_shape, "u1"), np.empty(w_shape, "u1"), g)
-        if min(size) < 1:
+    while done < 15:
+        depthwise = pick(4) == 1
+        groups = pick(20) if depthwise else pick(3)
+        inner, outer = (1, pick(3)) if depthwise else (pick(6), pick(20))
+        g = geometry(every(4), tuple((pick(3, 0), pick(3, 0)) for _ in range(rank)), every(3),
+                     groups)  # fmt: skip
+        x_shape = (pick(6), inner * groups, *every(most[0]))
+        w_shape = (outer * groups, inner, *every(most[1]))
+        if min(output_size(np.empty(x_shape, "u1"), np.empty(w_shape, "u1"), g)) < 1:
             continue
         done += 1
-        x, w, grad = example(contractions, x_shape, w_shape, g, seed=done)
+        dtype = ("f32", "f32", "bf16", "f16")[pick(4, 0)]
+        x, w, grad = example(contractions, x_shape, w_shape, g, dtype, seed=done)
         for kind in KINDS:
             a, b, shape = operands(kind, x, w, grad)
-            got = convolve(contractions, kind, a, b, shape, g, pick(4))
+            got = convolve(contractions, kind, a, b, shape, g, (1, 2, 3, 5)[pick(4, 0)])
             expected = defined(contractions, kind, x, w, grad, g)
-            assert contractions.same_bits(got, expected), (kind, x_shape, w_shape, g)
+            assert contractions.same_bits(got, expected), (kind, x_shape, w_shape, g, dtype)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_padding_is_no_term_in_depthwise(contractions: Any, kind: str) -> None:
+    g = geometry((1, 2), ((1, 1), (1, 1)), groups=11)
+    rng = np.random.default_rng(8)
+    x, w, grad = example(contractions, (2, 11, 6, 8), (11, 1, 3, 3), g)
+    x, w, grad = (contractions.special(rng, t, 0.1) for t in (x, w, grad))
+    a, b, shape = operands(kind, x, w, grad)
+    got = convolve(contractions, kind, a, b, shape, g, 2)
+    assert contractions.same_bits(got, defined(contractions, kind, x, w, grad, g))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -309,7 +351,7 @@ def test_mistakes() -> None:
         plan_conv("forward", x, w, contiguous(f32, (2, 6, 4, 3)), *plain)
     with pytest.raises(ShapeError, match=r"input channels = groups \* weight.shape\[1\]"):
         plan_conv("input", out, w, contiguous(f32, (2, 3, 5, 5)), *plain)
-    with pytest.raises(ShapeError, match="expected four dimensions each"):
+    with pytest.raises(ShapeError, match="with one to three spatial axes"):
         plan_conv("weight", contiguous(f32, (6, 3, 3)), x, w, *plain)
     with pytest.raises(ShapeError, match=r"got stride \(0, 1\), .* the others at least 1"):
         plan_conv("forward", x, w, out, (0, 1), *plain[1:])

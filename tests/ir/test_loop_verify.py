@@ -114,8 +114,8 @@ TEXTS = [
         "the upper bound %n of an unrolled loop is not a constant; give a constant",
     ),
     (
-        "for %i in 0..8 step 1 vector {\nlocal %m: f32[4]\n}",
-        "'local %m: f32[4]': a local is declared inside the vector loop over %i",
+        "for %i in 0..8 step 1 vector {\nlocal %m: f32[4]\n%0 = load %m[%i]\n}",
+        "the index into a local %i varies with %i, the variable of the vector loop around",
     ),
     (
         "for %i in 0..8 step 1 vector {\nfor %j in 0..8 step 1 vector {\n}\n}",
@@ -128,12 +128,13 @@ TEXTS = [
     (
         "for %i in 0..8 step 1 vector {\n%0 = add i64 %i, 1\n%1 = lt i64 %n, %0\n"
         "if %1 {\nfail 3\n}\n}",
-        "'if %1 {': the condition %1 varies with %i, the variable of the vector loop around; it "
-        "must be the same for every lane: use select, or a serial loop",
+        "'fail 3': a Fail lies inside an If that varies with %i, the variable of the vector loop "
+        "around; such an If holds arithmetic and Locals of that loop only",
     ),
     (
-        "for %i in 0..8 step 1 vector {\n%0 = load %p[%i]\n%1 = eq i64 %0, 0\nif %1 {\n}\n}",
-        "the condition %1 varies with %i",
+        "for %i in 0..8 step 1 vector {\n%0 = load %p[%i]\n%1 = eq i64 %0, 0\nif %1 {\n"
+        "store %p[%i], %0\n}\n}",
+        "access to %p lies inside an If that varies with %i",
     ),
 ]
 
@@ -171,7 +172,10 @@ NODES = [
         [Loop(Value("i", F32), BEGIN, BEGIN, 1, "serial", [])],
         "the loop variable is f32; expected i",
     ),
-    ([None], "kernel k, statement None: expected an Assign, Load, Store, Local, Loop, If"),
+    (
+        [None],
+        "kernel k, statement None: expected an Assign, Load, Store, Local, Transpose, Loop, If",
+    ),
 ]
 
 

@@ -18,6 +18,7 @@ import pytest
 import treadle
 from treadle.compiler import prepare, tier0
 from treadle.nn import functional as F
+from treadle.testing.networks import NETWORKS
 from treadle.testing.programs import (
     Run,
     evaluated,
@@ -39,9 +40,9 @@ def _expected(seed: int) -> Run:
 
 
 @lru_cache(maxsize=None)
-def _expected_training() -> Run:
+def _expected_training(name: str = "lenet") -> Run:
     with evaluated("end") as barrier:
-        return run_training(barrier)
+        return run_training(barrier, name=name)
 
 
 @pytest.fixture
@@ -87,23 +88,30 @@ def test_layouts():
         assert not first_difference(_expected(seed), run), f"seed {seed}"
 
 
+@pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("policy", POLICIES)
-def test_training_and_moments_of_evaluation(policy):
+def test_training_and_moments_of_evaluation(policy, name):
     with evaluated(policy) as barrier:
-        assert not first_difference(_expected_training(), run_training(barrier))
+        run = run_training(barrier, name=name)
+    assert not first_difference(_expected_training(name), run)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3], indirect=True)
-def test_training_and_threads(threads):
-    assert not first_difference(_expected_training(), run_training())
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("threads", [1, 2, 3, 5], indirect=True)
+def test_training_and_threads(threads, name):
+    assert not first_difference(_expected_training(name), run_training(name=name))
 
 
-def test_training_changes_with_the_seed_only():
-    """What is compared is not constant: the training moves, and programs differ."""
-    short = run_training(num_steps=1)
-    assert first_difference(_expected_training(), short)
-    moved = _expected_training().results[3:]  # after the losses of three steps
+@pytest.mark.parametrize("name", NETWORKS)
+def test_training_moves(name):
+    """What is compared is not constant."""
+    short = run_training(num_steps=1, name=name)
+    assert first_difference(_expected_training(name), short)
+    moved = _expected_training(name).results[3:]  # after the losses of three steps
     assert not any(same_bits(x, y) for x, y in zip(moved[:2], short.results[1:3], strict=True))
+
+
+def test_programs_differ():
     assert len({fingerprint([_expected(seed)]) for seed in SEEDS}) == len(SEEDS)
 
 
@@ -111,8 +119,9 @@ def test_training_changes_with_the_seed_only():
 
 _PROCESS = """
 from treadle.runtime import jit
+from treadle.testing.networks import NETWORKS
 from treadle.testing.programs import fingerprint, run_program, run_training
-print(fingerprint([run_program(1, num_steps=8), run_training()]))
+print(fingerprint([run_program(1, num_steps=8), *(run_training(name=n) for n in NETWORKS)]))
 print(jit.statistics().compiled, jit.statistics().loaded)
 """
 
@@ -135,7 +144,7 @@ def _finish(process: subprocess.Popen[str]) -> tuple[str, int, int]:
 
 
 def test_cold_and_warm_cache_and_vector_widths(tmp_path):
-    here = fingerprint([run_program(1, num_steps=8), _expected_training()])
+    here = fingerprint([run_program(1, num_steps=8), *map(_expected_training, NETWORKS)])
     cold = _start(tmp_path / "native")
     narrow = _start(tmp_path / "narrow", TREADLE_VECTOR_BITS="128", TREADLE_NUM_THREADS="1")
     digest, compiled, loaded = _finish(cold)

@@ -143,6 +143,53 @@ def test_transposed_convolution_is_the_adjoint():
     )
 
 
+@pytest.mark.parametrize("rank", [1, 3])
+def test_transposed_convolutions_are_adjoints(rank):
+    conv, back = getattr(F, f"conv{rank}d"), getattr(F, f"conv_transpose{rank}d")
+    x, w = (treadle.tensor(floats(*s)) for s in ((2, 4, *(7,) * rank), (6, 2, *(3,) * rank)))
+    kwargs = {"stride": 2, "padding": 1, "dilation": 2, "groups": 2}
+    y = conv(x, w, **kwargs)
+    g = treadle.tensor(floats(*y.shape))
+    up = back(g, w, output_padding=0, **kwargs)
+    assert up.shape == x.shape
+    np.testing.assert_allclose((y * g).sum().item(), (x * up).sum().item(), rtol=1e-4, atol=1e-3)
+
+
+def test_output_padding_beyond_the_stride():
+    """Allowed below the dilation: what it adds has terms where padding had cut them off."""
+    x, w = (treadle.tensor(floats(*s)) for s in ((1, 2, 4), (2, 3, 3)))
+    whole = F.conv_transpose1d(x, w, dilation=3)
+    cut = F.conv_transpose1d(x, w, padding=2, output_padding=2, dilation=3)
+    np.testing.assert_allclose(cut.numpy(), whole.numpy()[:, :, 2:], rtol=1e-5, atol=1e-6)
+
+
+def test_conv3d_of_one_plane_is_conv2d():
+    x, w = floats(2, 3, 5, 6), floats(4, 3, 3, 2)
+    flat = F.conv2d(treadle.tensor(x), treadle.tensor(w), stride=2, padding=1)
+    deep = F.conv3d(
+        treadle.tensor(x[:, :, None]), treadle.tensor(w[:, :, None]), stride=(1, 2, 2),
+        padding=(0, 1, 1),
+    )  # fmt: skip
+    assert deep[:, :, 0].tolist() == flat.tolist()
+
+
+def test_output_size_of_a_transposed_layer():
+    layer = nn.ConvTranspose2d(1, 1, 3, stride=2)
+    x = treadle.zeros(1, 1, 4, 4)
+    assert tuple(layer(x, output_size=(10, 9)).shape) == (1, 1, 10, 9)
+    with pytest.raises(ValueError, match=r"got output_size \(11, 9\) .* from \(9, 9\) to \(10, 10"):
+        layer(x, output_size=(11, 9))
+
+
+def test_convolution_errors_name_the_function():
+    with pytest.raises(ShapeError, match=r"conv3d: got an input of shape \(2, 2\); it must have 5"):
+        F.conv3d(treadle.zeros(2, 2), treadle.zeros(1, 1, 1, 1, 1))
+    with pytest.raises(TypeError, match=r"conv1d: got stride \(1, 2\); it takes an int"):
+        F.conv1d(treadle.zeros(1, 1, 4), treadle.zeros(1, 1, 2), stride=(1, 2))
+    with pytest.raises(ShapeError, match=r"the output would have the size \(-1,\); use less pad"):
+        F.conv_transpose1d(treadle.zeros(1, 1, 2), treadle.zeros(1, 1, 2), padding=2)
+
+
 def test_convolution_errors():
     x, w = treadle.zeros(1, 2, 4, 4), treadle.zeros(3, 2, 3, 3)
     with pytest.raises(ShapeError, match=r"conv2d: got an input of shape \(2, 2\); it must have 4"):
@@ -289,6 +336,23 @@ def test_norms_against_numpy():
     np.testing.assert_allclose(F.batch_norm(t, None, None, training=True), batch, **close)
 
 
+def test_instance_norm_and_its_running_statistics():
+    x = floats(3, 2, 4, 5)
+    layer = nn.InstanceNorm2d(2, affine=True, track_running_stats=True)
+    mean, var = x.mean((2, 3)), x.var((2, 3))
+    wanted = (x - mean[..., None, None]) / np.sqrt(var + 1e-5)[..., None, None]
+    close = {"rtol": 1e-4, "atol": 1e-5}
+    np.testing.assert_allclose(layer(treadle.tensor(x)).detach(), wanted, **close)
+    running, moved = 0.1 * mean.mean(0), 0.9 + 0.1 * var.mean(0) * 20 / 19
+    np.testing.assert_allclose(layer.running_mean, running, **close)
+    np.testing.assert_allclose(layer.running_var, moved, **close)
+    column = (slice(None), None, None)
+    used = (x - running[column]) / np.sqrt(moved[column] + 1e-5)
+    np.testing.assert_allclose(layer.eval()(treadle.tensor(x)).detach(), used, **close)
+    alone = nn.InstanceNorm2d(2)(treadle.tensor(x[1]))
+    np.testing.assert_allclose(alone, wanted[1], **close)
+
+
 def test_norms_keep_f32_statistics_for_16_bits():
     x = treadle.tensor(floats(64, 32) + 100).to(treadle.bfloat16)
     wanted = F.layer_norm(x.float(), (32,)).to(treadle.bfloat16)
@@ -318,6 +382,12 @@ def test_normalisation_errors():
         ShapeError, match=r"group_norm: got an input of shape \(4, 3\) and 2 groups"
     ):
         F.group_norm(x, 2)
+    with pytest.raises(
+        ShapeError, match=r"InstanceNorm1d: got an input of shape \(4, 3\); it must be \(N, C, L\)"
+    ):
+        nn.InstanceNorm1d(2)(x)
+    with pytest.raises(ShapeError, match=r"must be \(N, C, ...\) with more than one value per"):
+        F.instance_norm(x.unsqueeze(2))
     with pytest.raises(ValueError, match="GroupNorm: got 3 channels and 2 groups"):
         nn.GroupNorm(2, 3)
 
@@ -340,8 +410,9 @@ def test_embedding_takes_rows_and_spares_the_padding():
 
 def test_embedding_errors():
     table = nn.Embedding(4, 2)
-    with pytest.raises(IndexError, match=r"take: index out of range: indices must lie in \[0, 4\)"
-                       r".*\[test_functional.py:\d+\]"):  # fmt: skip
+    with pytest.raises(IndexError, match=r"^embedding: index 4 is out of range for 4 rows \(0..3\) "
+                       r"at \[0\]; make the table larger, or map unknown indices to one of its "
+                       r"rows \[test_functional.py:\d+\]$"):  # fmt: skip
         table(treadle.tensor([4])).sum().item()
     with pytest.raises(
         DTypeError, match="embedding: got indices of dtype float32; they must be in"

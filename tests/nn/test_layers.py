@@ -27,6 +27,27 @@ LAYERS = {
         lambda: nn.ConvTranspose2d(2, 3, 3, stride=2, padding=1, output_padding=1), (1, 2, 3, 4),
         (1, 3, 6, 8),
     ),
+    "conv1d strided": (
+        lambda: nn.Conv1d(2, 4, 3, stride=2, padding=2, dilation=2, groups=2), (2, 2, 7),
+        (2, 4, 4),
+    ),
+    "conv2d depthwise": (
+        lambda: nn.Conv2d(3, 6, 3, stride=2, padding=1, groups=3), (2, 3, 5, 6), (2, 6, 3, 3),
+    ),
+    "conv3d": (lambda: nn.Conv3d(2, 3, (1, 2, 3), padding=(0, 1, 1)), (1, 2, 2, 3, 4),
+               (1, 3, 2, 4, 4)),
+    "conv3d strided": (
+        lambda: nn.Conv3d(2, 2, 2, stride=(1, 2, 2), groups=2, bias=False), (1, 2, 2, 4, 4),
+        (1, 2, 1, 2, 2),
+    ),
+    "conv_transpose1d": (
+        lambda: nn.ConvTranspose1d(2, 4, 3, stride=2, dilation=2, groups=2), (2, 2, 4),
+        (2, 4, 11),
+    ),
+    "conv_transpose3d": (
+        lambda: nn.ConvTranspose3d(2, 1, (1, 2, 2), stride=(1, 2, 1)), (1, 2, 2, 2, 3),
+        (1, 1, 2, 4, 4),
+    ),
     "max_pool2d": (lambda: nn.MaxPool2d(2), (2, 2, 4, 5), (2, 2, 2, 2)),
     "max_pool1d": (lambda: nn.MaxPool1d(3, 2, 1), (2, 2, 7), (2, 2, 4)),
     "avg_pool2d": (lambda: nn.AvgPool2d(3, 2, 1, ceil_mode=True), (2, 2, 6, 6), (2, 2, 4, 4)),
@@ -40,6 +61,13 @@ LAYERS = {
         lambda: nn.BatchNorm2d(3, affine=False, track_running_stats=False), (4, 3, 2, 3),
         (4, 3, 2, 3),
     ),
+    "batch_norm3d": (lambda: nn.BatchNorm3d(2), (3, 2, 2, 1, 2), (3, 2, 2, 1, 2)),
+    "instance_norm1d": (lambda: nn.InstanceNorm1d(3), (2, 3, 4), (2, 3, 4)),
+    "instance_norm2d": (
+        lambda: nn.InstanceNorm2d(3, affine=True, track_running_stats=True), (4, 3, 2, 3),
+        (4, 3, 2, 3),
+    ),
+    "instance_norm3d": (lambda: nn.InstanceNorm3d(2, affine=True), (2, 2, 3, 2), (2, 2, 3, 2)),
     "layer_norm": (lambda: nn.LayerNorm((3, 4)), (2, 3, 4), (2, 3, 4)),
     "layer_norm without bias": (lambda: nn.LayerNorm(4, bias=False), (2, 3, 4), (2, 3, 4)),
     "rms_norm": (lambda: nn.RMSNorm(4), (2, 3, 4), (2, 3, 4)),

@@ -287,7 +287,7 @@ def test_an_error_raised_twice_keeps_its_path():
 
     with pytest.raises(IndexError) as caught:
         Reader()(treadle.tensor([3]))
-    assert str(caught.value).startswith("reader > take: index out of range: indices must lie in")
+    assert str(caught.value).startswith("reader > embedding: index 3 is out of range for 3 rows")
     assert str(caught.value).count("reader") == 1
 
 

@@ -4,7 +4,6 @@ References are checked against sums written out element by element, and the thre
 against the adjoint identity, so none of it needs a kernel.
 """
 
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -47,18 +46,19 @@ def direct_convolution(
     x: np.ndarray, w: np.ndarray, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> np.ndarray:
     """Every result as the sum over its window, absent taps left out."""
-    (n, _, height, width), (o, per_group, kh, kw) = x.shape, w.shape
-    (top, bottom), (left, right) = padding
-    oh = (height + top + bottom - dilation[0] * (kh - 1) - 1) // stride[0] + 1
-    ow = (width + left + right - dilation[1] * (kw - 1) - 1) // stride[1] + 1
-    y = np.zeros((n, o, oh, ow))
-    for b, q, i, j in product(range(n), range(o), range(oh), range(ow)):
+    (n, _, *sizes), (o, per_group, *window) = x.shape, w.shape
+    axes = range(len(sizes))
+    out = [
+        (sizes[a] + sum(padding[a]) - dilation[a] * (window[a] - 1) - 1) // stride[a] + 1
+        for a in axes
+    ]
+    y = np.zeros((n, o, *out))
+    for b, q, *pixel in np.ndindex(*y.shape):
         first = q // (o // groups) * per_group
-        for u, v, p in product(range(kh), range(kw), range(per_group)):
-            row = i * stride[0] + u * dilation[0] - top
-            col = j * stride[1] + v * dilation[1] - left
-            if 0 <= row < height and 0 <= col < width:
-                y[b, q, i, j] += float(x[b, first + p, row, col]) * float(w[q, p, u, v])
+        for p, *tap in np.ndindex(per_group, *window):
+            at = [pixel[a] * stride[a] + tap[a] * dilation[a] - padding[a][0] for a in axes]
+            if all(0 <= at[a] < sizes[a] for a in axes):
+                y[b, q, *pixel] += float(x[b, first + p, *at]) * float(w[q, p, *tap])
     return y
 
 

@@ -186,7 +186,7 @@ def test_the_check_comes_before_every_write(op: Op):
     layouts = [node_from_array(a).type.layout for a in arrays]
     plan = op.lower.plan(layouts, layouts[:1], {"axis": 0}, 2)  # type: ignore[union-attr]
     check, *others = (launch.kernel.build(*launch.kernel.key).name for launch in plan.launches)
-    assert check == "check_index"
+    assert check == "check_index_in_range_i64"
     assert check not in others
 
 

@@ -133,6 +133,19 @@ def test_many_threads_compile_one_kernel_once():
     assert jit.statistics().compiled == before + 1
 
 
+def test_kernels_compile_side_by_side_and_errors_wait_until_somebody_asks():
+    before = jit.statistics().compiled
+    names = [f"jit_beside{number}" for number in range(12)]
+    jobs = [lambda name=name: answer(name, name) for name in names]
+    jobs.insert(3, lambda: jit.compile_kernel("jit_wrong", "wrong", lambda: "nonsense"))
+    jit.side_by_side(jobs, threads=3)
+    assert jit.statistics().compiled == before + 12
+    assert all(KERNEL(answer(name, name))(None, 1, 2, 0) == 3 for name in names)
+    assert jit.statistics().compiled == before + 12
+    with pytest.raises(CompileError, match="the kernel jit_wrong does not compile"):
+        jobs[3]()
+
+
 def test_compile_error_names_the_kernel_and_the_next_try_starts_anew():
     with pytest.raises(CompileError, match=r"the kernel jit_bad does not compile: LLVM IR pars"):
         jit.compile_kernel("jit_bad", "bad", lambda: "define i32 @jit_bad() { ret i64 0 }")

@@ -42,6 +42,54 @@ def test_round_trip(no_warning):
     assert kernel_cache.load("a") is None
 
 
+def test_names():
+    kernel_cache.store("a", b"two\nlines", "gemm_f32")
+    kernel_cache.store("b", b"x", "n" * 1000)
+    assert kernel_cache.load("a") == b"two\nlines"
+    names = {entry.key: entry.name() for entry in kernel_cache.entries()}
+    assert names == {"a": "gemm_f32", "b": "n" * 200}
+
+
+def test_another_version_of_the_format_is_ignored_without_a_word(no_warning):
+    kernel_cache.store("a", b"0123456789" * 10)
+    (entry,) = kernel_cache.entries()
+    blob = entry.path.read_bytes()
+    for version in (b"1", b"3"):
+        entry.path.write_bytes(blob[:7] + version + blob[8:])
+        assert kernel_cache.load("a") is None
+        assert entry.name() == ""
+    kernel_cache.store("a", b"new")
+    assert kernel_cache.load("a") == b"new"
+
+
+SAME = """
+import sys
+sys.stdin.readline()
+import numpy as np, treadle
+x = treadle.from_numpy(np.arange(10000, dtype=np.float32))
+print(((x * 3 + 1) @ x).item().hex())
+"""
+
+
+def test_two_processes_compile_the_same_kernels(cache_dir):
+    environment = {**os.environ, "TREADLE_CACHE_DIR": str(cache_dir)}
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", SAME], env=environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for _ in range(3)
+    ]  # fmt: skip
+    for process in running:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    results = [process.communicate() for process in running]
+    assert {error for _, error in results} == {""}
+    assert len({result for result, _ in results}) == 1
+    assert all(kernel_cache.load(entry.key) for entry in kernel_cache.entries())
+    assert not [p for p in kernel_cache.folder().iterdir() if p.suffix == ".tmp"]
+
+
 def test_folder_is_private(cache_dir):
     kernel_cache.store("a", b"x")
     assert (cache_dir / "kernels").stat().st_mode & 0o077 == 0

@@ -4,6 +4,8 @@ import gc
 import itertools
 import mmap
 import re
+import signal
+import subprocess
 import sys
 import threading
 import weakref
@@ -256,3 +258,52 @@ def test_buffers_in_cycles_die_inside_allocate():
         node.buffer = memory.allocate(1_000_000)
     gc.collect()
     assert memory.memory_stats()["allocated.current"] < 300_000_000
+
+
+def test_no_python_code_runs_when_a_buffer_dies():
+    """Else Ctrl-C would be swallowed there."""
+    buffers = [memory.allocate(100), memory.allocate(1_000_000)]
+    seen = []
+    sys.setprofile(lambda frame, event, argument: seen.append((event, frame.f_code.co_name)))
+    try:
+        del buffers
+    finally:
+        sys.setprofile(None)
+    assert [name for event, name in seen if event == "call"] == []
+
+
+PRESSED = """
+import signal, sys, threading
+from treadle.runtime import memory
+pressed = caught = 0
+sys.unraisablehook = lambda u: sys.exit(f"swallowed: {u.exc_value!r} in {u.object!r}")
+def press(*_):
+    global pressed
+    pressed += 1
+    raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, press)
+held = []
+def work():
+    held.clear()
+    for size in (64, 5000, 100_000) * 20:
+        memory.allocate(size)
+        held.append(memory.allocate(size))
+    held.clear()
+while pressed < 2000:
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 20e-6 + pressed % 97 * 1e-6)
+        for _ in range(20):
+            work()
+    except KeyboardInterrupt:
+        caught += 1
+held.clear()
+print(pressed, caught)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers that signal")
+def test_ctrl_c_is_never_swallowed():
+    done = subprocess.run([sys.executable, "-c", PRESSED], capture_output=True, text=True)
+    assert (done.stderr, done.returncode) == ("", 0)
+    pressed, caught = map(int, done.stdout.split())
+    assert pressed == caught

@@ -202,10 +202,10 @@ def test_errors():
     refused(treadle.zeros(2), IndexError, "index of dtype float32 .* convert it with .long")
     refused(treadle.tensor([0, 1], dtype=treadle.uint8), IndexError, "dtype uint8")
     refused(([0, 1], [0, 1, 2]), IndexError, "must broadcast together")
-    refused(treadle.tensor([0, 2]), IndexRangeError, r"\[0, 2\) along dimension 0")
-    refused((0, treadle.tensor([-4])), IndexRangeError, r"\[0, 3\) along dimension 1")
+    refused(treadle.tensor([0, 2]), IndexRangeError, r"\[-2, 2\) along dimension 0")
+    refused((0, treadle.tensor([-4])), IndexRangeError, r"\[-3, 3\) along dimension 1")
     two = (treadle.tensor([0]), treadle.tensor([3]))
-    refused(two, IndexRangeError, r"\[0, 3\) along dimension 1")
+    refused(two, IndexRangeError, r"\[-3, 3\) along dimension 1")
     refused(0, ShapeError, r"shape \(2,\) for a selection of shape \(3,\)", treadle.zeros(2))
     refused([0], ShapeError, r"\(2,\) for a selection of shape \(1, 3\)", treadle.zeros(2))
     refused([0], DTypeError, "value of dtype int64 .* float32", treadle.tensor([1, 2, 3]))
@@ -297,7 +297,7 @@ def test_one_hot():
     assert one_hot(treadle.tensor(labels)).tolist() == np.eye(4, dtype=int)[labels].tolist()
     assert one_hot(treadle.tensor([1]), 5).tolist() == [[0, 1, 0, 0, 0]]
     assert one_hot(treadle.tensor([0]), 2).dtype is treadle.int64
-    with pytest.raises(IndexRangeError, match=r"indices must lie in \[0, 3\)"):
+    with pytest.raises(IndexRangeError, match=r"^one_hot: class 3 is out of range for 3 cla"):
         one_hot(treadle.tensor([3]), 3).tolist()
     with pytest.raises(ValueError, match="num_classes 0"):
         one_hot(treadle.tensor([1]), 0)

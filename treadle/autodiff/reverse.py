@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Any
 
-from treadle.base.collector import CollectorPaused
+from treadle.base.collector import without_collector
 from treadle.base.errors import GradientError
 from treadle.ir.node import Leaf, Node, describe_site, record_pair, recorder
 from treadle.ir.op import NoGradient
@@ -32,6 +32,7 @@ def reachable(outputs: Iterable[Node]) -> list[Node]:
     return sorted(seen, key=_order, reverse=True)
 
 
+@without_collector
 def backward(
     outputs: Sequence[Node],
     adjoints: Sequence[Node],
@@ -47,34 +48,33 @@ def backward(
     are added in the reverse order of its recorded uses. Unless ``retain_graph``, the graph is
     released: a second walk raises GradientError.
     """
-    with CollectorPaused():
-        order = reachable(outputs)
-        targets = set(kept if wanted is None else wanted)
-        leading = None if wanted is None else _leading_to(order, targets)
-        found: dict[Node, Any] = {}
-        for out, adjoint in zip(outputs, adjoints, strict=True):
-            _accumulate(found, out, adjoint)
-        state = recorder.state
-        grad_enabled, site = state.grad_enabled, state.site
-        state.grad_enabled = create_graph
-        try:
-            for n in order:
-                if n not in found or type(n) is Leaf:
-                    continue
-                if leading is not None and n not in leading:
-                    continue
-                if n.spent:
-                    raise GradientError(
-                        f"backward: the graph of {n.op.name} [{describe_site(n.site)}] was "
-                        f"released by an earlier backward(); pass retain_graph=True to that call"
-                    )
-                g = found[n] if n in targets else found.pop(n)
-                state.site = n.site
-                _step(n, g, found)
-        finally:
-            state.grad_enabled, state.site = grad_enabled, site
-        if not retain_graph:
-            _release(order if leading is None else [n for n in order if n in leading])
+    order = reachable(outputs)
+    targets = set(kept if wanted is None else wanted)
+    leading = None if wanted is None else _leading_to(order, targets)
+    found: dict[Node, Any] = {}
+    for out, adjoint in zip(outputs, adjoints, strict=True):
+        _accumulate(found, out, adjoint)
+    state = recorder.state
+    grad_enabled, site = state.grad_enabled, state.site
+    state.grad_enabled = create_graph
+    try:
+        for n in order:
+            if n not in found or type(n) is Leaf:
+                continue
+            if leading is not None and n not in leading:
+                continue
+            if n.spent:
+                raise GradientError(
+                    f"backward: the graph of {n.op.name} [{describe_site(n.site)}] was "
+                    f"released by an earlier backward(); pass retain_graph=True to that call"
+                )
+            g = found[n] if n in targets else found.pop(n)
+            state.site = n.site
+            _step(n, g, found)
+    finally:
+        state.grad_enabled, state.site = grad_enabled, site
+    if not retain_graph:
+        _release(order if leading is None else [n for n in order if n in leading])
     return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
+from treadle.base.lazy_numpy import np
 
 _TABLE: dict[str, DType] = {}
 

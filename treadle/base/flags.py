@@ -14,6 +14,7 @@ Flags hold for the whole process, all threads included.
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -39,12 +40,14 @@ class Flag(NamedTuple):
         return PREFIX + self.name
 
 
-def _integer(low: int, choices: tuple[int, ...] = ()) -> Callable[[Any], int]:
+def _integer(
+    low: int, choices: tuple[int, ...] = (), high: float = math.inf
+) -> Callable[[Any], int]:
     def parse(value: Any) -> int:
         if isinstance(value, float):
             raise ValueError
         number = int(value)
-        if number < low or (choices and number not in choices):
+        if not low <= number <= high or (choices and number not in choices):
             raise ValueError
         return number
 
@@ -97,12 +100,14 @@ _FLAGS = {
              "where compiled kernels are kept between runs"),
         Flag("CACHE_LIMIT_MB", _integer(0), "a whole number of megabytes, 0 or more", 1024,
              "bound of the kernel cache on disk; 0 turns it off"),
-        Flag("NUM_THREADS", _integer(0), "a whole number, 0 or more", 0,
+        Flag("NUM_THREADS", _integer(0, high=4096), "a whole number from 0 to 4096", 0,
              "threads of CPU kernels; 0 takes the cores this process may use"),
         Flag("DEBUG", _topics, "a comma list out of " + ",".join(DEBUG_TOPICS), frozenset(),
              "artefacts to print to stderr"),
         Flag("VECTOR_BITS", _integer(0, (0, 128, 256, 512)), "one of 0, 128, 256, 512", 0,
              "width of vectors in CPU kernels; 0 takes what the CPU has"),
+        Flag("TUNE", _boolean, "one of 1, 0, true, false, yes, no, on, off", False,
+             "measure the best few ways of every matrix product and remember the winners"),
         Flag("HUGE_PAGES", _boolean, "one of 1, 0, true, false, yes, no, on, off", True,
              "ask the system for huge pages behind large blocks of memory"),
         Flag("PENDING_NODES", _integer(1), "a whole number, 1 or more", 16384,
@@ -135,6 +140,7 @@ class Flags:
     NUM_THREADS: int
     DEBUG: frozenset[str]
     VECTOR_BITS: int
+    TUNE: bool
     HUGE_PAGES: bool
     PENDING_NODES: int
     PENDING_BYTES: int

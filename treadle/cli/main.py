@@ -45,9 +45,7 @@ def _root(
 
 @app.command()
 def demo(
-    seed: Annotated[
-        int, typer.Option(min=0, help="What all random numbers follow from.")
-    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="What all random numbers follow from.")] = 0,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the digits: 10 unless named.")
     ] = None,
@@ -78,6 +76,47 @@ def doctor() -> None:
     from treadle.cli import doctor as task
 
     raise typer.Exit(task.run())
+
+
+cache = typer.Typer(
+    name="cache",
+    no_args_is_help=True,
+    help="The compiled kernels on disk: list them, compile ahead, clear them.",
+)
+app.add_typer(cache)
+
+
+@cache.command("list")
+def cache_list() -> None:
+    """Show which kernels are there, how large they are, and when they were last used."""
+    from treadle.cli import cache as task
+
+    raise typer.Exit(task.show())
+
+
+@cache.command("warm")
+def cache_warm(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="demo (its training and test), ops (every operation in every dtype, some "
+            "minutes), or a function that takes no arguments, say one training step, as "
+            "FILE.py:FUNCTION or MODULE:FUNCTION."
+        ),
+    ] = None,
+) -> None:
+    """Compile kernels now, so that later runs find them: demo unless something is named."""
+    from treadle.cli import cache as task
+
+    raise typer.Exit(task.warm(what or ["demo"]))
+
+
+@cache.command("clear")
+def cache_clear() -> None:
+    """Remove all compiled kernels; they are compiled again when they are needed."""
+    from treadle.cli import cache as task
+
+    raise typer.Exit(task.clear())
 
 
 def main() -> None:

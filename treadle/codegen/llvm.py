@@ -1,9 +1,10 @@
 """Loop IR to LLVM IR, with explicit vectors of any width.
 
 A ``vector`` loop is printed ``lanes`` iterations at a time, then one at a time for what is left.
-Inside it a value is *uniform* (one scalar), *consecutive* (base + lane: what makes a load or store
-a vector one) or a *vector*. Loops marked ``unrolled``, and vector loops with short constant bounds,
-are written out with constant indices, so that LLVM keeps their ``Local`` arrays in registers.
+Inside it a value is *uniform* (one scalar), a ``Sum`` that steps from lane to lane (by one: what
+makes a load or store a vector one) or a vector. Loops marked ``unrolled``, and vector loops with
+short constant bounds, are written out with constant indices, so that LLVM keeps their ``Local``
+arrays in registers.
 
 The text is ordinary LLVM with opaque pointers. What is particular to a processor stays in LLVM:
 the same text, at other widths, serves x86-64, AArch64 and whatever else LLVM prints.
@@ -11,7 +12,10 @@ the same text, at other widths, serves x86-64, AArch64 and whatever else LLVM pr
 
 from __future__ import annotations
 
-from treadle.codegen.llvm_values import Text, ValuePrinter, literal
+from treadle.base import dtypes
+from treadle.codegen.llvm_index import IndexPrinter, Sum
+from treadle.codegen.llvm_transpose import transposed
+from treadle.codegen.llvm_values import Text, literal
 from treadle.ir.loop import (
     BEGIN,
     END,
@@ -29,7 +33,7 @@ from treadle.ir.loop import (
     Pointer,
     Statement,
     Store,
-    Value,
+    Transpose,
     fold,
 )
 
@@ -45,25 +49,27 @@ def print_llvm(kernel: Kernel, vector_bits: int) -> str:
     return _Printer(kernel, vector_bits).module()
 
 
-class _Printer(ValuePrinter):
+class _Printer(IndexPrinter):
     def __init__(self, kernel: Kernel, vector_bits: int) -> None:
         super().__init__(kernel)
         self.lanes = max(vector_bits // 32, 2)
         self.bits = vector_bits
         self.allocas: list[str] = []
-        self.values: dict[str, Text] = {
-            v.name: Text(f"%{v.name}", I64) for v in (BEGIN, END, THREAD)
+        self.depths.update(dict.fromkeys(("%args", "%begin", "%end", "%thread"), 0))
+        self.values: dict[str, Text | Sum] = {
+            v.name: Sum(((f"%{v.name}", 1),)) for v in (BEGIN, END, THREAD)
         }
-        self.places: dict[str, tuple[str, int]] = {}  # of pointers: address, lanes of an element
+        self.mask = ""  # the lanes that the If around holds for, where that depends on the lane
 
     # text
     def module(self) -> str:
         for index, param in enumerate(self.kernel.params):
             address = self.emit(f"getelementptr i8, ptr %args, i64 {8 * index}")
             if isinstance(param, Pointer):
-                self.places[param.name] = (self.emit(f"load ptr, ptr {address}, align 8"), 1)
+                self.places[param.name] = (self.read(f"load ptr, ptr {address}, align 8"), 1)
             else:
-                self.values[param.name] = Text(self.emit(f"load i64, ptr {address}, align 8"), I64)
+                size = self.read(f"load i64, ptr {address}, align 8")
+                self.values[param.name] = Sum(((size, 1),))
         self.statements(self.kernel.body)
         attributes = (
             f'nounwind "min-legal-vector-width"="{self.bits}" "prefer-vector-width"="{self.bits}"'
@@ -72,17 +78,26 @@ class _Printer(ValuePrinter):
             f"define i32 @{self.kernel.name}(ptr noalias %args, i64 %begin, i64 %end, i64 %thread) "
             f"{attributes} {{\nentry:"
         )
-        body = [head, *self.allocas, *self.lines, "  ret i32 0", "}"]
+        body = [head, *self.allocas, *self.leave(), "  ret i32 0", "}"]
         return "\n".join([*body, *self.declared.values(), ""])
 
-    # types and operands
-    def operand(self, operand: Operand) -> Text:
+    # operands
+    def operand(self, operand: Operand) -> Text | Sum:
         if isinstance(operand, Const):
+            if operand.dtype is I64:
+                return Sum((), int(operand.value))
             return Text(literal(operand), operand.dtype)
         try:
             return self.values[operand.name]
         except KeyError:
             raise self.fail(f"%{operand.name} is used before it is assigned") from None
+
+    def bound(self, operand: Operand) -> Sum:
+        """A bound of a loop, or another number that is the same in all lanes."""
+        value = self.as_sum(self.operand(operand))
+        if value is None or value.lane:
+            raise self.fail("a bound or a stride depends on the lane of a vector loop")
+        return value
 
     # statements
     def statements(self, body: list[Statement]) -> None:
@@ -94,6 +109,8 @@ class _Printer(ValuePrinter):
                     self.load(statement)
                 case Store():
                     self.store(statement)
+                case Transpose():
+                    self.transpose(statement)
                 case Loop():
                     self.loop(statement)
                 case Local():
@@ -109,103 +126,122 @@ class _Printer(ValuePrinter):
         name, dtype = "%" + self.name("m"), local.pointer.dtype
         text = f"[{local.size} x {self.memory_type(dtype)}]"
         self.allocas.append(f"  {name} = alloca {text}, align 64")
+        self.depths[name] = 0
         self.places[local.pointer.name] = (name, self.width)
-
-    def address(self, pointer: Pointer, index: str) -> str:
-        name, width = self.places[pointer.name]
-        if index == "0":
-            return name
-        return self.emit(
-            f"getelementptr {self.memory_type(pointer.dtype, width)}, ptr {name}, i64 {index}"
-        )
 
     def is_private(self, pointer: Pointer) -> bool:
         """A Local of the vector loop being printed."""
         return self.width > 1 and self.places[pointer.name][1] > 1
 
+    def index(self, operand: Operand) -> Sum | Text:
+        """An index: a sum, or a vector of numbers that have nothing in common."""
+        value = self.operand(operand)
+        return self.as_sum(value) or self.text(value)
+
     def load(self, load: Load) -> None:
-        index, dtype = self.operand(load.index), load.pointer.dtype
+        index, dtype = self.index(load.index), load.pointer.dtype
         align = dtype.itemsize
+        step = index.lane if isinstance(index, Sum) else None
         private = self.is_private(load.pointer)
-        if index.form == "vector":
-            result = self.gather(load, index)
-            self.values[load.result.name] = Text(result, dtype, "vector")
-            return
-        consecutive = index.form == "consecutive" or private
-        width = self.width if consecutive else 1
-        ty = self.memory_type(dtype, width)
-        text = self.emit(f"load {ty}, ptr {self.address(load.pointer, index.text)}, align {align}")
+        if step in (0, 1) and isinstance(index, Sum):
+            width = self.width if step or private else 1
+            ty = self.memory_type(dtype, width)
+            text = self.read(f"load {ty}, ptr {self.address(load.pointer, index)}, align {align}")
+        else:
+            width = self.width
+            scalar, ty = self.memory_type(dtype, 1), self.memory_type(dtype)
+            text = "poison"
+            for lane, pointer in enumerate(self.addresses(load.pointer, index)):
+                value = self.read(f"load {scalar}, ptr {pointer}, align {align}")
+                text = self.emit(f"insertelement {ty} {text}, {scalar} {value}, i64 {lane}")
         if dtype.kind == "b":
             text = self.emit(f"trunc {ty} {text} to {self.type(dtype, width)}")
-        self.values[load.result.name] = Text(text, dtype, "vector" if consecutive else "uniform")
-
-    def gather(self, load: Load, index: Text) -> str:
-        dtype = load.pointer.dtype
-        scalar, ty = self.memory_type(dtype, 1), self.memory_type(dtype)
-        result = "poison"
-        for lane in range(self.width):
-            at = self.emit(f"extractelement {self.type(I64)} {index.text}, i64 {lane}")
-            pointer = self.address(load.pointer, at)
-            value = self.emit(f"load {scalar}, ptr {pointer}, align {dtype.itemsize}")
-            result = self.emit(f"insertelement {ty} {result}, {scalar} {value}, i64 {lane}")
-        if dtype.kind == "b":
-            result = self.emit(f"trunc {ty} {result} to {self.type(dtype)}")
-        return result
+        self.values[load.result.name] = Text(text, dtype, width == 1)
 
     def store(self, store: Store) -> None:
-        index, value = self.operand(store.index), self.operand(store.value)
+        index, value = self.index(store.index), self.text(self.operand(store.value))
         dtype = store.pointer.dtype
-        private = self.is_private(store.pointer)
-        if self.width > 1 and index.form == "uniform" and not private:
-            raise self.fail(f"a vector loop stores all lanes to {store.pointer.name}[{index.text}]")
+        step = index.lane if isinstance(index, Sum) else None
+        if self.width > 1 and step == 0 and not self.is_private(store.pointer):
+            raise self.fail(f"a vector loop stores all lanes to one of {store.pointer.name}")
         text, ty = self.vector(value), self.memory_type(dtype)
         if dtype.kind == "b":
             text = self.emit(f"zext {self.type(dtype)} {text} to {ty}")
-        if index.form == "vector":
-            scalar = self.memory_type(dtype, 1)
-            for lane in range(self.width):
-                at = self.emit(f"extractelement {self.type(I64)} {index.text}, i64 {lane}")
-                one = self.emit(f"extractelement {ty} {text}, i64 {lane}")
-                pointer = self.address(store.pointer, at)
-                self.line(f"store {scalar} {one}, ptr {pointer}, align {dtype.itemsize}")
+        if self.mask:
+            text = self.masked(store, text, ty)
+        if step in (0, 1) and isinstance(index, Sum):
+            pointer = self.address(store.pointer, index)
+            self.line(f"store {ty} {text}, ptr {pointer}, align {dtype.itemsize}")
             return
-        pointer = self.address(store.pointer, index.text)
-        self.line(f"store {ty} {text}, ptr {pointer}, align {dtype.itemsize}")
+        scalar = self.memory_type(dtype, 1)
+        for lane, pointer in enumerate(self.addresses(store.pointer, index)):
+            one = self.emit(f"extractelement {ty} {text}, i64 {lane}")
+            self.line(f"store {scalar} {one}, ptr {pointer}, align {dtype.itemsize}")
+
+    def transpose(self, statement: Transpose) -> None:
+        source, dtype, size = statement.source, statement.source.dtype, statement.size
+        index, stride = self.bound(statement.index), self.bound(statement.stride)
+        rows = [self.add(index, self.scaled(stride, i)) for i in range(size)]
+
+        def address(i: int, j: int) -> str:
+            return self.address(source, self.add(rows[i], Sum((), j)))
+
+        for j, column in enumerate(transposed(self, dtype, size, address)):
+            place = self.address(statement.target, Sum((), j * size))
+            self.line(
+                f"store {self.type(dtype, size)} {column}, ptr {place}, align {dtype.itemsize}"
+            )
 
     def branch(self, branch: If) -> None:
-        condition = self.operand(branch.condition)
+        condition = self.text(self.operand(branch.condition))
         if condition.text in ("true", "false"):
             if condition.text == "true":
                 self.statements(branch.body)
             return
-        if condition.form != "uniform":
-            raise self.fail("an If depends on the lane of a vector loop")
+        outer, holds = self.mask, condition.text
+        if not condition.uniform:
+            flags = self.type(dtypes.bool_)
+            if outer:
+                holds = self.emit(f"and {flags} {outer}, {holds}")
+            self.mask = holds
+            name = f"llvm.vector.reduce.or.v{self.width}i1"
+            holds = self.intrinsic(name, "i1", (flags, holds))
         then, after = self.name("then"), self.name("after")
-        self.line(f"br i1 {condition.text}, label %{then}, label %{after}")
-        self.label(then)
+        self.enter(then, is_loop=False)
         self.statements(branch.body)
         self.line(f"br label %{after}")
+        body = self.leave()
+        self.line(f"br i1 {holds}, label %{then}, label %{after}")
+        self.lines(body)
         self.label(after)
+        self.mask = outer
+
+    def masked(self, store: Store, text: str, ty: str) -> str:
+        """What a store puts into a Local of the vector loop: lanes outside the mask keep theirs."""
+        index = self.index(store.index)
+        if not self.is_private(store.pointer) or isinstance(index, Text):
+            raise self.fail(f"an If that depends on the lane stores to {store.pointer.name}")
+        place = self.address(store.pointer, index)
+        before = self.read(f"load {ty}, ptr {place}, align {store.pointer.dtype.itemsize}")
+        flags = self.type(dtypes.bool_)
+        return self.emit(f"select {flags} {self.mask}, {ty} {text}, {ty} {before}")
 
     # loops
     def loop(self, loop: Loop) -> None:
-        lo, hi = self.operand(loop.lo), self.operand(loop.hi)
-        if lo.form != "uniform" or hi.form != "uniform":
-            raise self.fail("a loop's bounds depend on the lane of a vector loop")
-        constant = _is_int(lo.text) and _is_int(hi.text)
-        vector = loop.kind == "vector" and self.width == 1
+        lo, hi = self.bound(loop.lo), self.bound(loop.hi)
+        first, last = lo.number, hi.number
         if loop.kind == "unrolled":
-            if not constant:
+            if first is None or last is None:
                 raise self.fail("an unrolled loop needs constant bounds")
-            for at in range(int(lo.text), int(hi.text), loop.step):
-                self.values[loop.var.name] = Text(str(at), I64)
+            for at in range(first, last, loop.step):
+                self.values[loop.var.name] = Sum((), at)
                 self.statements(loop.body)
-        elif vector and constant and int(hi.text) - int(lo.text) <= _WRITE_OUT:
-            self.written_out(loop, int(lo.text), int(hi.text))
-        elif vector:
-            self.vector_loop(loop, lo.text, hi.text)
+        elif loop.kind != "vector" or self.width > 1:
+            self.counted(loop, lo, hi, loop.step, 0)
+        elif first is not None and last is not None and last - first <= _WRITE_OUT:
+            self.written_out(loop, first, last)
         else:
-            self.counted(loop, lo.text, hi.text, loop.step)
+            self.vector_loop(loop, lo, hi)
 
     def written_out(self, loop: Loop, lo: int, hi: int) -> None:
         """A short vector loop as straight-line code: full vectors, then halves of them."""
@@ -214,79 +250,82 @@ class _Printer(ValuePrinter):
             while width > hi - lo:
                 width //= 2
             self.width = width
-            form = "consecutive" if width > 1 else "uniform"
-            self.values[loop.var.name] = Text(str(lo), I64, form)
+            self.values[loop.var.name] = Sum((), lo, int(width > 1))
             self.statements(loop.body)
             lo += width
         self.width = 1
 
-    def vector_loop(self, loop: Loop, lo: str, hi: str) -> None:
+    def vector_loop(self, loop: Loop, lo: Sum, hi: Sum) -> None:
         """Full vectors while they fit, then single iterations."""
-        length = self.emit(f"sub i64 {hi}, {lo}")
-        rest = self.emit(f"srem i64 {length}, {self.lanes}")
-        middle = self.emit(f"sub i64 {hi}, {rest}")
+        length = self.text(self.add(hi, lo, -1)).text
+        rest = Sum(((self.emit(f"srem i64 {length}, {self.lanes}"), 1),))
+        middle = Sum(((self.text(self.add(hi, rest, -1)).text, 1),))
         self.width = self.lanes
-        self.counted(loop, lo, middle, self.lanes)
+        self.counted(loop, lo, middle, self.lanes, 1)
         self.width = 1
-        self.counted(loop, middle, hi, 1)
+        self.counted(loop, middle, hi, 1, 0)
 
-    def counted(self, loop: Loop, lo: str, hi: str, step: int) -> None:
+    def counted(self, loop: Loop, lo: Sum, hi: Sum, step: int, lane: int) -> None:
         """``for (i = lo; i < hi; i += step)`` with the test at the end."""
+        start, stop = self.text(lo).text, self.text(hi).text
+        nonempty = self.emit(f"icmp slt i64 {start}, {stop}")
         head, body, after = self.name("head"), self.name("body"), self.name("after")
-        nonempty = self.emit(f"icmp slt i64 {lo}, {hi}")
+        self.enter(body, is_loop=True)
+        var = self.new()
+        self.values[loop.var.name] = Sum(((var, 1),), 0, lane)
+        self.statements(loop.body)
+        following = self.emit(f"add nsw i64 {var}, {step}")
+        again = self.emit(f"icmp slt i64 {following}, {stop}")
+        last = self.block
+        self.line(f"br i1 {again}, label %{body}, label %{after}")
+        label, *lines = self.leave()
         self.line(f"br i1 {nonempty}, label %{head}, label %{after}")
         self.label(head)
         self.line(f"br label %{body}")
-        self.label(body)
-        slot = len(self.lines)
-        var = "%" + self.name("i")
-        self.lines.append("")
-        in_vector = self.width > 1 and loop.kind == "vector"
-        self.values[loop.var.name] = Text(var, I64, "consecutive" if in_vector else "uniform")
-        self.statements(loop.body)
-        following = self.emit(f"add nsw i64 {var}, {step}")
-        self.lines[slot] = f"  {var} = phi i64 [{lo}, %{head}], [{following}, %{self.block}]"
-        again = self.emit(f"icmp slt i64 {following}, {hi}")
-        self.line(f"br i1 {again}, label %{body}, label %{after}")
+        phi = f"  {var} = phi i64 [{start}, %{head}], [{following}, %{last}]"
+        self.lines([label, phi, *lines])
         self.label(after)
 
     # arithmetic
     def assign(self, statement: Assign) -> None:
         args = [self.operand(a) for a in statement.args]
-        result = self.index_arithmetic(statement, args) if statement.dtype is I64 else None
+        result: Text | Sum | None = None
+        if statement.dtype is I64:
+            result = self.index_arithmetic(statement.op, args)
         if result is None:
-            result = self.arithmetic(statement, args)
+            result = self.arithmetic(statement, [self.text(a) for a in args])
         self.values[statement.result.name] = result
 
-    def index_arithmetic(self, statement: Assign, args: list[Text]) -> Text | None:
-        """Constants fold, and base + lane stays what it is; None where neither applies."""
-        forms = [a.form for a in args]
-        if all(f == "uniform" and _is_int(a.text) for f, a in zip(forms, args, strict=True)):
-            consts: tuple[Operand, ...] = tuple(Const(int(a.text), I64) for a in args)
-            folded = fold(statement.op, consts)
+    def index_arithmetic(self, op: str, args: list[Text | Sum]) -> Text | Sum | None:
+        """Sums stay sums and constants fold; None where neither applies."""
+        sums = [self.as_sum(a) for a in args]
+        if None in sums:
+            return None
+        numbers = [s.number for s in sums if s is not None]
+        if None not in numbers:
+            folded = fold(op, tuple(Const(n, I64) for n in numbers if n is not None))
             if isinstance(folded, Const):
+                if folded.dtype is I64:
+                    return Sum((), int(folded.value))
                 return Text(literal(folded), folded.dtype)
-        if len(args) == 2 and statement.op in ("add", "sub", "mul"):
-            folded = fold(statement.op, tuple(self._as_operand(a, i) for i, a in enumerate(args)))
-            if isinstance(folded, Value):
-                return args[int(folded.name)]
-            if isinstance(folded, Const):
-                return Text(literal(folded), I64)
-        if statement.op == "add" and sorted(forms) == ["consecutive", "uniform"]:
-            base = self.emit(f"add i64 {args[0].text}, {args[1].text}")
-            return Text(base, I64, "consecutive")
-        if statement.op == "sub" and forms == ["consecutive", "uniform"]:
-            base = self.emit(f"sub i64 {args[0].text}, {args[1].text}")
-            return Text(base, I64, "consecutive")
-        return None
+        if op not in ("add", "sub", "mul"):
+            return None
+        a, b = sums
+        if a is None or b is None:
+            return None
+        if op == "mul":
+            return self.multiply(a, b)
+        return self.add(a, b, 1 if op == "add" else -1)
 
-    def _as_operand(self, value: Text, position: int) -> Operand:
-        if value.form == "uniform" and _is_int(value.text):
-            return Const(int(value.text), I64)
-        return Value(str(position), I64)
+    def as_sum(self, value: Text | Sum) -> Sum | None:
+        if isinstance(value, Sum):
+            return value
+        if not value.uniform or value.dtype is not I64:
+            return None
+        return Sum(((value.text, 1),)) if value.text[0] == "%" else Sum((), int(value.text))
 
     def arithmetic(self, statement: Assign, args: list[Text]) -> Text:
-        uniform = all(a.form == "uniform" for a in args)
+        uniform = all(a.uniform for a in args)
         width, self.width = self.width, 1 if uniform else self.width
         texts = [self.vector(a) for a in args]
         result = statement.result.dtype
@@ -302,10 +341,4 @@ class _Printer(ValuePrinter):
         else:
             text = self.operation(statement.op, statement.dtype, texts)
         self.width = width
-        return Text(text, result, "uniform" if uniform or width == 1 else "vector")
-
-
-def _is_int(text: str) -> bool:
-    return text.lstrip("-").isdigit()
-
-
+        return Text(text, result, uniform or width == 1)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
 from treadle.base.errors import CompileError
+from treadle.codegen.llvm_text import TextPrinter
 from treadle.ir.loop import COMPARISONS, Const, Kernel
 
 _TYPES = {
@@ -22,45 +23,22 @@ _INTRINSICS = frozenset(
 )
 
 
-@dataclass(slots=True)
-class Text:
-    """A value as printed: ``form`` is uniform, consecutive (text is lane 0) or vector."""
+class Text(NamedTuple):
+    """A value as printed: one for all lanes (uniform), or a vector."""
 
     text: str
     dtype: DType
-    form: str = "uniform"
+    uniform: bool = True
 
 
-class ValuePrinter:
+class ValuePrinter(TextPrinter):
     """Prints operations on values of ``width`` lanes; who derives from it prints statements."""
 
     def __init__(self, kernel: Kernel) -> None:
+        super().__init__()
         self.kernel = kernel
         self.width = 1  # lanes of the code being printed
-        self.lines: list[str] = []
         self.declared: dict[str, str] = {}
-        self.count = 0
-        self.block = "entry"
-
-    def line(self, text: str) -> None:
-        """Appends one instruction."""
-        self.lines.append("  " + text)
-
-    def name(self, stem: str) -> str:
-        """A name not yet used."""
-        self.count += 1
-        return f"{stem}{self.count}"
-
-    def emit(self, text: str) -> str:
-        """Appends an instruction with a result, and gives the name of that."""
-        result = "%" + self.name("v")
-        self.line(f"{result} = {text}")
-        return result
-
-    def label(self, name: str) -> None:
-        """Begins a basic block."""
-        self.lines.append(f"{name}:")
-        self.block = name
 
     def fail(self, text: str) -> CompileError:
         """The error for a kernel that cannot be printed."""
@@ -78,19 +56,15 @@ class ValuePrinter:
 
     def vector(self, value: Text) -> str:
         """The value in all lanes of the current width."""
-        if self.width == 1 or value.form == "vector":
+        if self.width == 1 or not value.uniform:
             return value.text
-        ty, width = self.type(value.dtype), self.width
-        first = self.emit(
-            f"insertelement {ty} poison, {self.type(value.dtype, 1)} {value.text}, i64 0"
-        )
-        splat = self.emit(
+        ty, scalar, width = self.type(value.dtype), self.type(value.dtype, 1), self.width
+        if value.text[0] != "%":
+            return f"splat ({scalar} {value.text})"
+        first = self.emit(f"insertelement {ty} poison, {scalar} {value.text}, i64 0")
+        return self.emit(
             f"shufflevector {ty} {first}, {ty} poison, <{width} x i32> zeroinitializer"
         )
-        if value.form == "uniform":
-            return splat
-        lanes = ", ".join(f"i64 {lane}" for lane in range(width))
-        return self.emit(f"add {ty} {splat}, <{lanes}>")
 
     def intrinsic(self, name: str, result: str, *typed: tuple[str, str]) -> str:
         """Calls (and declares) an overloaded LLVM intrinsic."""
@@ -157,9 +131,7 @@ class ValuePrinter:
         if op == "abs":
             if not signed:
                 return x[0]
-            return self.intrinsic(
-                f"llvm.abs.{self.suffix(dtype)}", ty, (ty, x[0]), ("i1", "false")
-            )
+            return self.intrinsic(f"llvm.abs.{self.suffix(dtype)}", ty, (ty, x[0]), ("i1", "false"))
         if op in ("minimum", "maximum"):
             if dtype.kind == "b":
                 return self.emit(f"{'and' if op == 'minimum' else 'or'} {ty} {x[0]}, {x[1]}")

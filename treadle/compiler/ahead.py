@@ -39,7 +39,7 @@ class _Finder:
         sig = node.sig
         layouts = tuple([self.layout(i) for i in node.inputs])
         if not sig.is_view:
-            if layouts not in sig.plans:
+            if (self.threads, layouts) not in sig.plans:
                 self.plan(sig, layouts)
         elif isinstance(sig.op.lower, Bundle):
             self.layouts[node] = layouts[: len(sig.types)]

@@ -60,6 +60,12 @@ class Device(Protocol):
         for it. Returns the position of the call that failed and its code, or (-1, 0).
         """
 
+    def remember(self, key: str, value: str) -> None:
+        """Keeps a text for this machine between runs, where that is possible."""
+
+    def recall(self, key: str) -> str | None:
+        """What was kept under this key, or None."""
+
     def link(
         self, tape: bytes, calls: int, patches: Sequence[tuple[int, int, int]], slots: int,
         threads: int,

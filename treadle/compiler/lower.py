@@ -7,6 +7,7 @@ from typing import Any
 
 from treadle.base import dtypes
 from treadle.base.errors import CompileError
+from treadle.base.flags import flags
 from treadle.base.shapes import Shape, contiguous_strides, prod
 from treadle.codegen.conv import plan_conv
 from treadle.codegen.gemm import plan_matmul
@@ -14,7 +15,7 @@ from treadle.compiler.recipe import Recipe, Statement, emit_recipe
 from treadle.compiler.reduction import plain, plan_reduction
 from treadle.ir.launch import Argument, In, Launch, Layout, Out, Plan, Work
 from treadle.ir.loop import Builder, Kernel, Operand
-from treadle.ir.nest import copy_launch, nest_kernel, nest_launch
+from treadle.ir.nest import Nest, copy_launch, nest_kernel, nest_launch
 from treadle.ir.node import type_of
 from treadle.ir.op import Contraction, Elementwise, Loops, Op, Reduction
 
@@ -44,6 +45,10 @@ def _plan_contraction(
 ) -> Plan:  # fmt: skip
     x, y = inputs
     if kind == "matmul":
+        if flags.TUNE:
+            from treadle.compiler.tune import tuned_matmul
+
+            return tuned_matmul(x, y, output, threads, vector_bits)
         return plan_matmul(x, y, output, threads, vector_bits)
     geometry = (attrs["stride"], attrs["padding"], attrs["dilation"], attrs["groups"])
     name = kind.removeprefix("conv_")
@@ -83,8 +88,8 @@ def map_launch(
     return nest_launch(map_kernel, (recipe, results), arguments, shape, strides, per_element)
 
 
-def map_kernel(recipe: Recipe, results: tuple[int, ...], rank: int, classes: str) -> Kernel:
-    """The kernel of an elementwise loop for one rank and set of inner strides."""
+def map_kernel(recipe: Recipe, results: tuple[int, ...], nest: Nest) -> Kernel:
+    """The kernel of an elementwise loop for one kind of nest."""
     operands = [dtypes.by_short(recipe.dtype(value)) for value in results]
     operands += map(dtypes.by_short, recipe.loads)
 
@@ -92,7 +97,7 @@ def map_kernel(recipe: Recipe, results: tuple[int, ...], rank: int, classes: str
         values = emit_recipe(k, recipe, loaded)
         return [values[value] for value in results]
 
-    return nest_kernel(recipe.name, operands, rank, classes, emit, len(results))
+    return nest_kernel(recipe.name, operands, nest, emit, len(results))
 
 
 def _plan_loops(

@@ -63,7 +63,9 @@ def prepared(
 
     ``compile_ahead`` is called before the first kernel that the device does not have yet.
     """
-    known: Prepared | None = sig.plans.get(layouts)
+    # With the threads, since a program may be made for a number that is no longer the device's.
+    key = threads, layouts
+    known: Prepared | None = sig.plans.get(key)
     if known is None:
         from treadle.compiler import lower  # the code generators, when first needed
 
@@ -71,7 +73,7 @@ def prepared(
         plan = lower.plan(sig.op, sig.attrs, layouts, outputs, threads, device.vector_bits)
         if compile_ahead and not all(device.has_kernel(x.kernel) for x in plan.launches):
             compile_ahead()
-        known = sig.plans[layouts] = compile_plan(plan, outputs, layouts, device)
+        known = sig.plans[key] = compile_plan(plan, outputs, layouts, device)
     return known
 
 

@@ -30,8 +30,9 @@ from treadle.base import dtypes
 from treadle.base.dtypes import DType
 from treadle.base.shapes import contiguous_strides, prod
 from treadle.compiler.recipe import Recipe, emit_recipe
+from treadle.compiler.walks import Runs, Walk, step_classes, steps_of
 from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout, Out, Plan, Work
-from treadle.ir.loop import BEGIN, END, I64, Builder, Kernel, Operand, Pointer, Value
+from treadle.ir.loop import BEGIN, END, I64, Builder, Kernel, Operand, Pointer
 from treadle.ir.nest import coalesce
 from treadle.ir.op import Reduction
 from treadle.ops import registry
@@ -186,20 +187,6 @@ def divide_up(a: int, b: int) -> int:
     return (a + b - 1) // b
 
 
-def step_classes(steps: Sequence[int]) -> str:
-    """How operands step: ``c`` by one, ``b`` not at all, ``s`` by a parameter."""
-    return "".join("c" if step == 1 else "b" if step == 0 else "s" for step in steps)
-
-
-def steps_of(k: Builder, classes: str, stem: str) -> list[Operand]:
-    """The steps as a kernel sees them."""
-    known = {"c": 1, "b": 0}
-    return [
-        k.const(known[kind], I64) if kind in known else k.size(f"{stem}{j}")
-        for j, kind in enumerate(classes)
-    ]
-
-
 def split_axes(loads: Sequence[Layout], axes: tuple[int, ...]) -> tuple[Axes, Axes]:
     """The kept axes (any order will do: large strides first) and the reduced ones, coalesced."""
     shape = loads[0].shape
@@ -262,70 +249,6 @@ def lowering(name: str) -> Reduction:
 # --- what the kernels share -----------------------------------------------------------------------
 
 
-class Walk:
-    """Axes as a kernel sees them: parameters, and where a row-major index leads."""
-
-    def __init__(self, k: Builder, stem: str, rank: int, operands: int) -> None:
-        self.k = k
-        self.sizes = [k.size(f"{stem}n{axis}") for axis in range(1, rank)]
-        self.strides = [
-            [k.size(f"{stem}s{j}_{axis}") for axis in range(rank)] for j in range(operands)
-        ]
-
-    def offsets(self, index: Operand) -> list[Operand]:
-        """The offset of element ``index`` in every operand."""
-        k, rank = self.k, len(self.strides[0])
-        found: list[Operand] = [k.const(0, I64) for _ in self.strides]
-        for axis in reversed(range(rank)):
-            position = index
-            if axis:
-                position = k.rem(index, self.sizes[axis - 1])
-                index = k.div(index, self.sizes[axis - 1])
-            found = [
-                k.add(f, k.mul(position, row[axis]))
-                for f, row in zip(found, self.strides, strict=True)
-            ]
-        return found
-
-
-class Runs:
-    """The reduced elements as a kernel sees them: runs of evenly spaced ones, in logical order."""
-
-    def __init__(self, k: Builder, outer_rank: int, classes: str) -> None:
-        self.k = k
-        self.run: Value | None = k.size("run") if outer_rank else None
-        self.walk = Walk(k, "r", outer_rank, len(classes)) if outer_rank else None
-        self.steps = steps_of(k, classes, "step")
-
-    def segments(
-        self,
-        lo: Operand,
-        hi: Operand,
-        bases: Sequence[Operand],
-        body: Callable[[Operand, Operand, Sequence[Operand]], None],
-    ) -> None:
-        """``body(a, b, origins)`` for each run: elements a..b; r is at origins[j] + r*steps[j]."""
-        k = self.k
-        if self.run is None or self.walk is None:
-            body(lo, hi, bases)
-            return
-        last = k.add(k.div(k.sub(hi, 1), self.run), 1)
-        with k.loop(k.div(lo, self.run), last) as index:
-            start = k.mul(index, self.run)
-            offsets = self.walk.offsets(index)
-            origins = [
-                k.sub(k.add(base, offset), k.mul(start, step))
-                for base, offset, step in zip(bases, offsets, self.steps, strict=True)
-            ]
-            a, b = k.maximum(lo, start), k.minimum(hi, k.add(start, self.run))
-            body(a, b, origins)
-
-    def places(self, origins: Sequence[Operand], r: Operand) -> list[Operand]:
-        """Where element ``r`` of every operand is."""
-        k = self.k
-        return [k.add(o, k.mul(r, step)) for o, step in zip(origins, self.steps, strict=True)]
-
-
 class _Body:
     """A source's rules over arrays of accumulators, and the parameters that all kernels have."""
 
@@ -383,6 +306,18 @@ class _Body:
             for lower, _, begin, end in self.rules
             for value in lower.merge(self.k, a[begin:end], b[begin:end])
         )
+
+    def step(self, a: Accumulators, b: Accumulators) -> Accumulators:
+        """``merge`` where ``b`` is one element, or the identity, that comes later."""
+        return tuple(
+            value
+            for lower, _, begin, end in self.rules
+            for value in (lower.step or lower.merge)(self.k, a[begin:end], b[begin:end])
+        )
+
+    def step_into(self, places: Places, index: Operand, values: Accumulators) -> None:
+        """Takes an element, which comes later, into the accumulators at ``index``."""
+        self.store(places, index, self.step(self.load(places, index), values))
 
     def merge_into(self, places: Places, index: Operand, values: Accumulators) -> None:
         """Merges ``values``, which come later, into the accumulators at ``index``."""
@@ -448,7 +383,7 @@ def stripes_kernel(
                 near = k.minimum(k.maximum(r, lo), k.sub(hi, 1))
                 values = body.element(runs.places(origins, near), r)
                 values = tuple(map(partial(k.select, inside), values, body.identity))
-                body.merge_into(stripes, s, values)
+                body.step_into(stripes, s, values)
 
     def segment(lo: Operand, hi: Operand, origins: Sequence[Operand]) -> None:
         if outer_rank:  # a run may start at any stripe
@@ -458,7 +393,7 @@ def stripes_kernel(
         middle = k.add(lo, k.op("and", k.sub(hi, lo), -STRIPES))
         with k.loop(lo, middle, STRIPES) as first, k.loop(0, STRIPES, kind="vector") as s:
             starts = runs.places(origins, first)
-            body.merge_into(stripes, s, body.element(runs.places(starts, s), k.add(first, s)))
+            body.step_into(stripes, s, body.element(runs.places(starts, s), k.add(first, s)))
         partial_row(middle, middle, hi, origins)
 
     with k.loop(BEGIN, END) as unit:
@@ -476,6 +411,78 @@ def stripes_kernel(
     return k.kernel
 
 
+class _Block:
+    """A block of outputs, which are the lanes, with a table of their stripes."""
+
+    def __init__(self, body: _Body, outer_rank: int, classes: str, lane_classes: str) -> None:
+        self.body, self.k = body, body.k
+        self.runs = Runs(self.k, outer_rank, classes)
+        self.lanes, self.width = self.k.size("lanes"), self.k.size("width")
+        *self.lane_steps, self.store_step = steps_of(self.k, lane_classes, "lane_step")
+
+    def begin(self, left: Operand, table: Places) -> None:
+        """The block whose first output is ``left``."""
+        self.left, self.table = left, table
+        self.used = self.k.minimum(self.width, self.k.sub(self.lanes, left))
+
+    @contextmanager
+    def every_lane(self) -> Iterator[tuple[Operand, Operand]]:
+        """Vectors of lanes as (index in a stripe of the table, index among outputs).
+
+        The last may overlap the one before: its outputs are computed twice, alike, so that
+        no code for a rest is needed.
+        """
+        k = self.k
+        with k.loop(0, self.used, LANES) as first, k.loop(0, LANES, kind="vector") as lane:
+            start = k.minimum(k.add(self.left, first), k.sub(self.lanes, LANES))
+            yield k.add(first, lane), k.add(start, lane)
+
+    def stripe(self, r: Operand, slot: Operand) -> Operand:
+        """Where in the table the stripe of element ``r`` is."""
+        k = self.k
+        return k.add(k.mul(k.op("and", r, STRIPES - 1), self.width), slot)
+
+    def _take(self, r: Operand, times: int, origins: Sequence[Operand]) -> None:
+        """Merges the element ``r`` of every lane, and those after it in its stripe."""
+        k, body = self.k, self.body
+        starts = self.runs.places(origins, r)
+        with self.every_lane() as (slot, lane):
+            values = body.load(self.table, self.stripe(r, slot))
+            for ahead in range(0, STRIPES * times, STRIPES):
+                at = [
+                    k.add(k.add(start, k.mul(step, ahead)), k.mul(lane, lane_step))
+                    for start, step, lane_step in zip(
+                        starts, self.runs.steps, self.lane_steps, strict=True
+                    )
+                ]
+                values = body.step(values, body.element(at, k.add(r, ahead)))
+            body.store(self.table, self.stripe(r, slot), values)
+
+    def segment(self, a: Operand, b: Operand, origins: Sequence[Operand]) -> None:
+        """Takes in a run: some elements of a stripe at a time, for less traffic with the table."""
+        k = self.k
+        grouped = k.add(a, k.op("and", k.sub(b, a), -STRIPES * _GROUP))
+        with k.loop(a, grouped, STRIPES * _GROUP) as first, k.loop(0, STRIPES) as s:
+            self._take(k.add(first, s), _GROUP, origins)
+        with k.loop(grouped, b) as r:
+            self._take(r, 1, origins)
+
+    def clear(self, present: Operand) -> None:
+        """Sets the stripes that have elements to the identity."""
+        with self.k.loop(0, present) as s, self.every_lane() as (slot, _):
+            self.body.store(self.table, self.stripe(s, slot), self.body.identity)
+
+    def combine(self, present: Operand) -> None:
+        """Merges the stripes, each into the one half a table before it."""
+        k, body = self.k, self.body
+        with k.loop(0, len(HALVES)) as level:
+            half = k.op("shr", k.const(HALVES[0], I64), level)
+            last = k.minimum(present, k.mul(half, 2))
+            with k.loop(half, last) as s, self.every_lane() as (slot, _):
+                values = body.load(self.table, self.stripe(s, slot))
+                body.merge_into(self.table, self.stripe(k.sub(s, half), slot), values)
+
+
 def lanes_kernel(
     source: Source,
     finals: tuple[str, ...],
@@ -489,70 +496,21 @@ def lanes_kernel(
     k = body.k
     body.load_parameters()
     body.shape_parameters(not body.is_final)
-    runs = Runs(k, outer_rank, classes)
-    lanes, width = k.size("lanes"), k.size("width")
-    *lane_steps, store_step = steps_of(k, lane_classes, "lane_step")
+    block = _Block(body, outer_rank, classes, lane_classes)
     around = Walk(k, "k", around_rank, len(lane_classes))
     table = body.locals(STRIPES * _table_width(source))
-    num_blocks = k.div(k.add(lanes, k.sub(width, 1)), width)
-
+    num_blocks = k.div(k.add(block.lanes, k.sub(block.width, 1)), block.width)
     with k.loop(BEGIN, END) as unit:
-        left = k.mul(k.rem(unit, num_blocks), width)
-        used = k.minimum(width, k.sub(lanes, left))
+        block.begin(k.mul(k.rem(unit, num_blocks), block.width), table)
         output, lo, hi, chunk = body.chunk(k.div(unit, num_blocks))
         *bases, at = around.offsets(output)
         present = k.minimum(k.sub(hi, lo), STRIPES)
-
-        @contextmanager
-        def every_lane() -> Iterator[tuple[Operand, Operand]]:
-            """Vectors of lanes as (index in a stripe of the table, index among outputs).
-
-            The last may overlap the one before: its outputs are computed twice, alike, so that
-            no code for a rest is needed.
-            """
-            with k.loop(0, used, LANES) as first, k.loop(0, LANES, kind="vector") as lane:
-                start = k.minimum(k.add(left, first), k.sub(lanes, LANES))
-                yield k.add(first, lane), k.add(start, lane)
-
-        def stripe(r: Operand, slot: Operand) -> Operand:
-            return k.add(k.mul(k.op("and", r, STRIPES - 1), width), slot)
-
-        def take(r: Operand, times: int, origins: Sequence[Operand]) -> None:
-            """Merges the element ``r`` of every lane, and those after it in its stripe."""
-            starts = runs.places(origins, r)
-            with every_lane() as (slot, lane):
-                values = body.load(table, stripe(r, slot))
-                for ahead in range(0, STRIPES * times, STRIPES):
-                    at = [
-                        k.add(k.add(start, k.mul(step, ahead)), k.mul(lane, lane_step))
-                        for start, step, lane_step in zip(
-                            starts, runs.steps, lane_steps, strict=True
-                        )
-                    ]
-                    values = body.merge(values, body.element(at, k.add(r, ahead)))
-                body.store(table, stripe(r, slot), values)
-
-        def segment(a: Operand, b: Operand, origins: Sequence[Operand]) -> None:
-            # Some elements of a stripe at a time: less traffic with the table.
-            grouped = k.add(a, k.op("and", k.sub(b, a), -STRIPES * _GROUP))
-            with k.loop(a, grouped, STRIPES * _GROUP) as first, k.loop(0, STRIPES) as s:
-                take(k.add(first, s), _GROUP, origins)
-            with k.loop(grouped, b) as r:
-                take(r, 1, origins)
-
-        with k.loop(0, present) as s, every_lane() as (slot, lane):
-            body.store(table, stripe(s, slot), body.identity)
-        runs.segments(lo, hi, bases, segment)
-        with k.loop(0, len(HALVES)) as level:
-            half = k.op("shr", k.const(HALVES[0], I64), level)
-            with (
-                k.loop(half, k.minimum(present, k.mul(half, 2))) as s,
-                every_lane() as (slot, lane),
-            ):
-                values = body.load(table, stripe(s, slot))
-                body.merge_into(table, stripe(k.sub(s, half), slot), values)
-        with every_lane() as (slot, lane):
-            body.store_chunk(k.add(at, k.mul(lane, store_step)), chunk, body.load(table, slot))
+        block.clear(present)
+        block.runs.segments(lo, hi, bases, block.segment)
+        block.combine(present)
+        with block.every_lane() as (slot, lane):
+            place = k.add(at, k.mul(lane, block.store_step))
+            body.store_chunk(place, chunk, body.load(table, slot))
     return k.kernel
 
 

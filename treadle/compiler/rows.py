@@ -22,14 +22,12 @@ from treadle.compiler.reduction import (
     HALVES,
     STRIPES,
     Accumulators,
-    Runs,
-    Walk,
     divide_up,
     lowering,
     merge_neighbours,
     split_axes,
-    step_classes,
 )
+from treadle.compiler.walks import Runs, Walk, step_classes
 from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout, Out, Plan, Work
 from treadle.ir.loop import BEGIN, END, I64, THREAD, Builder, Kernel, Operand, Pointer
 from treadle.ir.node import type_of

@@ -110,7 +110,7 @@ class Evaluator:
                 state.pending[:0] = live
                 raise
             finally:
-                self.busy = False
+                self.busy, self.ahead = False, []
             state.nbytes = 0
 
     def _enter(self) -> None:
@@ -187,7 +187,6 @@ class Evaluator:
         live.clear()  # first: a node without its inputs must never be put back as pending
         _forget_inputs(done)
         self.tape, self.owners, self.free, self.supplied = [], [], {}, []
-        self.ahead = []
 
     def run_alone(self, n: Node) -> None:
         """Evaluates one node that no pending graph of this thread has."""
@@ -199,7 +198,7 @@ class Evaluator:
                 self._recount(live)
                 self._run(live)
             finally:
-                self.busy = False
+                self.busy, self.ahead = False, []
                 for i in n.inputs:
                     i.uses = 0
 
@@ -270,12 +269,14 @@ class Evaluator:
                         else:
                             blocks.append(memory)
                     value = memory = None
-        if not self.owners:
-            return -1
-        code_tape = b"".join(tape)
-        failed, code = self.device.run(code_tape, len(owners), self.threads)
+        return self._execute() if owners else -1
+
+    def _execute(self) -> int:
+        """Runs the tape; the call that failed, whose node gets the error, or -1."""
+        tape, owners = b"".join(self.tape), self.owners
+        failed, code = self.device.run(tape, len(owners), self.threads)
         if failed >= 0:
-            owners[failed].error = self._failure(owners[failed], _call_at(code_tape, failed), code)
+            owners[failed].error = self._failure(owners[failed], _call_at(tape, failed), code)
         return failed
 
     # --- one node ---------------------------------------------------------------------------------

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
+from treadle.base.lazy_numpy import np
 from treadle.base.shapes import Shape, prod
 from treadle.compiler.device import get_device
 from treadle.data.dataset import Subset, TensorDataset

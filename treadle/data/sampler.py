@@ -11,9 +11,8 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
-import numpy as np
-
 from treadle.base import dtypes
+from treadle.base.lazy_numpy import np
 from treadle.ir.node import located
 from treadle.random import Generator, default_generator, rand, randint, randperm
 

@@ -8,12 +8,14 @@ and refers to memory by role; addresses are filled in when the plan runs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from treadle.base.dtypes import DType
+from treadle.base.lazy_numpy import np
 from treadle.base.shapes import Shape, contiguous_strides, prod
-from treadle.ir.loop import Kernel
+
+if TYPE_CHECKING:
+    from treadle.ir.loop import Kernel
 
 
 class Layout(NamedTuple):
@@ -71,8 +73,19 @@ class KernelSpec(NamedTuple):
     key: tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+class Refusal(NamedTuple):
+    """Why a kernel stopped, told by what it looked at.
+
+    ``tell(x)`` gives the error (without the line) for the contiguous operand that the launch's
+    argument number ``argument`` is the address of; ``layout`` says what lies there.
+    """
+
+    argument: int
+    layout: Layout
+    tell: Callable[[np.ndarray[Any, Any]], Exception]
+
+
+class Launch(NamedTuple):
     """One call of a kernel.
 
     ``args`` fill the kernel's parameters in order, addresses first, then numbers. The kernel is
@@ -86,11 +99,10 @@ class Launch:
     args: tuple[Argument, ...]
     units: int
     work: int
-    message: str = ""  # what a Fail in this kernel means, for the user
+    message: str | Refusal = ""  # what a Fail in this kernel means, for the user
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """Launches in order, and the bytes of each workspace they share."""
 
     launches: tuple[Launch, ...]

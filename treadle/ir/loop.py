@@ -14,7 +14,8 @@ and reads its parameters (pointers and ``i64`` sizes or strides) in order from o
     }
 
 Statements: ``Assign`` (arithmetic), ``Load``, ``Store``, ``Local`` (a small scratch array, kept in
-registers where its indices are constant), ``Loop``, ``If``, ``Fail`` (stop with a code).
+registers where its indices are constant), ``Transpose`` (a square block into a Local), ``Loop``,
+``If``, ``Fail`` (stop with a code).
 
 Loop kinds are promises of whoever builds the loop, not requests to an optimiser:
 ``serial``; ``unrolled`` (constant bounds, the body is repeated); ``vector`` (iterations are
@@ -126,10 +127,25 @@ class Store:
 class Local:
     """A scratch array of ``size`` elements, undefined until stored to.
 
-    Inside a vector loop every lane has its own, and indices into it are uniform.
+    Declared inside a vector loop, every lane has its own, and indices into it are uniform.
     """
 
     pointer: Pointer
+    size: int
+
+
+@dataclass(slots=True)
+class Transpose:
+    """``target[j * size + i] = source[index + i * stride + j]`` for i, j < size, a power of two.
+
+    The target is a Local; never inside a vector loop. So registers hold the columns of what lies
+    in rows: rows become lanes.
+    """
+
+    target: Pointer
+    source: Pointer
+    index: Operand
+    stride: Operand
     size: int
 
 
@@ -147,7 +163,11 @@ class Loop:
 
 @dataclass(slots=True)
 class If:
-    """Runs its body where the (uniform, never a lane) b1 condition holds."""
+    """Runs its body where the b1 condition holds.
+
+    Where the condition depends on the lane of a vector loop, the body holds only arithmetic and
+    Ifs, and reads and writes only Locals of that loop: it costs nothing where no lane needs it.
+    """
 
     condition: Operand
     body: list[Statement]
@@ -160,7 +180,7 @@ class Fail:
     code: int
 
 
-Statement = Assign | Load | Store | Local | Loop | If | Fail
+Statement = Assign | Load | Store | Local | Transpose | Loop | If | Fail
 
 
 @dataclass(slots=True)
@@ -302,6 +322,14 @@ class Builder:
         self._block.append(Local(pointer, size))
         return pointer
 
+    def transpose(
+        self, target: Pointer, source: Pointer, index: Operand | int, stride: Operand | int,
+        size: int,
+    ) -> None:  # fmt: skip
+        """``target[j * size + i] = source[index + i * stride + j]`` for i, j < size."""
+        at, by = self._as(index, I64), self._as(stride, I64)
+        self._block.append(Transpose(target, source, at, by, size))
+
     # control
     @contextmanager
     def loop(
@@ -355,12 +383,13 @@ def fold(name: str, args: tuple[Operand, ...]) -> Operand | None:
     if name in ("add", "sub", "mul", "minimum", "maximum"):
         table = {"add": x + y, "sub": x - y, "mul": x * y, "minimum": min(x, y),
                  "maximum": max(x, y)}  # fmt: skip
-        return Const(_wrapped(table[name]), I64)
+        return Const(wrapped(table[name]), I64)
     if name in ("div", "rem") and y != 0:
         quotient = abs(x) // abs(y) * (1 if (x < 0) == (y < 0) else -1)
-        return Const(_wrapped(quotient if name == "div" else x - quotient * y), I64)
+        return Const(wrapped(quotient if name == "div" else x - quotient * y), I64)
     return None
 
 
-def _wrapped(value: int) -> int:
+def wrapped(value: int) -> int:
+    """The number that i64 arithmetic leaves of ``value``."""
     return (value + (1 << 63)) % (1 << 64) - (1 << 63)

@@ -29,6 +29,7 @@ from treadle.ir.loop import (
     Pointer,
     Statement,
     Store,
+    Transpose,
 )
 from treadle.ir.loop_arithmetic import Number, operation
 from treadle.ir.loop_text import statement_text
@@ -130,6 +131,7 @@ class _Run:
         self.values: dict[str, Any] = {}
         self.memory: dict[str, _Memory] = {}
         self.vector: _Iterations | None = None
+        self.private: set[str] = set()  # Locals of the vector loop around: one for each lane
         if len(args) != len(kernel.params):
             raise KernelRunError(
                 f"kernel {kernel.name} takes {len(kernel.params)} arguments, got {len(args)}"
@@ -175,10 +177,14 @@ class _Run:
                 code = self.loop(statement)
             elif isinstance(statement, If):
                 code = self.block(statement.body) if self.value(statement.condition) else 0
+            elif isinstance(statement, Transpose):
+                self.transpose(statement)
             elif isinstance(statement, Local):
                 pointer = statement.pointer
                 empty: list[Number | None] = [None] * statement.size
                 self.memory[pointer.name] = _Memory(pointer.name, pointer.dtype, empty)
+                if self.vector:
+                    self.private.add(pointer.name)
             else:
                 code = statement.code
             if code:
@@ -204,7 +210,7 @@ class _Run:
 
     def load(self, statement: Load) -> None:
         memory, index = self.element(statement)
-        if self.vector:
+        if self.vector and memory.name not in self.private:
             self.check(statement, index, self.vector.conflict_of_load(memory.address(index)))
         found = memory.elements[index]
         if found is None:
@@ -215,9 +221,24 @@ class _Run:
 
     def store(self, statement: Store) -> None:
         memory, index = self.element(statement)
-        if self.vector:
+        if self.vector and memory.name not in self.private:
             self.check(statement, index, self.vector.conflict_of_store(memory.address(index)))
         memory.elements[index] = self.value(statement.value)
+
+    def transpose(self, statement: Transpose) -> None:
+        size, target = statement.size, self.memory[statement.target.name]
+        source = self.memory[statement.source.name]
+        index, stride = self.value(statement.index), self.value(statement.stride)
+        for i in range(size):
+            first = index + i * stride
+            if not 0 <= first <= source.size - size:
+                raise self.error(
+                    statement,
+                    f"row {i} is {first}..{first + size}, outside %{source.name}, which has "
+                    f"{source.size} elements",
+                )
+            for j in range(size):
+                target.elements[j * size + i] = source.python_type(source.elements[first + j])
 
     def check(self, statement: Load | Store, index: int, conflict: str) -> None:
         if conflict:

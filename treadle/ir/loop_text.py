@@ -10,6 +10,7 @@ of the kernel cache.
     Load       ``%0 = load %a[%i]``
     Store      ``store %out[%i], %2``
     Local      ``local %m: f32[16]``
+    Transpose  ``transpose %m, %a[%i], %stride, 8``
     Loop       ``for %i in 0..%n step 1 vector {`` ... ``}``
     If         ``if %c {`` ... ``}``
     Fail       ``fail 3``
@@ -46,6 +47,7 @@ from treadle.ir.loop import (
     Pointer,
     Statement,
     Store,
+    Transpose,
     Value,
 )
 
@@ -114,6 +116,11 @@ def statement_text(statement: Statement) -> str:
     if isinstance(statement, Local):
         pointer = statement.pointer
         return f"local %{pointer.name}: {pointer.dtype.short}[{statement.size}]"
+    if isinstance(statement, Transpose):
+        index = _operand_text(statement.index, I64)
+        stride = _operand_text(statement.stride, I64)
+        source = f"%{statement.source.name}[{index}]"
+        return f"transpose %{statement.target.name}, {source}, {stride}, {statement.size}"
     return f"fail {statement.code}"
 
 
@@ -344,9 +351,19 @@ def _parse_statement(line: _Line, names: dict[str, Value | Pointer]) -> Statemen
         line.expect("]")
         names[name] = pointer
         return Local(pointer, size)
+    if line.accept("transpose"):
+        target = line.pointer(names)
+        line.expect(",")
+        source = line.pointer(names)
+        line.expect("[")
+        index = line.operand(names, I64)
+        line.expect("]", ",")
+        stride = line.operand(names, I64)
+        line.expect(",")
+        return Transpose(target, source, index, stride, line.integer("the size, a power of two"))
     if line.accept("fail"):
         return Fail(line.integer("a code, 1 to 255"))
-    raise line.error("a statement: %x = ..., store, for, if, local, fail or '}'")
+    raise line.error("a statement: %x = ..., store, for, if, local, transpose, fail or '}'")
 
 
 def _parse_loop(line: _Line, names: dict[str, Value | Pointer]) -> Loop:

@@ -32,6 +32,7 @@ from treadle.ir.loop import (
     Pointer,
     Statement,
     Store,
+    Transpose,
     Value,
 )
 from treadle.ir.loop_arithmetic import round_float
@@ -61,9 +62,10 @@ def verify_kernel(kernel: Kernel) -> None:
     """Checks every rule that can be seen without running the kernel.
 
     Names: each is assigned once in the whole kernel, before its uses and in scope. Dtypes: those
-    of the table in ``loop.py``; constants fit theirs. Vector loops: conditions and the bounds of
-    loops inside are uniform (the same for every lane), loops inside are not themselves vector
-    loops, and no Local is declared inside. Unrolled loops have constant bounds.
+    of the table in ``loop.py``; constants fit theirs. Vector loops: the bounds of loops inside are
+    uniform (the same for every lane), loops inside are not themselves vector loops, and an If on a
+    condition that is not uniform touches no memory but the Locals of the vector loop. Unrolled
+    loops have constant bounds.
 
     Raises:
         KernelVerifyError: at the first statement that breaks a rule.
@@ -79,6 +81,9 @@ class _Verifier:
         self.assigned: set[str] = set()
         self.varying: set[str] = set()  # values that differ between the lanes of a vector loop
         self.vector = ""  # the variable of the vector loop around, if any
+        self.private: set[str] = set()  # the Locals of that loop
+        self.locals: dict[str, int] = {}  # elements of every Local
+        self.masked = False  # inside an If that holds in some lanes only
         self.depth = 0
 
     def check(self) -> None:
@@ -127,19 +132,26 @@ class _Verifier:
             self.pointer(statement.pointer)
             self.operand(statement.index, I64, "the index")
             self.operand(statement.value, statement.pointer.dtype, "the stored value")
+            self.reachable(statement)
         elif isinstance(statement, Loop):
             self.loop(statement)
         elif isinstance(statement, If):
             self.operand(statement.condition, BOOL, "the condition")
-            self.uniform(statement.condition, "the condition")
+            outer, self.masked = self.masked, self.masked or self.varies(statement.condition)
             self.block(statement.body)
+            self.masked = outer
         elif isinstance(statement, Local):
             self.local(statement)
+        elif isinstance(statement, Transpose):
+            self.transpose(statement)
         elif isinstance(statement, Fail):
+            self.unmasked("a Fail")
             if not 1 <= statement.code <= 255:
                 raise self.error(f"the code is {statement.code}; expected 1..255")
         else:
-            raise self.malformed("expected an Assign, Load, Store, Local, Loop, If or Fail")
+            raise self.malformed(
+                "expected an Assign, Load, Store, Local, Transpose, Loop, If or Fail"
+            )
 
     # names and operands
     def define(self, item: Value | Pointer) -> None:
@@ -179,6 +191,23 @@ class _Verifier:
                 f"{what}, the constant {operand.value!r}, is not a value of {operand.dtype.short}; "
                 "round it first (Builder.const does)"
             )
+
+    def varies(self, operand: Operand) -> bool:
+        return isinstance(operand, Value) and operand.name in self.varying
+
+    def unmasked(self, what: str) -> None:
+        if self.masked:
+            raise self.error(
+                f"{what} lies inside an If that varies with %{self.vector}, the variable of the "
+                "vector loop around; such an If holds arithmetic and Locals of that loop only"
+            )
+
+    def reachable(self, statement: Load | Store) -> None:
+        """Memory that every lane has for itself has uniform indices; other memory is not masked."""
+        if statement.pointer.name in self.private:
+            self.uniform(statement.index, "the index into a local")
+        else:
+            self.unmasked(f"access to %{statement.pointer.name}")
 
     def uniform(self, operand: Operand, what: str) -> None:
         if isinstance(operand, Value) and operand.name in self.varying:
@@ -222,15 +251,13 @@ class _Verifier:
                 f"expected {statement.pointer.dtype.short}"
             )
         self.define(statement.result)
-        if isinstance(statement.index, Value) and statement.index.name in self.varying:
+        self.reachable(statement)
+        if statement.pointer.name in self.private or self.varies(statement.index):
             self.varying.add(statement.result.name)
 
     def local(self, statement: Local) -> None:
         if self.vector:
-            raise self.error(
-                f"a local is declared inside the vector loop over %{self.vector}; "
-                "declare it outside, or make the loop serial"
-            )
+            self.private.add(statement.pointer.name)
         size = statement.size * statement.pointer.dtype.itemsize
         if not 0 < size <= MAX_LOCAL_BYTES:
             raise self.error(
@@ -238,8 +265,29 @@ class _Verifier:
                 f"{MAX_LOCAL_BYTES} bytes: use a workspace for more"
             )
         self.define(statement.pointer)
+        self.locals[statement.pointer.name] = statement.size
+
+    def transpose(self, statement: Transpose) -> None:
+        self.pointer(statement.target)
+        self.pointer(statement.source)
+        self.operand(statement.index, I64, "the index")
+        self.operand(statement.stride, I64, "the stride")
+        size, dtype = statement.size, statement.target.dtype
+        if self.vector or dtype is not statement.source.dtype or dtype.kind == "b":
+            raise self.error(
+                "expected a target and a source of one dtype, not b1, outside vector loops"
+            )
+        if size < 2 or size & (size - 1):
+            raise self.error(f"the size is {size}; expected a power of two, 2 or more")
+        elements = self.locals.get(statement.target.name, 0)
+        if elements < size * size:
+            raise self.error(
+                f"%{statement.target.name} has {elements} elements as a local; expected a local of "
+                f"at least {size * size}"
+            )
 
     def loop(self, loop: Loop) -> None:
+        self.unmasked("a loop")
         if loop.kind not in LOOP_KINDS:
             raise self.error(f"the kind is {loop.kind!r}; expected one of {', '.join(LOOP_KINDS)}")
         if loop.step <= 0:
@@ -268,6 +316,7 @@ class _Verifier:
         self.block(loop.body)
         if loop.kind == "vector":
             self.vector = ""
+            self.private.clear()
         self.scope = outer
 
 

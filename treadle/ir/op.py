@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from treadle.base.dtypes import DType
+from treadle.base.lazy_numpy import np
 from treadle.ir.launch import Layout, Plan
-from treadle.ir.loop import Builder, Operand
 
 if TYPE_CHECKING:
+    from treadle.ir.loop import Builder, Operand
     from treadle.ir.node import Node, Type
 
 
@@ -44,14 +42,17 @@ class Reduction(NamedTuple):
     (dtype, identity); ``lift(k, x, r)`` turns the element with logical index ``r`` into a tuple,
     one operand per accumulator; ``merge(k, a, b)`` combines two tuples (``a`` comes before ``b``);
     ``finish(k, acc, n)`` gives the outputs from the last tuple and the count ``n`` (an i64).
+    ``step``, if there is one, is a cheaper ``merge`` for a ``b`` that is one element or the
+    identity, behind all elements of ``a``; ``finish`` gives the same outputs either way.
     """
 
     accumulators: Callable[[DType], list[tuple[DType, float | int | bool]]]
     lift: Callable[[Builder, Operand, Operand], tuple[Operand, ...]]
-    merge: Callable[
-        [Builder, tuple[Operand, ...], tuple[Operand, ...]], tuple[Operand, ...]
-    ]
+    merge: Callable[[Builder, tuple[Operand, ...], tuple[Operand, ...]], tuple[Operand, ...]]
     finish: Callable[[Builder, tuple[Operand, ...], Operand], tuple[Operand, ...]]
+    step: (
+        Callable[[Builder, tuple[Operand, ...], tuple[Operand, ...]], tuple[Operand, ...]] | None
+    ) = None
 
 
 class Contraction(NamedTuple):
@@ -97,6 +98,10 @@ class NotYet(NamedTuple):
     what: str
 
 
+_NO_FORWARD_MODE = NotYet("forward mode")
+_NO_BATCHING = NotYet("batching")
+
+
 class Joint(NamedTuple):
     """A gradient that is computed for all inputs at once: ``rule(g, node)`` gives a sequence."""
 
@@ -130,7 +135,6 @@ class Cost(NamedTuple):
     bytes: int
 
 
-@dataclass(eq=False, slots=True)
 class Op:
     """A primitive. Calling it with nodes records it: ``mul(a, b)``, ``reduce_sum(a, axes=(0,))``.
 
@@ -141,25 +145,48 @@ class Op:
     that the op takes.
     """
 
-    name: str
-    family: str
-    traits: frozenset[str]
-    infer: Callable[[Sequence[Type], dict[str, Any]], Type | tuple[Type, ...]]
-    gradient: Gradient | NoGradient | Joint
-    residuals: tuple[int | str, ...]
-    lower: Lowering
-    reference: Callable[..., Any]
-    samples: Callable[[], Iterable[Sample]]
-    errors: Callable[[], Iterable[ErrorSample]]
-    cost: Callable[[Sequence[Type], Type | tuple[Type, ...], dict[str, Any]], Cost]
-    dtypes: tuple[DType, ...]
-    doc: str
-    jvp: Any = field(default=NotYet("forward mode"))
-    batch: Any = field(default=NotYet("batching"))
-    version: int = 1
+    __slots__ = (
+        "batch", "cost", "doc", "dtypes", "errors", "family", "gradient", "infer", "jvp", "lower",
+        "name", "pairs", "reference", "residuals", "samples", "traits", "version",
+    )  # fmt: skip
 
-    # Signatures of two operands of one type, by that type (see ``ir.node.record_pair``).
-    pairs: dict[Any, Any] = field(default_factory=dict, repr=False)
+    def __init__(
+        self,
+        name: str,
+        family: str,
+        traits: frozenset[str],
+        infer: Callable[[Sequence[Type], dict[str, Any]], Type | tuple[Type, ...]],
+        gradient: Gradient | NoGradient | Joint,
+        residuals: tuple[int | str, ...],
+        lower: Lowering,
+        reference: Callable[..., Any],
+        samples: Callable[[], Iterable[Sample]],
+        errors: Callable[[], Iterable[ErrorSample]],
+        cost: Callable[[Sequence[Type], Type | tuple[Type, ...], dict[str, Any]], Cost],
+        dtypes: tuple[DType, ...],
+        doc: str,
+        jvp: Any = _NO_FORWARD_MODE,
+        batch: Any = _NO_BATCHING,
+        version: int = 1,
+    ) -> None:
+        self.name = name
+        self.family = family
+        self.traits = traits
+        self.infer = infer
+        self.gradient = gradient
+        self.residuals = residuals
+        self.lower = lower
+        self.reference = reference
+        self.samples = samples
+        self.errors = errors
+        self.cost = cost
+        self.dtypes = dtypes
+        self.doc = doc
+        self.jvp = jvp
+        self.batch = batch
+        self.version = version
+        # Signatures of two operands of one type, by that type (see ``ir.node.record_pair``).
+        self.pairs: dict[Any, Any] = {}
 
     def __call__(self, *inputs: Node, **attrs: Any) -> Node:
         """Records the op."""

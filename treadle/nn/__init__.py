@@ -11,6 +11,7 @@ from treadle.nn import functional as functional
 from treadle.nn import init as init
 from treadle.nn import utils as utils
 from treadle.nn.activation import *  # noqa: F403
+from treadle.nn.attention import *  # noqa: F403
 from treadle.nn.containers import *  # noqa: F403
 from treadle.nn.convolution import *  # noqa: F403
 from treadle.nn.embedding import *  # noqa: F403
@@ -20,4 +21,6 @@ from treadle.nn.module import Module as Module
 from treadle.nn.normalization import *  # noqa: F403
 from treadle.nn.parameter import Parameter as Parameter
 from treadle.nn.pooling import *  # noqa: F403
+from treadle.nn.recurrent import *  # noqa: F403
+from treadle.nn.transformer import *  # noqa: F403
 from treadle.nn.upsampling import *  # noqa: F403

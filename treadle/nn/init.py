@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any, TypeVar
 
-import numpy as np
-
 from treadle.base import dtypes
 from treadle.base.errors import ShapeError
+from treadle.base.lazy_numpy import np
 from treadle.base.shapes import prod
 from treadle.ir.node import located
 from treadle.random.generator import Generator

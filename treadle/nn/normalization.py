@@ -16,8 +16,8 @@ from treadle.tensor.grad_mode import no_grad
 from treadle.tensor.tensor import Tensor
 
 
-class _BatchNorm(Module):
-    """What batch norms share; they differ in the ranks of their inputs."""
+class _ChannelNorm(Module):
+    """What norms of channels share: settings, weight and bias, running statistics."""
 
     ranks: tuple[int, ...] = ()
     shapes = ""
@@ -57,6 +57,17 @@ class _BatchNorm(Module):
             init.ones_(self.weight)
             init.zeros_(self.bias)
 
+    def extra_repr(self) -> str:
+        """The settings."""
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"track_running_stats={self.track_running_stats}"
+        )
+
+
+class _BatchNorm(_ChannelNorm):
+    """What batch norms share; they differ in the ranks of their inputs."""
+
     @no_grad()  # not a `with` block, at whose end Ctrl-C could leave gradients off
     def _observed(self) -> float | Tensor:
         """Counts the batch; the share of its statistics in the running ones."""
@@ -80,13 +91,6 @@ class _BatchNorm(Module):
             input, self.running_mean if used else None, self.running_var if used else None,
             self.weight, self.bias, self.training or not tracked, rate, self.eps,
         )  # fmt: skip
-
-    def extra_repr(self) -> str:
-        """The settings."""
-        return (
-            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
-            f"track_running_stats={self.track_running_stats}"
-        )
 
 
 class BatchNorm1d(_BatchNorm):
@@ -114,6 +118,64 @@ class BatchNorm2d(_BatchNorm):
 
     ranks = (4,)
     shapes = "(N, C, H, W)"
+
+
+class BatchNorm3d(_BatchNorm):
+    """Batch normalisation of (N, C, D, H, W); as ``BatchNorm1d``, over N, D, H and W."""
+
+    ranks = (5,)
+    shapes = "(N, C, D, H, W)"
+
+
+class _InstanceNorm(_ChannelNorm):
+    """What instance norms share; they differ in the ranks of their inputs."""
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = False,
+        track_running_stats: bool = False, device: Any = None, dtype: Any = None,
+    ) -> None:  # fmt: skip
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The normalised tensor, in the shape of the input."""
+        rank = self.ranks[0]  # with a batch
+        if input.ndim not in (rank - 1, rank) or input.shape[1 - rank] != self.num_features:
+            raise located(ShapeError(
+                f"{type(self).__name__}: got an input of shape {tuple(input.shape)}; it must be "
+                f"{self.shapes} with C = {self.num_features}"
+            ))  # fmt: skip
+        x = input if input.ndim == rank else input.unsqueeze(0)
+        out = F.instance_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias,
+            self.training or not self.track_running_stats, self.momentum or 0.0, self.eps,
+        )  # fmt: skip
+        return out if input.ndim == rank else out.squeeze(0)
+
+
+class InstanceNorm1d(_InstanceNorm):
+    """Normalisation of every channel of every example of (N, C, L) or (C, L) by itself.
+
+    ``(x - mean) / sqrt(var + eps)`` (Ulyanov et al., 2016), times a weight and plus a bias per
+    channel where ``affine``. With ``track_running_stats`` the means over the batch move running
+    statistics in training, which are used in evaluation.
+    """
+
+    ranks = (3,)
+    shapes = "(N, C, L) or (C, L)"
+
+
+class InstanceNorm2d(_InstanceNorm):
+    """As ``InstanceNorm1d``, for (N, C, H, W) or (C, H, W)."""
+
+    ranks = (4,)
+    shapes = "(N, C, H, W) or (C, H, W)"
+
+
+class InstanceNorm3d(_InstanceNorm):
+    """As ``InstanceNorm1d``, for (N, C, D, H, W) or (C, D, H, W)."""
+
+    ranks = (5,)
+    shapes = "(N, C, D, H, W) or (C, D, H, W)"
 
 
 class _LastDimensions(Module):
@@ -229,4 +291,7 @@ class GroupNorm(Module):
         return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
 
 
-__all__ = ["BatchNorm1d", "BatchNorm2d", "GroupNorm", "LayerNorm", "RMSNorm"]
+__all__ = [
+    "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d",
+    "InstanceNorm3d", "LayerNorm", "RMSNorm",
+]  # fmt: skip

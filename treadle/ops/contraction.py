@@ -5,8 +5,9 @@ three: with ``y = conv_forward(x, w)``
 
     <g, conv_forward(x, w)> = <conv_input(g, w), x> = <conv_weight(g, x), w>
 
-for every g in the shape of y. Shapes are x (N, C, H, W), w (O, C / groups, KH, KW) and
-g (N, O, OH, OW).
+for every g in the shape of y. Shapes are x (N, C, *spatial), w (O, C / groups, *window) and
+g (N, O, *spatial), with one, two or three spatial axes; ``stride``, ``padding`` and ``dilation``
+have an entry for each.
 """
 
 from __future__ import annotations
@@ -14,10 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from treadle.base.dtypes import DType, from_numpy
 from treadle.base.errors import DTypeError, ShapeError
+from treadle.base.lazy_numpy import np
 from treadle.base.shapes import Shape, prod
 from treadle.ir.node import Node, Type, type_of
 from treadle.ir.op import Contraction, Cost, ErrorSample, Gradient, Op, Sample
@@ -137,11 +137,15 @@ matmul: Op = register(
 # --- convolution ----------------------------------------------------------------------------------
 
 
-def _check_geometry(name: str, attrs: dict[str, Any]) -> None:
-    """Strides, dilations and groups of at least 1, no negative padding."""
+def _check_geometry(name: str, types: Sequence[Type], attrs: dict[str, Any]) -> None:
+    """The ranks of the operands; strides, dilations and groups of at least 1, padding of 0."""
+    rank = len(attrs["stride"])
+    if not 1 <= rank <= 3:
+        raise ShapeError(f"{name}: got stride {attrs['stride']}; it takes one to three numbers")
+    _check_operands(name, types, FLOATS, 2 + rank)
     for key in ("stride", "dilation"):
         if min(attrs[key]) < 1:
-            raise ShapeError(f"{name}: got {key} {attrs[key]}; both numbers must be at least 1")
+            raise ShapeError(f"{name}: got {key} {attrs[key]}; each must be at least 1")
     if attrs["groups"] < 1:
         raise ShapeError(f"{name}: got groups {attrs['groups']}; it must be at least 1")
     if min(map(min, attrs["padding"])) < 0:
@@ -165,16 +169,20 @@ def _check_channels(name: str, channels: int, weight: Shape, groups: int) -> Non
         )
 
 
+_AXIS_NAMES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
+
+
 def _out_size(name: str, image: Shape, window: Shape, attrs: dict[str, Any]) -> Shape:
-    """(OH, OW): floor((H + top + bottom - dilation * (KH - 1) - 1) / stride) + 1, and so for W."""
+    """floor((size + before + after - dilation * (taps - 1) - 1) / stride) + 1 along each axis."""
     sizes = []
-    for axis, what in enumerate(("height", "width")):
+    for axis, what in enumerate(_AXIS_NAMES[len(image)]):
         size, taps, dilation = image[axis], window[axis], attrs["dilation"][axis]
         before, after = attrs["padding"][axis]
         reach = dilation * (taps - 1) + 1
         if taps < 1:
             raise ShapeError(
-                f"{name}: got a window of {window[0]} x {window[1]}; both sizes must be at least 1"
+                f"{name}: got a window of {' x '.join(map(str, window))}; every size must be at "
+                f"least 1"
             )
         if size + before + after < reach:
             raise ShapeError(
@@ -183,13 +191,12 @@ def _out_size(name: str, image: Shape, window: Shape, attrs: dict[str, Any]) -> 
                 f"{before} + {after}; use a smaller kernel, more padding or a larger input"
             )
         sizes.append((size + before + after - reach) // attrs["stride"][axis] + 1)
-    return sizes[0], sizes[1]
+    return tuple(sizes)
 
 
 def _forward_infer(types: Sequence[Type], attrs: dict[str, Any]) -> Type:
     x, w = types
-    _check_operands("conv_forward", types, FLOATS, 4)
-    _check_geometry("conv_forward", attrs)
+    _check_geometry("conv_forward", types, attrs)
     _check_channels("conv_forward", x.shape[1], w.shape, attrs["groups"])
     size = _out_size("conv_forward", x.shape[2:], w.shape[2:], attrs)
     return type_of(x.dtype, (x.shape[0], w.shape[0], *size), x.device)
@@ -199,14 +206,13 @@ def _check_adjoint(name: str, g: Shape, outputs: int, size: Shape) -> None:
     if g[1:] != (outputs, *size):
         raise ShapeError(
             f"{name}: got a gradient of shape {g}; the convolution's result has the shape "
-            f"({g[0]}, {outputs}, {size[0]}, {size[1]})"
+            f"{(g[0], outputs, *size)}"
         )
 
 
 def _input_infer(types: Sequence[Type], attrs: dict[str, Any]) -> Type:
     g, w = types
-    _check_operands("conv_input", types, FLOATS, 4)
-    _check_geometry("conv_input", attrs)
+    _check_geometry("conv_input", types, attrs)
     channels = w.shape[1] * attrs["groups"]
     _check_channels("conv_input", channels, w.shape, attrs["groups"])
     size = _out_size("conv_input", attrs["size"], w.shape[2:], attrs)
@@ -216,8 +222,7 @@ def _input_infer(types: Sequence[Type], attrs: dict[str, Any]) -> Type:
 
 def _weight_infer(types: Sequence[Type], attrs: dict[str, Any]) -> Type:
     g, x = types
-    _check_operands("conv_weight", types, FLOATS, 4)
-    _check_geometry("conv_weight", attrs)
+    _check_geometry("conv_weight", types, attrs)
     groups, (batch, channels) = attrs["groups"], x.shape[:2]
     if channels % groups or g.shape[1] % groups or batch != g.shape[0]:
         raise ShapeError(
@@ -251,15 +256,16 @@ def _to_weight(g: Node, image: Node, n: Node, window: Shape) -> Node:
 
 def _taps(
     padded: np.ndarray, window: Shape, out: Shape, stride: Shape, dilation: Shape, groups: int
-) -> Iterator[tuple[int, int, np.ndarray]]:
-    """(kh, kw, the view (N, groups, C / groups, OH, OW) of what this tap reads)."""
-    batch, channels, height, width = padded.shape
-    grouped = padded.reshape(batch, groups, channels // groups, height, width)
-    for kh in range(window[0]):
-        for kw in range(window[1]):
-            top, left = kh * dilation[0], kw * dilation[1]
-            view = grouped[:, :, :, top :: stride[0], left :: stride[1]]
-            yield kh, kw, view[..., : out[0], : out[1]]
+) -> Iterator[tuple[Any, np.ndarray]]:
+    """(a tap as index of the weight, the view (N, groups, C / groups, *out) of what it reads)."""
+    batch, channels, *sizes = padded.shape
+    grouped = padded.reshape(batch, groups, channels // groups, *sizes)
+    for tap in np.ndindex(*window):
+        first = [t * d for t, d in zip(tap, dilation, strict=True)]
+        cut = tuple(
+            slice(f, f + (n - 1) * s + 1, s) for f, n, s in zip(first, out, stride, strict=True)
+        )
+        yield (..., *tap), grouped[:, :, :, *cut]
 
 
 def _by_group(x: np.ndarray, axis: int, groups: int) -> np.ndarray:
@@ -273,14 +279,12 @@ def _forward_reference(
     x: np.ndarray, w: np.ndarray, stride: Shape, padding: Any, dilation: Shape, groups: int
 ) -> np.ndarray:
     padded = np.pad(_widened(x), ((0, 0), (0, 0), *padding))
-    out = tuple(
-        (padded.shape[2 + a] - dilation[a] * (w.shape[2 + a] - 1) - 1) // stride[a] + 1
-        for a in (0, 1)
-    )
+    attrs = _attrs(stride, padding, dilation, groups)
+    out = _out_size("conv_forward", x.shape[2:], w.shape[2:], attrs)
     weight = _by_group(w, 0, groups)
     total = np.zeros((x.shape[0], groups, w.shape[0] // groups, *out))
-    for kh, kw, view in _taps(padded, w.shape[2:], out, stride, dilation, groups):
-        total += np.einsum("ngchw,goc->ngohw", view, weight[..., kh, kw])
+    for tap, view in _taps(padded, w.shape[2:], out, stride, dilation, groups):
+        total += np.einsum("ngc...,goc->ngo...", view, weight[tap])
     return total.reshape(x.shape[0], w.shape[0], *out).astype(x.dtype)
 
 
@@ -288,13 +292,15 @@ def _input_reference(
     g: np.ndarray, w: np.ndarray, stride: Shape, padding: Any, dilation: Shape, groups: int,
     size: Shape,
 ) -> np.ndarray:  # fmt: skip
-    channels = w.shape[1] * groups
-    (top, bottom), (left, right) = padding
-    padded = np.zeros((g.shape[0], channels, top + size[0] + bottom, left + size[1] + right))
+    spans = [before + n + after for n, (before, after) in zip(size, padding, strict=True)]
+    padded = np.zeros((g.shape[0], w.shape[1] * groups, *spans))
     weight, grad = _by_group(w, 0, groups), _by_group(g, 1, groups)
-    for kh, kw, view in _taps(padded, w.shape[2:], g.shape[2:], stride, dilation, groups):
-        view += np.einsum("ngohw,goc->ngchw", grad, weight[..., kh, kw])
-    return padded[:, :, top : top + size[0], left : left + size[1]].astype(g.dtype)
+    for tap, view in _taps(padded, w.shape[2:], g.shape[2:], stride, dilation, groups):
+        view += np.einsum("ngo...,goc->ngc...", grad, weight[tap])
+    cut: Any = tuple(
+        slice(before, before + n) for n, (before, _) in zip(size, padding, strict=True)
+    )
+    return padded[:, :, *cut].astype(g.dtype)
 
 
 def _weight_reference(
@@ -304,8 +310,12 @@ def _weight_reference(
     padded = np.pad(_widened(x), ((0, 0), (0, 0), *padding))
     grad = _by_group(g, 1, groups)
     total = np.zeros((groups, g.shape[1] // groups, x.shape[1] // groups, *window))
-    for kh, kw, view in _taps(padded, window, g.shape[2:], stride, dilation, groups):
-        total[..., kh, kw] = np.einsum("ngohw,ngchw->goc", grad, view)
+
+    def flat(t: np.ndarray) -> np.ndarray:
+        return t.reshape(*t.shape[:3], prod(t.shape[3:]))
+
+    for tap, view in _taps(padded, window, g.shape[2:], stride, dilation, groups):
+        total[tap] = np.einsum("ngop,ngcp->goc", flat(grad), flat(view))
     return total.reshape(g.shape[1], x.shape[1] // groups, *window).astype(g.dtype)
 
 
@@ -329,6 +339,8 @@ _CASES: tuple[tuple[Shape, Shape, dict[str, Any]], ...] = (
     ((1, 1, 1, 1), (1, 1, 1, 1), _attrs()),
     ((1, 2, 3, 3), (2, 2, 3, 3), _attrs(padding=((3, 3), (3, 3)))),
     ((0, 2, 4, 4), (3, 2, 3, 3), _attrs()),
+    ((2, 2, 9), (3, 2, 3), _attrs((2,), ((1, 2),), (2,))),
+    ((1, 2, 3, 4, 5), (4, 1, 2, 3, 2), _attrs((1, 2, 1), ((0, 0), (1, 1), (1, 0)), (1,) * 3, 2)),
 )
 
 
@@ -364,8 +376,8 @@ def _shared_errors(name: str, extra: dict[str, Any]) -> Iterable[ErrorSample]:
         f"{name}: got shapes (2, 3, 3) and (1, 2, 3, 3); both must have 4 dimensions here",
     )  # fmt: skip
     for attrs, text in (
-        (_attrs(stride=(0, 1)), "stride (0, 1); both numbers must be at least 1"),
-        (_attrs(dilation=(1, -1)), "dilation (1, -1); both numbers must be at least 1"),
+        (_attrs(stride=(0, 1)), "stride (0, 1); each must be at least 1"),
+        (_attrs(dilation=(1, -1)), "dilation (1, -1); each must be at least 1"),
         (_attrs(groups=0), "groups 0; it must be at least 1"),
         (_attrs(padding=((0, 0), (-1, 0))), "padding ((0, 0), (-1, 0)); it must not be"),
     ):
@@ -383,7 +395,7 @@ def _forward_errors() -> Iterable[ErrorSample]:
          "elements, the input has 2 + 0 + 0; use a smaller kernel"),
         ((1, 1, 9, 3), (1, 1, 3, 3), _attrs(dilation=(1, 2), padding=((0, 0), (1, 0))),
          "with dilation 2 a width of 3 reaches over 5 elements, the input has 3 + 1 + 0"),
-        ((1, 1, 3, 3), (1, 1, 0, 3), _attrs(), "got a window of 0 x 3; both sizes must be at "
+        ((1, 1, 3, 3), (1, 1, 0, 3), _attrs(), "got a window of 0 x 3; every size must be at "
          "least 1"),
     ):  # fmt: skip
         yield ErrorSample((floats(*x), floats(*w)), attrs, ShapeError, text)
@@ -437,7 +449,7 @@ conv_forward = _define(
         lambda g, n: _to_weight(g, n.inputs[0], n, n.inputs[1].shape[2:]),
     ),
     _forward_reference, _forward_errors, lambda x, w, y: (y, w),
-    "cross-correlation of x (N, C, H, W) with w (O, C / groups, KH, KW): y (N, O, OH, OW)",
+    "cross-correlation of x (N, C, *spatial) with w (O, C / groups, *window)",
 )  # fmt: skip
 conv_input = _define(
     "conv_input", _input_infer,

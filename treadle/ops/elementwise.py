@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
 from treadle.base.errors import DTypeError, ShapeError
-from treadle.ir.loop import Builder, Operand
-from treadle.ir.node import Node, Type, type_of
+from treadle.base.lazy_numpy import np
+from treadle.ir.node import Node, Type, record_pair, type_of
 from treadle.ir.op import Elementwise, ErrorSample, Gradient, NoGradient, Op, Sample
 from treadle.ops.movement import expand
 from treadle.ops.registry import (
@@ -23,9 +21,13 @@ from treadle.ops.registry import (
     check_same,
     elements_cost,
     floats,
+    numpy_function,
     register,
 )
 from treadle.ops.source import number
+
+if TYPE_CHECKING:
+    from treadle.ir.loop import Builder, Operand
 
 DISCRETE = NoGradient("its result is not a floating-point number")
 
@@ -58,7 +60,7 @@ def _bool_type(op_name: str, allowed: Sequence[DType]) -> Callable[..., Type]:
     return infer
 
 
-def _sample_pair(low: float, high: float, arity: int) -> Callable[[], Iterable[Sample]]:
+def sample_pair(low: float, high: float, arity: int) -> Callable[[], Iterable[Sample]]:
     def samples() -> Iterable[Sample]:
         for seed, shape in enumerate(((), (1,), (17,), (3, 5), (2, 0, 3), (4, 33))):
             yield Sample(tuple(
@@ -68,7 +70,7 @@ def _sample_pair(low: float, high: float, arity: int) -> Callable[[], Iterable[S
     return samples
 
 
-def _refused(op_name: str, arity: int, allowed: Sequence[DType]) -> Callable[[], Any]:
+def refused(op_name: str, arity: int, allowed: Sequence[DType]) -> Callable[[], Any]:
     def errors() -> Iterable[ErrorSample]:
         for dtype in ALL:
             if dtype not in allowed:
@@ -83,11 +85,11 @@ def _refused(op_name: str, arity: int, allowed: Sequence[DType]) -> Callable[[],
     return errors
 
 
-def _define(
+def define(
     name: str,
     arity: int,
     emit: Callable[..., Operand] | str,
-    reference: Callable[..., Any],
+    reference: Callable[..., Any] | str,
     gradient: Gradient | NoGradient,
     doc: str,
     *,
@@ -98,7 +100,8 @@ def _define(
     domain: tuple[float, float] = (-2.0, 2.0),
     flops: int = 1,
 ) -> Op:
-    """One record. A string for ``emit`` names the loop-IR statement that does it."""
+    """One record. A string for ``emit`` names the loop-IR statement that does it, one for
+    ``reference`` NumPy's function."""
     if isinstance(emit, str):
         statement = emit
 
@@ -110,14 +113,15 @@ def _define(
         Op(
             name=name, family="elementwise", traits=frozenset({"elementwise"}), infer=infer,
             gradient=gradient, residuals=residuals, lower=Elementwise(emit, compute),
-            reference=reference, samples=_sample_pair(*domain, arity),
-            errors=_refused(name, arity, allowed), cost=elements_cost(flops),
+            reference=numpy_function(reference) if isinstance(reference, str) else reference,
+            samples=sample_pair(*domain, arity),
+            errors=refused(name, arity, allowed), cost=elements_cost(flops),
             dtypes=tuple(allowed), doc=doc,
         )
     )  # fmt: skip
 
 
-def _mathlib(name: str) -> Callable[..., Operand]:
+def mathlib_function(name: str) -> Callable[..., Operand]:
     """The polynomial of that name, looked up when a kernel is built."""
 
     def emit(k: Builder, *x: Operand) -> Operand:
@@ -130,24 +134,28 @@ def _mathlib(name: str) -> Callable[..., Operand]:
 
 # --- arithmetic ----------------------------------------------------------------------------------
 
-add: Op = _define("add", 2, "add", np.add, (lambda g, n: g, lambda g, n: g), "x + y")
-sub: Op = _define("sub", 2, "sub", np.subtract, (lambda g, n: g, lambda g, n: neg(g)), "x - y")
-mul: Op = _define(
-    "mul", 2, "mul", np.multiply,
-    (lambda g, n: mul(g, n.inputs[1]), lambda g, n: mul(g, n.inputs[0])), "x * y",
+add: Op = define("add", 2, "add", "add", (lambda g, n: g, lambda g, n: g), "x + y")
+sub: Op = define("sub", 2, "sub", "subtract", (lambda g, n: g, lambda g, n: neg(g)), "x - y")
+mul: Op = define(
+    "mul", 2, "mul", "multiply",
+    # record_pair, not mul(...): the shortest way for the commonest rule there is
+    (
+        lambda g, n: record_pair(mul, g, n.inputs[1]),
+        lambda g, n: record_pair(mul, g, n.inputs[0]),
+    ), "x * y",
     residuals=(0, 1),
 )  # fmt: skip
-div: Op = _define(
-    "div", 2, "div", np.divide,
+div: Op = define(
+    "div", 2, "div", "divide",
     (
         lambda g, n: div(g, n.inputs[1]),
         lambda g, n: neg(div(mul(g, n), n.inputs[1])),
     ),
     "x / y, correctly rounded", residuals=(1, "out"), allowed=FLOATS, domain=(0.5, 2.0),
 )  # fmt: skip
-neg: Op = _define("neg", 1, "neg", np.negative, (lambda g, n: neg(g),), "-x")
-abs_: Op = _define(
-    "abs", 1, "abs", np.abs, (lambda g, n: mul(g, sign(n.inputs[0])),), "|x|", residuals=(0,)
+neg: Op = define("neg", 1, "neg", "negative", (lambda g, n: neg(g),), "-x")
+abs_: Op = define(
+    "abs", 1, "abs", "abs", (lambda g, n: mul(g, sign(n.inputs[0])),), "|x|", residuals=(0,)
 )
 
 
@@ -185,8 +193,8 @@ def _floor_divide(k: Builder, x: Operand, y: Operand) -> Operand:
     return k.select(k.op("eq", y, zero), plain, result)
 
 
-remainder: Op = _define(
-    "remainder", 2, _remainder, np.remainder,
+remainder: Op = define(
+    "remainder", 2, _remainder, "remainder",
     (
         lambda g, n: g,
         lambda g, n: neg(mul(g, floor_divide(n.inputs[0], n.inputs[1]))),
@@ -194,12 +202,12 @@ remainder: Op = _define(
     "x - y * floor(x / y): the sign of y (integers: x mod 0 is 0 here; tensors refuse it)",
     residuals=(0, 1), compute="f32", domain=(0.6, 2.0),
 )  # fmt: skip
-floor_divide: Op = _define(
-    "floor_divide", 2, _floor_divide, np.floor_divide, (_flat, _flat), "floor(x / y)",
+floor_divide: Op = define(
+    "floor_divide", 2, _floor_divide, "floor_divide", (_flat, _flat), "floor(x / y)",
     compute="f32", domain=(0.6, 2.0),
 )  # fmt: skip
-fmod: Op = _define(
-    "fmod", 2, "rem", np.fmod,
+fmod: Op = define(
+    "fmod", 2, "rem", "fmod",
     (lambda g, n: g, lambda g, n: neg(mul(g, trunc(div(n.inputs[0], n.inputs[1]))))),
     "the C remainder: the sign of x", residuals=(0, 1), compute="f32", domain=(0.6, 2.0),
 )  # fmt: skip
@@ -216,16 +224,16 @@ def _share(g: Node, winner: Node, loser: Node, out: Node) -> Node:
     return where(eq(winner, loser), tie, won)
 
 
-maximum: Op = _define(
-    "maximum", 2, "maximum", np.maximum,
+maximum: Op = define(
+    "maximum", 2, "maximum", "maximum",
     (
         lambda g, n: _share(g, n.inputs[0], n.inputs[1], n),
         lambda g, n: _share(g, n.inputs[1], n.inputs[0], n),
     ),
     "the larger of x and y; NaN wins; +0 is larger than -0", residuals=(0, 1, "out"), allowed=ALL,
 )  # fmt: skip
-minimum: Op = _define(
-    "minimum", 2, "minimum", np.minimum,
+minimum: Op = define(
+    "minimum", 2, "minimum", "minimum",
     (
         lambda g, n: _share(g, n.inputs[0], n.inputs[1], n),
         lambda g, n: _share(g, n.inputs[1], n.inputs[0], n),
@@ -255,7 +263,7 @@ where: Op = register(
             lambda g, n: where(n.inputs[0], full_like(g, 0), g),
         ),
         residuals=(0,), lower=Elementwise(lambda k, c, x, y: k.select(c, x, y)),
-        reference=np.where,
+        reference=numpy_function("where"),
         samples=lambda: (
             Sample((floats(*s) > 0, floats(*s, seed=1), floats(*s, seed=2)))
             for s in ((), (7,), (3, 5), (0,))
@@ -276,24 +284,24 @@ where: Op = register(
 # --- comparison -----------------------------------------------------------------------------------
 
 _compare: dict[str, Any] = {"to_bool": True, "gradient": DISCRETE, "allowed": ALL}
-eq = _define("eq", 2, "eq", np.equal, doc="x == y", **_compare)
-ne = _define("ne", 2, "ne", np.not_equal, doc="x != y", **_compare)
-lt = _define("lt", 2, "lt", np.less, doc="x < y", **_compare)
-le = _define("le", 2, "le", np.less_equal, doc="x <= y", **_compare)
-gt = _define("gt", 2, "gt", np.greater, doc="x > y", **_compare)
-ge = _define("ge", 2, "ge", np.greater_equal, doc="x >= y", **_compare)
+eq = define("eq", 2, "eq", "equal", doc="x == y", **_compare)
+ne = define("ne", 2, "ne", "not_equal", doc="x != y", **_compare)
+lt = define("lt", 2, "lt", "less", doc="x < y", **_compare)
+le = define("le", 2, "le", "less_equal", doc="x <= y", **_compare)
+gt = define("gt", 2, "gt", "greater", doc="x > y", **_compare)
+ge = define("ge", 2, "ge", "greater_equal", doc="x >= y", **_compare)
 
 # --- bits -----------------------------------------------------------------------------------------
 
 _WHOLE = (*INTS, dtypes.bool_)
 _bits: dict[str, Any] = {"gradient": DISCRETE, "allowed": _WHOLE}
-bitwise_and = _define("bitwise_and", 2, "and", np.bitwise_and, doc="x & y", **_bits)
-bitwise_or = _define("bitwise_or", 2, "or", np.bitwise_or, doc="x | y", **_bits)
-bitwise_xor = _define("bitwise_xor", 2, "xor", np.bitwise_xor, doc="x ^ y", **_bits)
-bitwise_not = _define("bitwise_not", 1, "not", np.invert, doc="~x", **_bits)
+bitwise_and = define("bitwise_and", 2, "and", "bitwise_and", doc="x & y", **_bits)
+bitwise_or = define("bitwise_or", 2, "or", "bitwise_or", doc="x | y", **_bits)
+bitwise_xor = define("bitwise_xor", 2, "xor", "bitwise_xor", doc="x ^ y", **_bits)
+bitwise_not = define("bitwise_not", 1, "not", "invert", doc="~x", **_bits)
 _shifts: dict[str, Any] = {"gradient": DISCRETE, "allowed": INTS}
-shift_left = _define("shift_left", 2, "shl", np.left_shift, doc="x << y", **_shifts)
-shift_right = _define("shift_right", 2, "shr", np.right_shift, doc="x >> y", **_shifts)
+shift_left = define("shift_left", 2, "shl", "left_shift", doc="x << y", **_shifts)
+shift_right = define("shift_right", 2, "shr", "right_shift", doc="x >> y", **_shifts)
 
 # --- rounding -------------------------------------------------------------------------------------
 
@@ -308,58 +316,58 @@ def _sign(k: Builder, x: Operand) -> Operand:
 
 
 _steps: dict[str, Any] = {"gradient": (_flat,), "allowed": FLOATS, "compute": "f32"}
-floor: Op = _define("floor", 1, "floor", np.floor, doc="the largest integer <= x", **_steps)
-ceil: Op = _define("ceil", 1, "ceil", np.ceil, doc="the smallest integer >= x", **_steps)
-trunc: Op = _define("trunc", 1, "trunc", np.trunc, doc="x without its fraction", **_steps)
-round_: Op = _define(
-    "round", 1, "roundeven", np.round, doc="the nearest integer, halves to even", **_steps
+floor: Op = define("floor", 1, "floor", "floor", doc="the largest integer <= x", **_steps)
+ceil: Op = define("ceil", 1, "ceil", "ceil", doc="the smallest integer >= x", **_steps)
+trunc: Op = define("trunc", 1, "trunc", "trunc", doc="x without its fraction", **_steps)
+round_: Op = define(
+    "round", 1, "roundeven", "round", doc="the nearest integer, halves to even", **_steps
 )
-sign: Op = _define(
-    "sign", 1, _sign, np.sign, (_flat,), "-1, 0 or 1 (zeros and NaN stay as they are)"
+sign: Op = define(
+    "sign", 1, _sign, "sign", (_flat,), "-1, 0 or 1 (zeros and NaN stay as they are)"
 )
 
 # --- functions ------------------------------------------------------------------------------------
 
-_FLOAT: dict[str, Any] = {"allowed": FLOATS, "compute": "f32"}
-sqrt: Op = _define(
-    "sqrt", 1, "sqrt", np.sqrt,
+FLOAT: dict[str, Any] = {"allowed": FLOATS, "compute": "f32"}
+sqrt: Op = define(
+    "sqrt", 1, "sqrt", "sqrt",
     (lambda g, n: div(g, add(n, n)),), "the square root, correctly rounded",
-    residuals=("out",), domain=(0.5, 4.0), **_FLOAT,
+    residuals=("out",), domain=(0.5, 4.0), **FLOAT,
 )  # fmt: skip
-exp: Op = _define(
-    "exp", 1, _mathlib("exp"), np.exp, (lambda g, n: mul(g, n),), "e^x", residuals=("out",),
-    flops=15, **_FLOAT,
+exp: Op = define(
+    "exp", 1, mathlib_function("exp"), "exp", (lambda g, n: mul(g, n),), "e^x", residuals=("out",),
+    flops=15, **FLOAT,
 )  # fmt: skip
-expm1: Op = _define(
-    "expm1", 1, _mathlib("expm1"), np.expm1, (lambda g, n: mul(g, add(n, full_like(n, 1))),),
-    "e^x - 1, accurate near 0", residuals=("out",), flops=20, **_FLOAT,
+expm1: Op = define(
+    "expm1", 1, mathlib_function("expm1"), "expm1", (lambda g, n: mul(g, add(n, full_like(n, 1))),),
+    "e^x - 1, accurate near 0", residuals=("out",), flops=20, **FLOAT,
 )  # fmt: skip
-log: Op = _define(
-    "log", 1, _mathlib("log"), np.log, (lambda g, n: div(g, n.inputs[0]),),
-    "the natural logarithm", residuals=(0,), domain=(0.2, 4.0), flops=20, **_FLOAT,
+log: Op = define(
+    "log", 1, mathlib_function("log"), "log", (lambda g, n: div(g, n.inputs[0]),),
+    "the natural logarithm", residuals=(0,), domain=(0.2, 4.0), flops=20, **FLOAT,
 )  # fmt: skip
-log1p: Op = _define(
-    "log1p", 1, _mathlib("log1p"), np.log1p,
+log1p: Op = define(
+    "log1p", 1, mathlib_function("log1p"), "log1p",
     (lambda g, n: div(g, add(n.inputs[0], full_like(n, 1))),), "log(1 + x), accurate near 0",
-    residuals=(0,), domain=(-0.5, 4.0), flops=25, **_FLOAT,
+    residuals=(0,), domain=(-0.5, 4.0), flops=25, **FLOAT,
 )  # fmt: skip
-sin: Op = _define(
-    "sin", 1, _mathlib("sin"), np.sin, (lambda g, n: mul(g, cos(n.inputs[0])),), "the sine",
-    residuals=(0,), flops=30, **_FLOAT,
+sin: Op = define(
+    "sin", 1, mathlib_function("sin"), "sin", (lambda g, n: mul(g, cos(n.inputs[0])),), "the sine",
+    residuals=(0,), flops=30, **FLOAT,
 )  # fmt: skip
-cos: Op = _define(
-    "cos", 1, _mathlib("cos"), np.cos, (lambda g, n: neg(mul(g, sin(n.inputs[0]))),),
-    "the cosine", residuals=(0,), flops=30, **_FLOAT,
+cos: Op = define(
+    "cos", 1, mathlib_function("cos"), "cos", (lambda g, n: neg(mul(g, sin(n.inputs[0]))),),
+    "the cosine", residuals=(0,), flops=30, **FLOAT,
 )  # fmt: skip
-tanh: Op = _define(
-    "tanh", 1, _mathlib("tanh"), np.tanh,
+tanh: Op = define(
+    "tanh", 1, mathlib_function("tanh"), "tanh",
     (lambda g, n: mul(g, sub(full_like(n, 1), mul(n, n))),), "the hyperbolic tangent",
-    residuals=("out",), flops=25, **_FLOAT,
+    residuals=("out",), flops=25, **FLOAT,
 )  # fmt: skip
-sigmoid: Op = _define(
-    "sigmoid", 1, _mathlib("sigmoid"), lambda x: 1 / (1 + np.exp(-x)),
+sigmoid: Op = define(
+    "sigmoid", 1, mathlib_function("sigmoid"), lambda x: 1 / (1 + np.exp(-x)),
     (lambda g, n: mul(g, mul(n, sub(full_like(n, 1), n))),), "1 / (1 + e^-x)",
-    residuals=("out",), flops=20, **_FLOAT,
+    residuals=("out",), flops=20, **FLOAT,
 )  # fmt: skip
 
 
@@ -375,9 +383,9 @@ def _erf_gradient(g: Node, n: Node) -> Node:
     return mul(g, mul(full_like(n, 1.1283791670955126), bell))  # 2/sqrt(pi) e^(-x^2)
 
 
-erf: Op = _define(
-    "erf", 1, _mathlib("erf"), _erf_reference, (_erf_gradient,),
-    "2/sqrt(pi) times the integral of e^(-t^2) from 0 to x", residuals=(0,), flops=30, **_FLOAT,
+erf: Op = define(
+    "erf", 1, mathlib_function("erf"), _erf_reference, (_erf_gradient,),
+    "2/sqrt(pi) times the integral of e^(-t^2) from 0 to x", residuals=(0,), flops=30, **FLOAT,
 )  # fmt: skip
 
 
@@ -399,13 +407,13 @@ def _pow_exponent(g: Node, n: Node) -> Node:
 def _pow(k: Builder, x: Operand, y: Operand) -> Operand:
     """The square is one rounding, whether the exponent was known or not."""
     square = k.op("eq", y, k.const(2, y.dtype))
-    return k.select(square, k.mul(x, x), _mathlib("pow")(k, x, y))
+    return k.select(square, k.mul(x, x), mathlib_function("pow")(k, x, y))
 
 
-pow_: Op = _define(
-    "pow", 2, _pow, np.power, (_pow_base, _pow_exponent),
+pow_: Op = define(
+    "pow", 2, _pow, "power", (_pow_base, _pow_exponent),
     "x^y with the special cases of IEEE 754 pow; x^2 is x*x", residuals=(0, 1, "out"),
-    domain=(0.3, 2.0), flops=50, **_FLOAT,
+    domain=(0.3, 2.0), flops=50, **FLOAT,
 )  # fmt: skip
 
 
@@ -431,12 +439,12 @@ integer_pow: Op = register(
     Op(
         name="integer_pow", family="elementwise", traits=frozenset({"elementwise"}),
         infer=_same_type("integer_pow", INTS), gradient=DISCRETE, residuals=(),
-        lower=Elementwise(_integer_power), reference=np.power,
+        lower=Elementwise(_integer_power), reference=numpy_function("power"),
         samples=lambda: (
             Sample((np.array([2, 3, -2, 1, 0], np.int64), np.array([5, 4, 3, 0, 0], np.int64))),
             Sample((np.arange(-4, 5, dtype=np.int32), np.full(9, 3, np.int32))),
         ),
-        errors=_refused("integer_pow", 2, INTS), cost=elements_cost(100), dtypes=INTS,
+        errors=refused("integer_pow", 2, INTS), cost=elements_cost(100), dtypes=INTS,
         doc="x^y of integers, wrapping; a negative y gives 0 unless x is 1 or -1",
     )
 )  # fmt: skip

@@ -7,8 +7,9 @@ Two families, each a read, an adding write and a replacing write that are one an
 - ``gather``, ``scatter_add``, ``scatter``: single elements, as in PyTorch:
   ``gather(x, index, axis=1)[a, i, b] = x[a, index[a, i, b], b]``.
 
-An index is int64 and lies in [0, size); a launch of its own checks that before anything is written
-(negative indices are resolved above). Elements that meet at one place do so in index order: the
+An index is int64 and lies in [0, size), or with ``wraps=True`` in [-size, size), where negative
+ones count from the end. Reads check it block by block before they use it; before writes a launch of
+its own does. Elements that meet at one place do so in index order: the
 writes run serially along the indexed axis and in parallel over all others, so neither the number of
 threads nor the width of vectors changes a bit.
 """
@@ -16,24 +17,30 @@ threads nor the width of vectors changes a bit.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
 from treadle.base.errors import DTypeError, ShapeError
+from treadle.base.lazy_numpy import np
 from treadle.base.shapes import Shape, contiguous_strides, prod
-from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout, Out, Plan, Work
-from treadle.ir.loop import BEGIN, END, I64, Builder, Kernel, Operand
-from treadle.ir.nest import Strides, copy_launch, nest_kernel, nest_launch
+from treadle.ir.launch import Argument, In, Launch, Layout, Out, Plan, Work
+from treadle.ir.nest import Nest, NestLoops, Strides, copy_launch, nest_kernel, nest_launch
 from treadle.ir.node import Node, Type, type_of
 from treadle.ir.op import Cost, ErrorSample, Loops, NoGradient, Op, Sample
+from treadle.ops.checks import check_launch
 from treadle.ops.elementwise import eq, where
 from treadle.ops.movement import expand, reshape, zeros_of
 from treadle.ops.registry import ALL, NUMERIC, check_dtype, elements_cost, floats, register, rng
 from treadle.ops.source import iota
 
+if TYPE_CHECKING:
+    from treadle.ir.loop import Builder, Kernel, Operand, Pointer
+
+I64 = dtypes.int64
+_BLOCK = 512  # indices that are checked before they are used
+_GROUP = 16  # indices checked side by side
+_AT_ONCE = 8  # elements that a turn of a serial loop takes
 WHOLE = NoGradient("an index is a whole number")
 
 # --- geometry -----------------------------------------------------------------------------------
@@ -67,123 +74,183 @@ def _without(values: tuple[int, ...], axis: int) -> tuple[int, ...]:
 # --- kernels ------------------------------------------------------------------------------------
 
 
-def _check_kernel() -> Kernel:
-    """Fails with code 1 at an index outside [0, size)."""
-    k = Builder("check_index")
-    index, size = k.pointer("index", I64), k.bitcast(k.size("size"), dtypes.uint64)
-    with k.loop(BEGIN, END) as i:
-        # Negative numbers are the largest ones without a sign.
-        at = k.bitcast(k.load(index, i), dtypes.uint64)
-        with k.when(k.compare("ge", at, size)):
-            k.fail(1)
-    return k.kernel
-
-
-def _check_launches(index: Layout, operand: int, size: int, axis: int) -> list[Launch]:
-    """The check of a contiguous index; none for an empty one."""
-    count = prod(index.shape)
-    if count == 0:
-        return []
-    message = (
-        f"index out of range: indices must lie in [0, {size}) along dimension {axis} "
-        f"(the size of the tensor there)"
+def _out_of_range(size: int, axis: int, wraps: bool) -> str:
+    return (
+        f"index out of range: indices must lie in [{-size if wraps else 0}, {size}) along "
+        f"dimension {axis} (the size of the tensor there)"
     )
-    return [Launch(KernelSpec(_check_kernel, ()), (In(operand), size), count, count, message)]
 
 
-def _strides_of(k: Builder, rank: int, classes: str) -> list[list[Operand | int]]:
-    """The stride parameters of ``nest_launch``, a row for each operand."""
-    rows: list[list[Operand | int]] = []
-    for operand, kind in enumerate(classes):
-        row: list[Operand | int] = [k.size(f"s{operand}_{axis}") for axis in range(rank - 1)]
-        row.append({"c": 1, "b": 0}[kind] if kind != "s" else k.size(f"s{operand}_{rank - 1}"))
-        rows.append(row)
-    return rows
+def _check_launches(index: Layout, operand: int, size: int, axis: int, wraps: bool) -> list[Launch]:
+    """The check of a contiguous index; none for an empty one."""
+    if prod(index.shape) == 0:
+        return []
+    rule, message = "index_wraps" if wraps else "index_in_range", _out_of_range(size, axis, wraps)
+    return [check_launch(In(operand), index, rule, (size,), message)]
 
 
-def _read_kernel(short: str, rank: int, classes: str) -> Kernel:
-    """out[place] = x[place + index[place] * step]."""
+def _check_block(
+    k: Builder, index: Pointer, lo: Operand, hi: Operand, size: Operand, wraps: bool
+) -> None:
+    """Fails where an index of the elements lo..hi is out of range."""
+    signs = k.local(I64, _GROUP)
+
+    def test(at: Operand, lane: Operand) -> None:
+        number = k.load(index, at)
+        first = k.add(number, size) if wraps else number
+        beyond = k.op("or", first, k.sub(k.sub(size, 1), number))  # negative where one of them is
+        k.store(signs, lane, k.op("or", k.load(signs, lane), beyond))
+
+    with k.loop(0, _GROUP, kind="vector") as lane:
+        k.store(signs, lane, k.const(0, I64))
+    whole = k.add(lo, k.op("and", k.sub(hi, lo), -_GROUP))
+    with k.loop(lo, whole, _GROUP) as i, k.loop(0, _GROUP, kind="vector") as lane:
+        test(k.add(i, lane), lane)
+    with k.loop(whole, hi) as i:
+        test(i, k.sub(i, whole))
+    for half in (_GROUP // 2, _GROUP // 4, _GROUP // 8):
+        with k.loop(0, half, kind="vector") as lane:
+            other = k.load(signs, k.add(lane, half))
+            k.store(signs, lane, k.op("or", k.load(signs, lane), other))
+    for left in range(_GROUP // 8):
+        with k.when(k.compare("lt", k.load(signs, left), 0)):
+            k.fail(1)
+
+
+def _place(k: Builder, index: Pointer, at: Operand, size: Operand, wraps: bool) -> Operand:
+    """An index, counted from the front."""
+    number = k.load(index, at)
+    if not wraps:
+        return number
+    return k.add(number, k.op("and", k.op("shr", number, 63), size))
+
+
+def _each(k: Builder, lo: Operand | int, hi: Operand, body: Callable[[Operand], None]) -> None:
+    """``body`` for lo..hi in order, some at a time."""
+    whole = k.add(k.op("and", k.sub(hi, lo), -_AT_ONCE), lo)
+    with k.loop(lo, whole, _AT_ONCE) as first, k.loop(0, _AT_ONCE, kind="unrolled") as j:
+        body(k.add(first, j))
+    with k.loop(whole, hi) as i:
+        body(i)
+
+
+def _read_kernel(short: str, wraps: bool, unit: bool, nest: Nest) -> Kernel:
+    """out[place] = x[place + index[place] * step], where the index is in range.
+
+    ``unit`` says that the step is 1.
+    """
+    from treadle.ir.loop import Builder  # only where a kernel is built
+
     dtype = dtypes.by_short(short)
-    k = Builder(f"read_at_{short}_{rank}{classes}")
+    flags = "".join(c for c, on in zip("wu", (wraps, unit), strict=True) if on)
+    k = Builder(f"read_at_{short}_{nest.rank}{nest.classes}_{nest.cut}{flags}")
     out, index, x = k.pointer("out", dtype), k.pointer("index", I64), k.pointer("x", dtype)
-    step = k.size("step")
-    sizes = [k.size(f"n{axis}") for axis in range(1, rank)]
-    strides = _strides_of(k, rank, classes)
+    size, step = k.size("size"), k.const(1, I64) if unit else k.size("step")
+    loops = NestLoops(k, nest)
+    last = nest.rank - 1
+    lo, hi = loops.bounds[last]
 
-    def element(bases: list[Operand]) -> Operand:
-        """Where the index sends a place."""
-        return k.add(bases[2], k.mul(k.load(index, bases[1]), step))
+    def slice_at(bases: list[Operand]) -> None:
+        _check_block(k, index, bases[1], k.add(bases[1], 1), size, wraps)
+        start = k.add(bases[2], k.mul(_place(k, index, bases[1], size, wraps), step))
+        with k.loop(lo, hi, kind="vector") as i:
+            to, _, source = loops.moved([bases[0], bases[1], start], last, i)
+            k.store(out, to, k.load(x, source))
 
-    def axis_loop(axis: int, bases: list[Operand]) -> None:
-        lo, hi = (BEGIN, END) if axis == 0 else (k.const(0, I64), sizes[axis - 1])
-        innermost = axis == rank - 1
-        shared = innermost and classes[1] == "b"
-        if shared:
-            bases = [bases[0], bases[1], element(bases)]
-        with k.loop(lo, hi, kind="vector" if innermost else "serial") as i:
-            at = [k.add(b, k.mul(i, s[axis])) for b, s in zip(bases, strides, strict=True)]
-            if innermost:
-                k.store(out, at[0], k.load(x, at[2] if shared else element(at)))
-            else:
-                axis_loop(axis + 1, at)
+    def elements(bases: list[Operand]) -> None:
+        with k.loop(lo, hi, _BLOCK) as first:
+            end = k.minimum(k.add(first, _BLOCK), hi)
+            _check_block(k, index, k.add(bases[1], first), k.add(bases[1], end), size, wraps)
+            _each(k, first, end, lambda i: element(loops.moved(bases, last, i)))
 
-    axis_loop(0, [k.const(0, I64)] * 3)
+    def element(at: list[Operand]) -> None:
+        source = k.add(at[2], k.mul(_place(k, index, at[1], size, wraps), step))
+        k.store(out, at[0], k.load(x, source))
+
+    loops.over(nest.order[:-1], slice_at if nest.classes[1] == "b" else elements)
     return k.kernel
 
 
-def _write_kernel(
-    target_short: str, short: str, add: bool, inside: bool, rank: int, classes: str
-) -> Kernel:
-    """target[place + index[place] * step] = patch[place], or += where ``add``.
+class _Write(NamedTuple):
+    """What a writing kernel is made for."""
+
+    target: str
+    patch: str
+    add: bool
+    wraps: bool
+    inside: bool  # the last axis lies inside the indexed one
+    unit: bool  # a step along the indexed axis is 1 in all operands
+
+    def element(
+        self, k: Builder, memory: tuple[Pointer, Pointer], place: Operand, source: Operand
+    ) -> None:
+        """Writes one element of the patch."""
+        target, patch = memory
+        value = k.convert(k.load(patch, source), target.dtype)
+        k.store(target, place, k.add(k.load(target, place), value) if self.add else value)
+
+    def name(self, nest: Nest) -> str:
+        """A name for kernels."""
+        said = zip("wiu", (self.wraps, self.inside, self.unit), strict=True)
+        flags = "".join(letter for letter, holds in said if holds)
+        verb = "add" if self.add else "write"
+        return f"{verb}_at_{self.patch}_{self.target}_{nest.rank}{nest.classes}_{nest.cut}{flags}"
+
+
+def _write_kernel(write: _Write, nest: Nest) -> Kernel:
+    """target[place + index[place] * step] = patch[place], or += where it adds.
 
     The loops run over all axes but the indexed one; that one is a serial loop, inside the last of
-    them, or around it where ``inside`` says that the last axis lies inside the indexed one.
+    them, or around it where the last axis lies inside the indexed one.
     """
-    k = Builder(f"{'add' if add else 'write'}_at_{short}_{rank}{classes}")
-    target = k.pointer("target", dtypes.by_short(target_short))
-    index, patch = k.pointer("index", I64), k.pointer("patch", dtypes.by_short(short))
-    count, step = k.size("count"), k.size("step")
-    index_step, patch_step = k.size("index_step"), k.size("patch_step")
-    sizes = [k.size(f"n{axis}") for axis in range(1, rank)]
-    strides = _strides_of(k, rank, classes)
+    from treadle.ir.loop import Builder  # only where a kernel is built
 
-    def moved(bases: list[Operand], i: Operand, axis: int) -> list[Operand]:
-        return [k.add(b, k.mul(i, s[axis])) for b, s in zip(bases, strides, strict=True)]
+    k = Builder(write.name(nest))
+    target = k.pointer("target", dtypes.by_short(write.target))
+    index, patch = k.pointer("index", I64), k.pointer("patch", dtypes.by_short(write.patch))
+    size, count = k.size("size"), k.size("count")
+    step, index_step, patch_step = (
+        k.const(1, I64) if write.unit else k.size(name)
+        for name in ("step", "index_step", "patch_step")
+    )
+    loops = NestLoops(k, nest)
+    memory = (target, patch)
 
-    def write(place: Operand, source: Operand) -> None:
-        value = k.convert(k.load(patch, source), target.dtype)
-        k.store(target, place, k.add(k.load(target, place), value) if add else value)
+    def offset(at: Operand) -> Operand:
+        return k.mul(_place(k, index, at, size, write.wraps), step)
 
-    def indexed_loop(bases: list[Operand], lo: Operand, hi: Operand) -> None:
-        with k.loop(0, count) as j:
+    def each_index(bases: list[Operand]) -> None:
+        def one(j: Operand) -> None:
             index_at = k.add(bases[1], k.mul(j, index_step))
             patch_at = k.add(bases[2], k.mul(j, patch_step))
-            if not inside:
-                write(k.add(bases[0], k.mul(k.load(index, index_at), step)), patch_at)
-                return
-            shared = k.mul(k.load(index, index_at), step) if classes[1] == "b" else None
-            with k.loop(lo, hi, kind="vector") as i:
-                place, own_index, source = moved([bases[0], index_at, patch_at], i, rank - 1)
-                offset = k.mul(k.load(index, own_index), step) if shared is None else shared
-                write(k.add(place, offset), source)
+            if write.inside:
+                each_lane([bases[0], index_at, patch_at])
+            else:
+                write.element(k, memory, k.add(bases[0], offset(index_at)), patch_at)
 
-    def axis_loop(axis: int, bases: list[Operand]) -> None:
-        lo, hi = (k.const(0, I64), sizes[axis - 1]) if 0 < axis < rank else (BEGIN, END)
-        if axis == rank - inside:
-            indexed_loop(bases, lo, hi)
-            return
-        with k.loop(lo, hi) as i:
-            axis_loop(axis + 1, moved(bases, i, axis))
+        if write.inside:
+            with k.loop(0, count) as j:
+                one(j)
+        else:
+            _each(k, 0, count, one)
 
-    axis_loop(0, [k.const(0, I64)] * 3)
+    def each_lane(bases: list[Operand]) -> None:
+        last = nest.rank - 1
+        shared = offset(bases[1]) if nest.classes[1] == "b" else None
+        with k.loop(*loops.bounds[last], kind="vector") as i:
+            place, own_index, source = loops.moved(bases, last, i)
+            moved = offset(own_index) if shared is None else shared
+            write.element(k, memory, k.add(place, moved), source)
+
+    loops.over(nest.order[:-1] if write.inside else nest.order, each_index)
     return k.kernel
 
 
-def _cast_kernel(target: str, source: str, rank: int, classes: str) -> Kernel:
+def _cast_kernel(target: str, source: str, nest: Nest) -> Kernel:
     """A copy into another dtype."""
     pair = dtypes.by_short(target), dtypes.by_short(source)
     return nest_kernel(
-        f"cast_{source}_{target}", pair, rank, classes, lambda k, x: k.convert(x[0], pair[0])
+        f"cast_{source}_{target}", pair, nest, lambda k, x: [k.convert(x[0], pair[0])]
     )
 
 
@@ -196,13 +263,17 @@ def _read_plan(geometry: Geometry) -> Callable[..., Plan]:
     ) -> Plan:
         x, index = inputs
         axis: int = attrs["axis"]
+        size, wraps = x.shape[axis], attrs.get("wraps", False)
         places, index_strides = geometry(x.shape, index, axis)
-        launches = _check_launches(index, 1, x.shape[axis], axis)
-        if prod(places):
-            strides = (contiguous_strides(places), index_strides, _flat_along(x.strides, axis))
-            arguments = (Out(0), In(1), In(0), x.strides[axis])
-            launches.append(nest_launch(_read_kernel, (x.dtype.short,), arguments, places, strides))
-        return Plan(tuple(launches))
+        if prod(places) == 0:  # an index may be wrong all the same
+            return Plan(tuple(_check_launches(index, 1, size, axis, wraps)))
+        strides = (contiguous_strides(places), index_strides, _flat_along(x.strides, axis))
+        unit = x.strides[axis] == 1
+        arguments = (Out(0), In(1), In(0), size, *(() if unit else (x.strides[axis],)))
+        launch = nest_launch(
+            _read_kernel, (x.dtype.short, wraps, unit), arguments, places, strides, turns=False
+        )
+        return Plan((launch._replace(message=_out_of_range(size, axis, wraps)),))
 
     return plan
 
@@ -215,18 +286,24 @@ def _write_plan(geometry: Geometry, add: bool) -> Callable[..., Plan]:
     ) -> Plan:
         base, index, patch = inputs
         out = outputs[0]
-        launches = _check_launches(index, 1, base.shape[attrs["axis"]], attrs["axis"])
-        write = geometry(base.shape, index, attrs["axis"])
+        axis: int = attrs["axis"]
+        size, wraps = base.shape[axis], attrs.get("wraps", False)
+        launches = _check_launches(index, 1, size, axis, wraps)
+        places = geometry(base.shape, index, axis)
+        after = prod(places[0][axis + 1 :])
+        unit = after == out.strides[axis] == places[1][axis] == 1
+        write = _Write(out.dtype.short, patch.dtype.short, add, wraps, after > 1, unit)
         wide = add and base.dtype.kind == "f" and base.dtype.bits == 16
         if prod(base.shape) == 0:
             return Plan(tuple(launches))
         if not wide:
             launches.append(copy_launch(base, Out(0), out.strides))
-            launches += _write_launches(Out(0), out, patch, write, attrs["axis"], add)
+            launches += _write_launches(Out(0), out, write, places, axis)
             return Plan(tuple(launches))
         sums = Layout(dtypes.float32, out.shape, out.strides)
         launches.append(_cast_launch(Work(0), sums, In(0), base))
-        launches += _write_launches(Work(0), sums, patch, write, attrs["axis"], add)
+        wide_write = write._replace(target=sums.dtype.short)
+        launches += _write_launches(Work(0), sums, wide_write, places, axis)
         launches.append(_cast_launch(Out(0), out, Work(0), sums))
         return Plan(tuple(launches), (prod(out.shape) * sums.dtype.itemsize,))
 
@@ -240,22 +317,21 @@ def _cast_launch(target: Argument, wanted: Layout, source: Argument, given: Layo
 
 
 def _write_launches(
-    target: Argument, layout: Layout, patch: Layout, write: tuple[Shape, Strides], axis: int,
-    add: bool,
-) -> list[Launch]:  # fmt: skip
+    target: Argument, layout: Layout, write: _Write, places: tuple[Shape, Strides], axis: int
+) -> list[Launch]:
     """The launch that writes the patch into ``target``; none for an empty patch."""
-    places, index_strides = write
-    if prod(places) == 0:
+    sizes, index_strides = places
+    if prod(sizes) == 0:
         return []
-    patch_strides = contiguous_strides(places)
-    key = (layout.dtype.short, patch.dtype.short, add, prod(places[axis + 1 :]) > 1)
+    patch_strides = contiguous_strides(sizes)
+    steps = (layout.strides[axis], index_strides[axis], patch_strides[axis])
     arguments = (
-        target, In(1), In(2),
-        places[axis], layout.strides[axis], index_strides[axis], patch_strides[axis],
+        target, In(1), In(2), layout.shape[axis], sizes[axis], *(() if write.unit else steps),
     )  # fmt: skip
     strides = [_without(s, axis) for s in (layout.strides, index_strides, patch_strides)]
-    shape = _without(places, axis)
-    return [nest_launch(_write_kernel, key, arguments, shape, strides, 2 * places[axis])]
+    shape, flops = _without(sizes, axis), 2 * sizes[axis]
+    launch = nest_launch(_write_kernel, (write,), arguments, shape, strides, flops, turns=False)
+    return [launch]
 
 
 # --- checks -------------------------------------------------------------------------------------
@@ -335,10 +411,11 @@ def _write_infer(
 def _last_slice(n: Node) -> Node:
     """Where in its patch a take_update's value stayed: no later index names the same place."""
     axis, index, patch = n.attrs["axis"], n.inputs[1], n.inputs[2]
+    attrs = n.attrs | {"axis": 0}
     count = index.type.size
     flat, order = reshape(index, shape=(count,)), iota(shape=(count,), axis=0, dtype=dtypes.int64)
     places = zeros_of(type_of(dtypes.int64, (n.shape[axis],)))
-    stayed = eq(take(take_update(places, flat, order, axis=0), flat, axis=0), order)
+    stayed = eq(take(take_update(places, flat, order, **attrs), flat, **attrs), order)
     after = len(n.shape) - axis - 1
     return expand(reshape(stayed, shape=(*index.shape, *(1,) * after)), shape=patch.shape)
 
@@ -348,7 +425,7 @@ def _last_element(n: Node) -> Node:
     axis, index = n.attrs["axis"], n.inputs[1]
     order = iota(shape=index.shape, axis=axis, dtype=dtypes.int64)
     places = zeros_of(type_of(dtypes.int64, n.shape))
-    return eq(gather(scatter(places, index, order, axis=axis), index, axis=axis), order)
+    return eq(gather(scatter(places, index, order, **n.attrs), index, **n.attrs), order)
 
 
 def _where_last(last: Node, g: Node) -> Node:
@@ -371,7 +448,9 @@ def _elements_key(index: np.ndarray, axis: int) -> tuple[Any, ...]:
 def _write_reference(key_of: Callable[..., Any], add: bool) -> Callable[..., np.ndarray]:
     """NumPy's own: ``add.at`` adds in order, and of several values assigned the last one stays."""
 
-    def reference(base: np.ndarray, index: np.ndarray, patch: np.ndarray, axis: int) -> np.ndarray:
+    def reference(
+        base: np.ndarray, index: np.ndarray, patch: np.ndarray, axis: int, wraps: bool = False
+    ) -> np.ndarray:
         key = key_of(index, axis)
         if not add:
             out = base.copy()
@@ -385,7 +464,13 @@ def _write_reference(key_of: Callable[..., Any], add: bool) -> Callable[..., np.
     return reference
 
 
-def _gather_reference(x: np.ndarray, index: np.ndarray, axis: int) -> np.ndarray:
+def _take_reference(x: np.ndarray, index: np.ndarray, axis: int, wraps: bool = False) -> np.ndarray:
+    return np.take(x, index, axis)
+
+
+def _gather_reference(
+    x: np.ndarray, index: np.ndarray, axis: int, wraps: bool = False
+) -> np.ndarray:
     part = tuple(slice(None) if a == axis else slice(count) for a, count in enumerate(index.shape))
     return np.take_along_axis(x[part], index, axis)
 
@@ -416,28 +501,38 @@ _GATHERED = (
 )
 
 
+def _cases(
+    cases: Iterable[tuple[Shape, Shape, int]],
+) -> Iterable[tuple[Shape, np.ndarray, dict[str, Any]]]:
+    """(shape of x, index, attributes): from the front, and with some indices from the end."""
+    for shape, index_shape, axis in cases:
+        size = shape[axis]
+        index = _indices(index_shape, size)
+        yield shape, index, {"axis": axis}
+        # The same places: two names of one place meet.
+        odd = np.arange(index.size).reshape(index.shape) % 2 == 1
+        yield shape, np.where(odd, index - size, index), {"axis": axis, "wraps": True}
+
+
 def _read_samples(cases: Iterable[tuple[Shape, Shape, int]]) -> Callable[[], Iterable[Sample]]:
-    return lambda: (
-        Sample((floats(*shape), _indices(index, shape[axis])), {"axis": axis})
-        for shape, index, axis in cases
-    )
+    return lambda: (Sample((floats(*shape), index), attrs) for shape, index, attrs in _cases(cases))
 
 
 def _slices_samples() -> Iterable[Sample]:
-    for shape, index, axis in _TAKEN:
-        patch = floats(*shape[:axis], *index, *shape[axis + 1 :], seed=1)
-        yield Sample((floats(*shape), _indices(index, shape[axis]), patch), {"axis": axis})
+    for shape, index, attrs in _cases(_TAKEN):
+        axis = attrs["axis"]
+        patch = floats(*shape[:axis], *index.shape, *shape[axis + 1 :], seed=1)
+        yield Sample((floats(*shape), index, patch), attrs)
 
 
 def _elements_samples() -> Iterable[Sample]:
-    for shape, index, axis in _GATHERED:
-        arrays = (floats(*shape), _indices(index, shape[axis]), floats(*index, seed=1))
-        yield Sample(arrays, {"axis": axis})
+    for shape, index, attrs in _cases(_GATHERED):
+        yield Sample((floats(*shape), index, floats(*index.shape, seed=1)), attrs)
 
 
-def _index_errors(name: str, index: np.ndarray, *patch: np.ndarray) -> Iterable[ErrorSample]:
-    """``index`` and ``patch`` fit a tensor of shape (4, 3) along axis 1."""
-    x = floats(4, 3)
+def _index_errors(name: str, index_shape: Shape, *patch: np.ndarray) -> Iterable[ErrorSample]:
+    """The index and ``patch`` fit a tensor of shape (4, 3) along axis 1."""
+    x, index = floats(4, 3), np.zeros(index_shape, np.int64)
     yield ErrorSample(
         (x, index.astype(np.int32), *patch), {"axis": 1}, DTypeError,
         f"{name}: got an index of dtype int32; it must be int64",
@@ -477,14 +572,14 @@ def _read_cost(inputs: Sequence[Type], out: Any, attrs: dict[str, Any]) -> Cost:
 def _define_read(
     name: str, geometry: Geometry, shape_of: Callable[..., Shape], gradient: Callable[..., Node],
     reference: Callable[..., np.ndarray], cases: Iterable[tuple[Shape, Shape, int]],
-    index: np.ndarray, doc: str,
+    index_shape: Shape, doc: str,
 ) -> Op:  # fmt: skip
     return register(
         Op(
             name=name, family="indexing", traits=frozenset({"indexing"}),
             infer=_read_infer(name, shape_of), gradient=(gradient, WHOLE), residuals=(1,),
             lower=Loops(_read_plan(geometry), contiguous=frozenset({1})), reference=reference,
-            samples=_read_samples(cases), errors=lambda: _index_errors(name, index),
+            samples=_read_samples(cases), errors=lambda: _index_errors(name, index_shape),
             cost=_read_cost, dtypes=ALL, doc=doc,
         )
     )  # fmt: skip
@@ -494,7 +589,7 @@ def _define_write(
     name: str, geometry: Geometry, shape_of: Callable[..., Shape], add: bool,
     gradients: tuple[Callable[..., Node], Callable[..., Node]],
     key_of: Callable[..., Any],
-    samples: Callable[[], Iterable[Sample]], index: np.ndarray, doc: str,
+    samples: Callable[[], Iterable[Sample]], index_shape: Shape, doc: str,
 ) -> Op:  # fmt: skip
     allowed = NUMERIC if add else ALL
     return register(
@@ -504,7 +599,7 @@ def _define_write(
             gradient=(gradients[0], WHOLE, gradients[1]), residuals=(1,),
             lower=Loops(_write_plan(geometry, add), contiguous=frozenset({1, 2})),
             reference=_write_reference(key_of, add), samples=samples,
-            errors=lambda: _index_errors(name, index, floats(4, 2)),
+            errors=lambda: _index_errors(name, index_shape, floats(4, 2)),
             cost=elements_cost(1), dtypes=allowed, doc=doc,
         )
     )  # fmt: skip
@@ -517,14 +612,14 @@ def _zeroed_patch(n: Node) -> Node:
 _SLICES: dict[str, Any] = {
     "geometry": _slice_places,
     "shape_of": _slice_shape,
-    "index": np.zeros(2, np.int64),
+    "index_shape": (2,),
 }
 _ELEMENTS: dict[str, Any] = {
-    "geometry": _element_places, "shape_of": _element_shape, "index": np.zeros((4, 2), np.int64),
+    "geometry": _element_places, "shape_of": _element_shape, "index_shape": (4, 2),
 }  # fmt: skip
 
 take: Op = _define_read(
-    "take", **_SLICES, reference=lambda x, index, axis: np.take(x, index, axis),
+    "take", **_SLICES, reference=_take_reference,
     cases=_TAKEN,
     gradient=lambda g, n: take_add(zeros_of(n.inputs[0].type), n.inputs[1], g, **n.attrs),
     doc="the slices of x along one axis that the index names, in the index's shape",

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
 from treadle.base.errors import ShapeError
+from treadle.base.lazy_numpy import np
 from treadle.base.shapes import Shape, broadcast_shapes, contiguous_strides, prod
 from treadle.ir.launch import In, Layout, Out, Plan
 from treadle.ir.nest import copy_launch

@@ -13,6 +13,7 @@ so element i depends on (seed, stream, offset, i) alone, and a block is four vec
 An op that makes n elements uses up ``counters(n, dtype)`` counters.
 
     random_bits     E = 1   the word
+    random_bernoulli  1     whether the word is below the threshold
     random_uniform  E = 1   the upper 24 (float32), 11 (float16) or 8 (bfloat16) bits of the word
                     E = 2   float64: the upper 53 bits of first * 2^32 + second
     random_normal   as uniform; two neighbouring vectors of elements are a Box-Muller pair
@@ -20,40 +21,36 @@ An op that makes n elements uses up ``counters(n, dtype)`` counters.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
-
-import numpy as np
 
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
 from treadle.base.errors import DTypeError, ShapeError
+from treadle.base.lazy_numpy import np
 from treadle.base.shapes import Shape, prod
 from treadle.ir.launch import In, KernelSpec, Launch, Layout, Out, Plan
-from treadle.ir.loop import BEGIN, END, Builder, Kernel, Operand
 from treadle.ir.node import Type, type_of
 from treadle.ir.op import Cost, ErrorSample, Loops, NoGradient, Op, Sample
-from treadle.ops import mathlib
-from treadle.ops.mathlib.floats import Floats
 from treadle.ops.registry import FLOATS, check_dtype, floats, register
 
 COUNTERS = 8  # of a block: a vector of this many lanes
-_ROUNDS = 10
-_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-_KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
-_WORD = 0xFFFFFFFF
-_U64 = dtypes.uint64
+ROUNDS = 10
+MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
+WORD = 0xFFFFFFFF
 UNIT_BITS = {
     "f64": 53,
     "f32": 24,
     "f16": 11,
     "bf16": 8,
 }  # of a uniform number: those of its significand
-Words = list[Operand]
+
+NUMBERS = {"random_bernoulli": ("threshold",)}  # attributes that kernels take as parameters
 
 
-def _words_each(dtype: DType) -> int:
+def words_each(dtype: DType) -> int:
+    """The words that make one element."""
     return 2 if dtype is dtypes.float64 else 1
 
 
@@ -63,132 +60,7 @@ def counters(size: int, dtype: DType) -> int:
     >>> counters(1, dtypes.float32), counters(33, dtypes.float32), counters(33, dtypes.float64)
     (8, 16, 24)
     """
-    return -(-size * _words_each(dtype) // (4 * COUNTERS)) * COUNTERS
-
-
-# --- loop IR --------------------------------------------------------------------------------------
-
-
-def philox(k: Builder, counter: Words, key: Words) -> Words:
-    """Four words from four words of counter and two of key; all are u64 below 2**32."""
-    c0, c1, c2, c3 = counter
-    for _ in range(_ROUNDS):
-        first = k.mul(c0, _MULTIPLIERS[0])
-        second = k.mul(c2, _MULTIPLIERS[1])
-        c0 = k.op("xor", k.op("xor", k.op("shr", second, 32), c1), key[0])
-        c2 = k.op("xor", k.op("xor", k.op("shr", first, 32), c3), key[1])
-        c1, c3 = k.op("and", second, _WORD), k.op("and", first, _WORD)
-        key = [k.op("and", k.add(w, s), _WORD) for w, s in zip(key, _KEY_STEPS, strict=True)]
-    return [c0, c1, c2, c3]
-
-
-def _halves(k: Builder, number: Operand) -> Words:
-    """The lower and the upper 32 bits of an i64."""
-    bits = k.bitcast(number, _U64)
-    return [k.op("and", bits, _WORD), k.op("shr", bits, 32)]
-
-
-def _unit(k: Builder, words: Words, bits: int) -> Operand:
-    """The upper ``bits`` bits of the words as a fraction of 1, in f32 (one word) or f64 (two)."""
-    if len(words) == 1:
-        whole = k.convert(k.op("shr", words[0], 32 - bits), dtypes.int32)
-        single = dtypes.float32
-        return k.mul(k.convert(whole, single), k.const(2.0**-bits, single))
-    f = Floats(k, dtypes.float64)
-    low = f.mul(_word_to_f64(f, k.op("shr", words[1], 64 - bits)), 2.0**-bits)
-    return f.fma(_word_to_f64(f, words[0]), 2.0**-32, low)
-
-
-def _word_to_f64(f: Floats, word: Operand) -> Operand:
-    """A u64 below 2**52, exactly: written into the significand of 2**52."""
-    return f.sub(f.from_bits(f.k.op("or", word, (f.bias + 52) << 52)), 2.0**52)
-
-
-def _sine_and_cosine(f: Floats, words: Words) -> tuple[Operand, Operand]:
-    """Of a turn times the words as a fraction of 1.
-
-    The upper two bits, rounded, are quarter turns; what is left is at most an eighth of a turn,
-    where Taylor's series is short.
-    """
-    k = f.k
-    shifted = k.add(words[0], 1 << 29)
-    quarters = k.convert(k.op("shr", shifted, 30), f.word)
-    rest = k.sub(k.convert(k.op("and", shifted, (1 << 30) - 1), dtypes.int32), 1 << 29)
-    y = k.convert(rest, f.dtype)
-    if len(words) == 2:
-        y = f.fma(_word_to_f64(f, words[1]), 2.0**-32, y)
-    y = f.mul(y, math.pi / 2 * 2.0**-30)
-    z = f.mul(y, y)
-    order = 5 if f.dtype is dtypes.float32 else 9
-    series = [(-1) ** i / math.factorial(2 * i + 1) for i in range(order)]
-    sine = f.fma(f.mul(y, z), f.polynomial(z, series[1:]), y)
-    cosine = f.polynomial(z, [(-1) ** i / math.factorial(2 * i) for i in range(order + 1)])
-    odd = k.compare("ne", k.op("and", quarters, 1), 0)
-    top = f.dtype.bits - 2
-    sign_of_sine = k.op("shl", k.op("and", quarters, 2), top)
-    sign_of_cosine = k.op("shl", k.op("and", k.add(quarters, 1), 2), top)
-    return (
-        f.with_sign(f.select(odd, cosine, sine), sign_of_sine),
-        f.with_sign(f.select(odd, sine, cosine), sign_of_cosine),
-    )
-
-
-def _box_muller(k: Builder, first: Words, second: Words) -> list[Operand]:
-    """sqrt(-2 log u) times cosine and sine of a turn times the second words; u in (0, 1]."""
-    if len(first) == 1:
-        f = Floats(k, dtypes.float32)
-        u = f.fma(k.convert(k.convert(first[0], dtypes.uint32), f.dtype), 2.0**-32, 2.0**-33)
-    else:
-        f = Floats(k, dtypes.float64)
-        u = f.add(_unit(k, first, 53), 2.0**-53)
-    radius = f.op("sqrt", f.mul(mathlib.log(k, u), -2.0))
-    sine, cosine = _sine_and_cosine(f, second)
-    return [f.mul(radius, cosine), f.mul(radius, sine)]
-
-
-def _emit_bits(k: Builder, words: list[Words], dtype: DType) -> list[Operand]:
-    return [k.bitcast(w, dtypes.int64) for (w,) in words]
-
-
-def _emit_uniform(k: Builder, words: list[Words], dtype: DType) -> list[Operand]:
-    return [k.convert(_unit(k, w, UNIT_BITS[dtype.short]), dtype) for w in words]
-
-
-def _emit_normal(k: Builder, words: list[Words], dtype: DType) -> list[Operand]:
-    pairs = (_box_muller(k, *words[i : i + 2]) for i in range(0, len(words), 2))
-    return [k.convert(x, dtype) for pair in pairs for x in pair]
-
-
-Emit = Callable[[Builder, list[Words], DType], list[Operand]]
-_EMIT: dict[str, Emit] = {
-    "random_bits": _emit_bits, "random_uniform": _emit_uniform, "random_normal": _emit_normal,
-}  # fmt: skip
-
-
-def random_kernel(name: str, short: str) -> Kernel:
-    """Fills ``out`` block by block; a block goes through scratch, for the last one is cut short."""
-    dtype = dtypes.by_short(short)
-    k = Builder(f"{name}_{short}")
-    out = k.pointer("out", dtype)
-    seed, stream, offset = (
-        k.load(k.pointer(p, dtypes.int64), 0) for p in ("seed", "stream", "offset")
-    )
-    size = k.size("size")
-    key, upper = _halves(k, seed), _halves(k, stream)
-    each = _words_each(dtype)
-    width = 4 * COUNTERS // each
-    scratch = k.local(dtype, width)
-    with k.loop(BEGIN, END) as block:
-        with k.loop(0, COUNTERS, kind="vector") as lane:
-            number = k.add(k.add(offset, k.mul(block, COUNTERS)), lane)
-            words = philox(k, [*_halves(k, number), *upper], key)
-            grouped = [words[i : i + each] for i in range(0, 4, each)]
-            for place, value in enumerate(_EMIT[name](k, grouped, dtype)):
-                k.store(scratch, k.add(lane, place * COUNTERS), value)
-        start = k.mul(block, width)
-        with k.loop(0, k.minimum(k.sub(size, start), width), kind="vector") as i:
-            k.store(out, k.add(start, i), k.load(scratch, i))
-    return k.kernel
+    return -(-size * words_each(dtype) // (4 * COUNTERS)) * COUNTERS
 
 
 # --- references -----------------------------------------------------------------------------------
@@ -201,10 +73,10 @@ def philox_reference(counter: Sequence[Any], key: Sequence[int]) -> list[np.ndar
     ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
     """
     c = [np.asarray(w, np.uint64) for w in counter]
-    mask, half = np.uint64(_WORD), np.uint64(32)
-    for turn in range(_ROUNDS):
-        k0, k1 = (np.uint64((w + turn * s) & _WORD) for w, s in zip(key, _KEY_STEPS, strict=True))
-        first, second = (w * np.uint64(m) for w, m in zip(c[::2], _MULTIPLIERS, strict=True))
+    mask, half = np.uint64(WORD), np.uint64(32)
+    for turn in range(ROUNDS):
+        k0, k1 = (np.uint64((w + turn * s) & WORD) for w, s in zip(key, KEY_STEPS, strict=True))
+        first, second = (w * np.uint64(m) for w, m in zip(c[::2], MULTIPLIERS, strict=True))
         c = [(second >> half) ^ c[1] ^ k0, second & mask, (first >> half) ^ c[3] ^ k1, first & mask]
     return c
 
@@ -215,15 +87,19 @@ def _reference_words(key: Sequence[Any], size: int, each: int) -> tuple[np.ndarr
     block, place = np.divmod(np.arange(size, dtype=np.uint64), np.uint64(4 * COUNTERS // each))
     lane = place % np.uint64(COUNTERS)
     number = np.uint64(offset) + block * np.uint64(COUNTERS) + lane
-    mask, half = np.uint64(_WORD), np.uint64(32)
-    counter = [number & mask, number >> half, stream & _WORD, stream >> 32]
-    words = philox_reference(counter, [seed & _WORD, seed >> 32])
+    mask, half = np.uint64(WORD), np.uint64(32)
+    counter = [number & mask, number >> half, stream & WORD, stream >> 32]
+    words = philox_reference(counter, [seed & WORD, seed >> 32])
     return np.stack(words), place.astype(np.int64) // COUNTERS
 
 
 def _bits_reference(*key: Any, shape: Shape) -> np.ndarray:
     words, vector = _reference_words(key, prod(shape), 1)
     return np.take_along_axis(words, vector[None], 0)[0].astype(np.int64).reshape(shape)
+
+
+def _bernoulli_reference(*key: Any, shape: Shape, threshold: int) -> np.ndarray:
+    return _bits_reference(*key, shape=shape) < threshold
 
 
 def _join(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -242,7 +118,7 @@ def _uniform_reference(*key: Any, shape: Shape, dtype: DType) -> np.ndarray:
 
 
 def _normal_reference(*key: Any, shape: Shape, dtype: DType) -> np.ndarray:
-    words, vector = _reference_words(key, prod(shape), _words_each(dtype))
+    words, vector = _reference_words(key, prod(shape), words_each(dtype))
     if dtype is dtypes.float64:
         u, turn = _join(*words[:2]) + 2.0**-53, words[2] * 2.0**-32 + words[3] * 2.0**-64
     else:
@@ -266,7 +142,7 @@ def _infer(name: str, allowed: Sequence[DType]) -> Callable[..., Type]:
                     f"{name}: got a seed, stream or offset of shape {kind.shape}; all three must "
                     f"be 0-d"
                 )
-        shape, dtype = attrs["shape"], attrs.get("dtype", dtypes.int64)
+        shape, dtype = attrs["shape"], attrs.get("dtype", allowed[0])
         if dtype not in allowed:
             raise DTypeError(
                 f"{name}: got dtype={dtype.name}; it makes {', '.join(d.name for d in allowed)}; "
@@ -280,9 +156,11 @@ def _infer(name: str, allowed: Sequence[DType]) -> Callable[..., Type]:
 
 
 def _define(
-    name: str, allowed: Sequence[DType], reference: Callable[..., np.ndarray], flops: int, doc: str
-) -> Op:
-    chooses = allowed != (dtypes.int64,)
+    name: str, allowed: Sequence[DType], reference: Callable[..., np.ndarray], flops: int, doc: str,
+    **numbers: int,
+) -> Op:  # fmt: skip
+    """One record; ``numbers`` are its attributes beside shape and dtype, as samples have them."""
+    chooses = len(allowed) > 1
 
     def plan(
         inputs: Sequence[Layout], outputs: Sequence[Layout], attrs: dict[str, Any], threads: int
@@ -291,13 +169,16 @@ def _define(
         size = prod(out.shape)
         if not size:
             return Plan(())
+        from treadle.ops.random_kernels import random_kernel  # when first needed
+
         spec = KernelSpec(random_kernel, (name, out.dtype.short))
-        arguments = (Out(0), In(0), In(1), In(2), size)
+        extra = (attrs[number] for number in numbers)
+        arguments = (Out(0), In(0), In(1), In(2), size, *extra)
         blocks = counters(size, out.dtype) // COUNTERS
         return Plan((Launch(spec, arguments, blocks, size * flops),))
 
     def attributes(shape: Shape, dtype: DType) -> dict[str, Any]:
-        return {"shape": shape, "dtype": dtype} if chooses else {"shape": shape}
+        return {"shape": shape, **({"dtype": dtype} if chooses else {}), **numbers}
 
     def samples() -> Iterable[Sample]:
         for dtype in allowed:
@@ -342,6 +223,11 @@ random_bits = _define(
     "random_bits", (dtypes.int64,), _bits_reference, 25,
     "whole numbers of 32 bits, 0 to 2^32 - 1, in int64",
 )  # fmt: skip
+random_bernoulli = _define(
+    "random_bernoulli", (dtypes.bool_,), _bernoulli_reference, 25,
+    "whether 32 random bits, as a whole number, are below ``threshold``, which is from 0 (never) "
+    "to 2^32 (always)", threshold=3 << 30,
+)  # fmt: skip
 random_uniform = _define(
     "random_uniform", FLOATS, _uniform_reference, 30,
     "numbers of [0, 1), all multiples of 2^-53 (float64), 2^-24, 2^-11 (float16), 2^-8 (bfloat16)",
@@ -352,4 +238,7 @@ random_normal = _define(
     "are the float32 numbers rounded",
 )  # fmt: skip
 
-__all__ = ["UNIT_BITS", "counters", "philox", "random_bits", "random_normal", "random_uniform"]
+__all__ = [
+    "NUMBERS", "UNIT_BITS", "counters", "random_bernoulli", "random_bits", "random_normal",
+    "random_uniform",
+]  # fmt: skip

@@ -8,15 +8,13 @@ written here is only how one element is taken in and two partial results are mer
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
 from treadle.base.errors import DTypeError, ShapeError
+from treadle.base.lazy_numpy import np
 from treadle.base.shapes import Shape, prod
-from treadle.ir.loop import I64, Builder, Operand
 from treadle.ir.node import Node, Type, type_of
 from treadle.ir.op import ErrorSample, Gradient, Joint, NoGradient, Op, Reduction, Sample
 from treadle.ops.elementwise import (
@@ -32,10 +30,22 @@ from treadle.ops.elementwise import (
 )
 from treadle.ops.movement import concatenate, expand, permute, reshape, slice_
 from treadle.ops.project import project
-from treadle.ops.registry import ALL, FLOATS, check_dtype, elements_cost, floats, register
+from treadle.ops.registry import (
+    ALL,
+    FLOATS,
+    check_dtype,
+    elements_cost,
+    floats,
+    numpy_function,
+    register,
+)
 from treadle.ops.source import number
 
-Accumulators = tuple[Operand, ...]
+if TYPE_CHECKING:
+    from treadle.ir.loop import Builder, Operand
+
+Accumulators: TypeAlias = "tuple[Operand, ...]"
+_INDEX = dtypes.int64
 Identities = list[tuple[DType, float | int | bool]]
 
 
@@ -214,7 +224,7 @@ def _sum_finish(k: Builder, acc: Accumulators, n: Operand) -> Accumulators:
 reduce_sum = _define(
     "reduce_sum",
     Reduction(_sum_identity, _lift_to(_sum_dtype), _statement("add"), _sum_finish),
-    _total(np.sum),
+    _total(numpy_function("sum")),
     (lambda g, n: restore(g, n.inputs[0].shape, n.attrs["axes"]),),
     "the sum; integers and truth values give int64; 16-bit floats are summed in float32",
     result=_accumulated,
@@ -261,7 +271,7 @@ reduce_prod = _define(
         lambda dtype: [(_sum_dtype(dtype), 1)], _lift_to(_sum_dtype), _statement("mul"),
         lambda k, acc, n: acc,
     ),
-    _total(np.prod),
+    _total(numpy_function("prod")),
     (_prod_gradient,),
     "the product; integers and truth values give int64; 16-bit floats are multiplied in float32",
     result=_accumulated, residuals=(0,),
@@ -293,7 +303,7 @@ def _extremum_gradient(g: Node, n: Node) -> Node:
 
 
 def _extremum(name: str, statement: str, worst: Callable[[DType], Any], doc: str) -> Op:
-    function = np.max if statement == "maximum" else np.min
+    function = numpy_function("max" if statement == "maximum" else "min")
     return _define(
         name,
         Reduction(
@@ -332,17 +342,41 @@ def _choose(statement: str) -> Callable[[Builder, Accumulators, Accumulators], A
     return merge
 
 
+def _keep_or_take(
+    worse: str,
+) -> Callable[[Builder, Accumulators, Accumulators], Accumulators]:
+    """The same where ``b`` comes later: only what is better, or the first NaN, takes over.
+
+    An element as bad as the identity does not: ``_first_of_worst`` sees to that.
+    """
+
+    def step(k: Builder, a: Accumulators, b: Accumulators) -> Accumulators:
+        (x, i), (y, j) = a, b
+        take = k.op("not", k.op(worse, y, x))  # true for NaN
+        if x.dtype.kind == "f":
+            take = k.op("and", take, k.op("eq", x, x))
+        return k.select(take, y, x), k.select(take, j, i)
+
+    return step
+
+
+def _first_of_worst(k: Builder, acc: Accumulators, n: Operand) -> Accumulators:
+    """The index; where no element was better than the identity all are equal to it."""
+    index = acc[1]
+    return (k.select(k.op("eq", index, int(_highest(_INDEX))), 0, index),)
+
+
 def _position(name: str, statement: str, worst: Callable[[DType], Any], doc: str) -> Op:
-    function = np.argmax if statement == "gt" else np.argmin
+    function = numpy_function("argmax" if statement == "gt" else "argmin")
     return _define(
         name,
         Reduction(
-            lambda dtype: [(_wide(dtype), worst(_wide(dtype))), (I64, _highest(I64))],
+            lambda dtype: [(_wide(dtype), worst(_wide(dtype))), (_INDEX, _highest(_INDEX))],
             lambda k, x, r: (k.convert(x, _wide(x.dtype)), r), _choose(statement),
-            lambda k, acc, n: (acc[1],),
+            _first_of_worst, _keep_or_take({"gt": "le", "lt": "ge"}[statement]),
         ),
         lambda x, axes: function(_numpy(x), axis=axes[0]), DISCRETE, doc,
-        result=lambda dtype: dtypes.int64, takes_empty=False, one_axis=True,
+        result=lambda dtype: _INDEX, takes_empty=False, one_axis=True,
     )  # fmt: skip
 
 
@@ -359,22 +393,23 @@ argmin = _position(
 # --- truth ----------------------------------------------------------------------------------------
 
 
-def _truth(name: str, statement: str, identity: bool, function: Any, doc: str) -> Op:
+def _truth(name: str, statement: str, identity: bool, function: str, doc: str) -> Op:
+    holds = numpy_function(function)
     return _define(
         name,
         Reduction(
             lambda dtype: [(dtypes.bool_, identity)], _lift_to(lambda dtype: dtypes.bool_),
             _statement(statement), lambda k, acc, n: acc,
         ),
-        lambda x, axes: function(_numpy(x) != 0, axis=axes), DISCRETE, doc,
+        lambda x, axes: holds(_numpy(x) != 0, axis=axes), DISCRETE, doc,
         result=lambda dtype: dtypes.bool_,
     )  # fmt: skip
 
 
 reduce_any = _truth(
-    "reduce_any", "or", False, np.any, "whether some element is not 0 (NaN is not 0)"
+    "reduce_any", "or", False, "any", "whether some element is not 0 (NaN is not 0)"
 )
-reduce_all = _truth("reduce_all", "and", True, np.all, "whether no element is 0 (NaN is not 0)")
+reduce_all = _truth("reduce_all", "and", True, "all", "whether no element is 0 (NaN is not 0)")
 
 
 # --- moments --------------------------------------------------------------------------------------

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
 from treadle.base.errors import DTypeError, ShapeError
+from treadle.base.lazy_numpy import np
 from treadle.ir.node import Type, type_of
 from treadle.ir.op import Cost, ErrorSample, Op, Sample
 
@@ -88,6 +87,11 @@ def no_errors() -> Iterable[ErrorSample]:
     return ()
 
 
+def numpy_function(name: str) -> Callable[..., Any]:
+    """NumPy's function of that name, looked up when it is called."""
+    return lambda *args, **kwargs: getattr(np, name)(*args, **kwargs)
+
+
 def rng(seed: int = 0) -> np.random.Generator:
     """The generator that samples are drawn from."""
     return np.random.default_rng(seed)
@@ -100,6 +104,6 @@ def floats(*shape: int, low: float = -2.0, high: float = 2.0, seed: int = 0) -> 
 
 __all__ = [
     "ALL", "FLOATS", "INTS", "NUMERIC", "OPS", "Cost", "ErrorSample", "Sample", "check_dtype",
-    "check_same", "elements_cost", "floats", "get", "no_cost", "no_errors", "register", "rng",
-    "type_of",
+    "check_same", "elements_cost", "floats", "get", "no_cost", "no_errors", "numpy_function",
+    "register", "rng", "type_of",
 ]  # fmt: skip

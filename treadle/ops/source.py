@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
+from treadle.base.lazy_numpy import np
 from treadle.base.shapes import Shape
 from treadle.ir.launch import KernelSpec, Launch, Layout, Out, Plan
-from treadle.ir.loop import BEGIN, END, Builder, Kernel
 from treadle.ir.node import Node, Signature, Type, type_of
 from treadle.ir.op import Loops, NoGradient, Op, Sample, Source
 from treadle.ops.registry import ALL, elements_cost, no_cost, no_errors, register
+
+if TYPE_CHECKING:
+    from treadle.ir.loop import Kernel
 
 _SOURCE: dict[str, Any] = {
     "family": "source", "traits": frozenset({"source"}), "residuals": (),
@@ -114,6 +115,8 @@ def _iota_infer(types: Sequence[Type], attrs: dict[str, Any]) -> Type:
 
 def _iota_kernel(short: str) -> Kernel:
     """out[o, i, j] = i for a shape seen as (outer, n, inner)."""
+    from treadle.ir.loop import BEGIN, END, Builder  # only where a kernel is built
+
     dtype = dtypes.by_short(short)
     k = Builder(f"iota_{short}")
     out, n, inner = k.pointer("out", dtype), k.size("n"), k.size("inner")

@@ -12,23 +12,72 @@ those outside [0, size) are absent: they neither count nor add. An axis of ``siz
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
-import numpy as np
-
+from treadle.base.dtypes import int64
 from treadle.base.errors import ShapeError
+from treadle.base.lazy_numpy import np
 from treadle.base.shapes import Shape, prod
-from treadle.ir.loop import I64
+from treadle.ir.launch import Layout, Plan
 from treadle.ir.node import Node, Type, type_of
 from treadle.ir.op import Cost, ErrorSample, Joint, Loops, Op, Sample
 from treadle.ops.indexing import scatter_add
 from treadle.ops.movement import reshape, zeros_of
 from treadle.ops.project import project
 from treadle.ops.registry import FLOATS, NUMERIC, check_dtype, floats, register, rng
-from treadle.ops.window_kernels import MAX, SUM, Axis, axes_of, fold_plan, spread_plan
 
 Pair = tuple[int, int]
+
+# --- geometry -----------------------------------------------------------------------------------
+
+
+class Axis(NamedTuple):
+    """How windows lie along one axis."""
+
+    size: int
+    window: int
+    stride: int
+    before: int
+    after: int
+    dilation: int
+
+    @property
+    def windows(self) -> int:
+        """The number of windows."""
+        reach = self.dilation * (self.window - 1) + 1
+        return (self.size + self.before + self.after - reach) // self.stride + 1
+
+    @property
+    def inside(self) -> tuple[int, int]:
+        """The first window that lies wholly inside, and the first one after them."""
+        reach = self.dilation * (self.window - 1) + 1
+        first = min(-(-self.before // self.stride), self.windows)
+        end = (self.size + self.before - reach) // self.stride + 1
+        return first, min(max(end, first), self.windows)
+
+    def is_empty(self, number: int) -> bool:
+        """Whether a window covers no element at all."""
+        start = number * self.stride - self.before
+        taps = range(start, start + self.dilation * self.window, self.dilation)
+        return not any(0 <= tap < self.size for tap in taps)
+
+
+def axes_of(shape: Shape, attrs: dict[str, Any]) -> tuple[Axis, Axis]:
+    """The last two axes of a tensor under windows with these attributes.
+
+    >>> attrs = {"window": (2, 2), "stride": (2, 2), "padding": ((0, 0), (1, 1))}
+    >>> [axis.windows for axis in axes_of((64, 20, 24, 24), attrs)]
+    [12, 13]
+    """
+    dilation = attrs.get("dilation", (1, 1))
+    window, stride, padding = attrs["window"], attrs["stride"], attrs["padding"]
+    first, second = (
+        Axis(shape[i - 2], window[i], stride[i], padding[i][0], padding[i][1], dilation[i])
+        for i in range(2)
+    )
+    return first, second
+
 
 # --- checks -------------------------------------------------------------------------------------
 
@@ -70,7 +119,7 @@ def _max_pool_infer(types: Sequence[Type], attrs: dict[str, Any]) -> tuple[Type,
                 f"{(axis.before, axis.after)} and has no largest element; use less padding"
             )
     shape = (*x.shape[:-2], axes[0].windows, axes[1].windows)
-    return type_of(x.dtype, shape, x.device), type_of(I64, shape, x.device)
+    return type_of(x.dtype, shape, x.device), type_of(int64, shape, x.device)
 
 
 def _window_sum_infer(types: Sequence[Type], attrs: dict[str, Any]) -> Type:
@@ -247,6 +296,28 @@ def _cost(inputs: Sequence[Type], out: Type | tuple[Type, ...], attrs: dict[str,
     return Cost(windows * prod(attrs["window"]), inputs[0].nbytes + sum(o.nbytes for o in outs))
 
 
+# --- plans, whose kernels are loaded when the first is made -------------------------------------
+
+
+def _fold_plan(name: str) -> Callable[..., Plan]:
+    def plan(
+        inputs: Sequence[Layout], outputs: Sequence[Layout], attrs: dict[str, Any], threads: int
+    ) -> Plan:
+        from treadle.ops.window_kernels import fold_plan
+
+        return fold_plan(name, inputs, outputs, attrs)
+
+    return plan
+
+
+def _spread_plan(
+    inputs: Sequence[Layout], outputs: Sequence[Layout], attrs: dict[str, Any], threads: int
+) -> Plan:
+    from treadle.ops.window_kernels import spread_plan
+
+    return spread_plan(inputs, outputs, attrs, threads)
+
+
 # --- records ------------------------------------------------------------------------------------
 
 _WINDOW: dict[str, Any] = {"family": "window", "traits": frozenset({"window"}), "cost": _cost}
@@ -255,7 +326,7 @@ _CONTIGUOUS = frozenset({0})
 max_pool: Op = register(
     Op(
         name="max_pool", infer=_max_pool_infer, gradient=Joint(_max_pool_gradient),
-        residuals=("out",), lower=Loops(fold_plan(MAX), _CONTIGUOUS),
+        residuals=("out",), lower=Loops(_fold_plan("max_pool"), _CONTIGUOUS),
         reference=_max_pool_reference, samples=_max_pool_samples, errors=_max_pool_errors,
         dtypes=NUMERIC, doc="the largest element of every window, and its place y*W + x in the "
         "plane (int64); the first of equal ones; NaN is larger than any number", **_WINDOW,
@@ -267,7 +338,7 @@ window_sum: Op = register(
         gradient=(
             lambda g, n: window_spread(g, **n.attrs, shape=n.inputs[0].shape[-2:]),
         ),
-        residuals=(), lower=Loops(fold_plan(SUM), _CONTIGUOUS),
+        residuals=(), lower=Loops(_fold_plan("window_sum"), _CONTIGUOUS),
         reference=_window_sum_reference, samples=_window_sum_samples,
         errors=lambda: _refused("window_sum"), dtypes=FLOATS,
         doc="the sum of every window's elements, one after the other in row-major order, 0 where "
@@ -278,7 +349,7 @@ window_spread: Op = register(
     Op(
         name="window_spread", infer=_window_spread_infer,
         gradient=(lambda g, n: window_sum(g, **_without_shape(n.attrs)),),
-        residuals=(), lower=Loops(spread_plan, _CONTIGUOUS),
+        residuals=(), lower=Loops(_spread_plan, _CONTIGUOUS),
         reference=_window_spread_reference, samples=_window_spread_samples,
         errors=_window_spread_errors, dtypes=FLOATS,
         doc="the adjoint of window_sum: to every element of a plane of the given shape, the "

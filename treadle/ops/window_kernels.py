@@ -14,59 +14,13 @@ from typing import Any, NamedTuple
 
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
-from treadle.base.shapes import Shape, prod
+from treadle.base.shapes import prod
 from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout, Out, Plan, Work
 from treadle.ir.loop import BEGIN, END, I64, THREAD, Builder, Kernel, Operand
+from treadle.ops.window import Axis, axes_of
 
 Pair = tuple[int, int]
 _WRITTEN_OUT = 25  # taps of the largest window that is written out in the kernel
-
-
-class Axis(NamedTuple):
-    """How windows lie along one axis."""
-
-    size: int
-    window: int
-    stride: int
-    before: int
-    after: int
-    dilation: int
-
-    @property
-    def windows(self) -> int:
-        """The number of windows."""
-        reach = self.dilation * (self.window - 1) + 1
-        return (self.size + self.before + self.after - reach) // self.stride + 1
-
-    @property
-    def inside(self) -> tuple[int, int]:
-        """The first window that lies wholly inside, and the first one after them."""
-        reach = self.dilation * (self.window - 1) + 1
-        first = min(-(-self.before // self.stride), self.windows)
-        end = (self.size + self.before - reach) // self.stride + 1
-        return first, min(max(end, first), self.windows)
-
-    def is_empty(self, number: int) -> bool:
-        """Whether a window covers no element at all."""
-        start = number * self.stride - self.before
-        taps = range(start, start + self.dilation * self.window, self.dilation)
-        return not any(0 <= tap < self.size for tap in taps)
-
-
-def axes_of(shape: Shape, attrs: dict[str, Any]) -> tuple[Axis, Axis]:
-    """The last two axes of a tensor under windows with these attributes.
-
-    >>> attrs = {"window": (2, 2), "stride": (2, 2), "padding": ((0, 0), (1, 1))}
-    >>> [axis.windows for axis in axes_of((64, 20, 24, 24), attrs)]
-    [12, 13]
-    """
-    dilation = attrs.get("dilation", (1, 1))
-    window, stride, padding = attrs["window"], attrs["stride"], attrs["padding"]
-    first, second = (
-        Axis(shape[i - 2], window[i], stride[i], padding[i][0], padding[i][1], dilation[i])
-        for i in range(2)
-    )
-    return first, second
 
 
 # --- what is done with the taps of a window -----------------------------------------------------
@@ -307,34 +261,28 @@ class _Region(NamedTuple):
     is_inside: bool
 
 
-def fold_plan(fold: Fold) -> Callable[..., Plan]:
-    """How a fold of every window of a contiguous (..., H, W) becomes launches."""
-
-    def plan(
-        inputs: Sequence[Layout], outputs: Sequence[Layout], attrs: dict[str, Any], threads: int
-    ) -> Plan:
-        x = inputs[0]
-        planes = prod(x.shape[:-2])
-        if planes == 0:
-            return Plan(())
-        first, second = axes_of(x.shape, attrs)
-        pointers: tuple[Argument, ...] = (*(Out(i) for i in range(len(outputs))), In(0))
-        launches = []
-        for region in _regions(first, second):
-            key, sizes = (second.stride, region.block), _sizes(first, second, region)
-            if region.is_inside:
-                kernel = KernelSpec(
-                    _inside_kernel, (fold.name, x.dtype.short, attrs["window"], *key)
-                )
-            else:
-                kernel = KernelSpec(_border_kernel, (fold.name, x.dtype.short, *key))
-                sizes += first.window, second.window
-            units = planes * (region.rows[1] - region.rows[0])
-            work = units * (region.columns[1] - region.columns[0]) * prod(attrs["window"]) * 2
-            launches.append(Launch(kernel, (*pointers, *sizes), units, work))
-        return Plan(tuple(launches))
-
-    return plan
+def fold_plan(
+    name: str, inputs: Sequence[Layout], outputs: Sequence[Layout], attrs: dict[str, Any]
+) -> Plan:
+    """How that fold of every window of a contiguous (..., H, W) becomes launches."""
+    x = inputs[0]
+    planes = prod(x.shape[:-2])
+    if planes == 0:
+        return Plan(())
+    first, second = axes_of(x.shape, attrs)
+    pointers: tuple[Argument, ...] = (*(Out(i) for i in range(len(outputs))), In(0))
+    launches = []
+    for region in _regions(first, second):
+        key, sizes = (second.stride, region.block), _sizes(first, second, region)
+        if region.is_inside:
+            kernel = KernelSpec(_inside_kernel, (name, x.dtype.short, attrs["window"], *key))
+        else:
+            kernel = KernelSpec(_border_kernel, (name, x.dtype.short, *key))
+            sizes += first.window, second.window
+        units = planes * (region.rows[1] - region.rows[0])
+        work = units * (region.columns[1] - region.columns[0]) * prod(attrs["window"]) * 2
+        launches.append(Launch(kernel, (*pointers, *sizes), units, work))
+    return Plan(tuple(launches))
 
 
 def _regions(first: Axis, second: Axis) -> list[_Region]:
@@ -407,4 +355,4 @@ def spread_plan(
     return Plan((launch,), scratch)
 
 
-__all__ = ["MAX", "SUM", "Axis", "Fold", "axes_of", "fold_plan", "spread_plan"]
+__all__ = ["Fold", "fold_plan", "spread_plan"]

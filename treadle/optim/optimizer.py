@@ -17,6 +17,7 @@ from treadle.ops.source import number
 from treadle.tensor.arithmetic import cast
 from treadle.tensor.grad_mode import enable_grad, no_grad
 from treadle.tensor.handle import Handle, commit, wrap
+from treadle.tensor.memory import register_owner
 from treadle.tensor.tensor import Tensor
 
 Group = dict[str, Any]
@@ -243,6 +244,14 @@ class Optimizer:
                 if key != "params":
                     lines.append(f"    {key}: {group[key]}\n")
         return f"{type(self).__name__} (\n{''.join(lines)})"
+
+
+def _state_tensors(optimizer: Optimizer) -> list[Tensor]:
+    states = list(optimizer.state.values())
+    return [value for state in states for value in state.values() if isinstance(value, Tensor)]
+
+
+register_owner("optimizer state", Optimizer, _state_tensors)
 
 
 def _loaded(key: str, value: Any, p: Tensor) -> Any:

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
+from treadle.base.lazy_numpy import np
 from treadle.ir.node import located
 from treadle.tensor.handle import wrap
 from treadle.tensor.storage import node_from_array

@@ -8,16 +8,22 @@ from __future__ import annotations
 import math
 from typing import Any, TypeVar
 
-import numpy as np
-
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
 from treadle.base.errors import DTypeError, ShapeError
+from treadle.base.lazy_numpy import np
 from treadle.base.shapes import Shape, as_shape, broadcast_shapes, prod
 from treadle.ir.node import Node, located
 from treadle.ir.op import Op
 from treadle.ops import elementwise as e
-from treadle.ops.random import UNIT_BITS, counters, random_bits, random_normal, random_uniform
+from treadle.ops.random import (
+    UNIT_BITS,
+    counters,
+    random_bernoulli,
+    random_bits,
+    random_normal,
+    random_uniform,
+)
 from treadle.ops.source import number
 from treadle.random.generator import Generator, default_generator
 from treadle.tensor.arithmetic import cast, operand_nodes
@@ -29,13 +35,27 @@ T = TypeVar("T", bound=Tensor)
 _HALF, _WHOLE = 1 << 63, 1 << 64
 
 
+def _next_key(size: int, dtype: DType, generator: Generator | None) -> list[Node]:
+    """The seed, the stream and the next offset for ``size`` elements."""
+    source = default_generator if generator is None else generator
+    key = source.next_offset(counters(size, dtype))
+    return [number((x + _HALF) % _WHOLE - _HALF, dtypes.int64) for x in key]
+
+
 def draw(op: Op, shape: Shape, dtype: DType, generator: Generator | None = None) -> Node:
     """Records a random primitive with the generator's next counters."""
-    source = default_generator if generator is None else generator
-    key = source.next_offset(counters(prod(shape), dtype))
-    nodes = [number((x + _HALF) % _WHOLE - _HALF, dtypes.int64) for x in key]
+    nodes = _next_key(prod(shape), dtype, generator)
     attrs = {"shape": shape} if op is random_bits else {"shape": shape, "dtype": dtype}
     return op(*nodes, **attrs)
+
+
+def draw_bernoulli(shape: Shape, p: float, generator: Generator | None = None) -> Node:
+    """Records truth values that hold with probability p, rounded to a multiple of 2^-32."""
+    return random_bernoulli(
+        *_next_key(prod(shape), dtypes.bool_, generator),
+        shape=shape,
+        threshold=round(p * (1 << 32)),
+    )
 
 
 def _wide(dtype: DType) -> DType:
@@ -245,8 +265,7 @@ def bernoulli(
 def _bernoulli(shape: Shape, p: float, dtype: DType, g: Generator | None) -> Node:
     if not 0 <= p <= 1:
         raise located(ValueError(f"bernoulli: got p={p}; a probability is from 0 to 1"))
-    unit = draw(random_uniform, shape, _wide(dtype), g)
-    return cast(e.lt(unit, e.full_like(unit, p)), dtype)
+    return cast(draw_bernoulli(shape, p, g), dtype)
 
 
 def multinomial(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import array
 import ctypes
+from collections.abc import Sequence
+from functools import partial
 
 from treadle.compiler.device import register_device
 from treadle.ir.launch import KernelSpec
 from treadle.runtime import memory, pool
+from treadle.runtime.linked_tape import LinkedTape, relocate
 
 
 class CPU:
@@ -35,6 +38,10 @@ class CPU:
         """Copies ``data`` to ``address``."""
         ctypes.memmove(address, data, len(data))
 
+    def read(self, address: int, nbytes: int) -> bytes:
+        """The bytes at ``address``."""
+        return ctypes.string_at(address, nbytes)
+
     def compile(self, spec: KernelSpec) -> int:
         """The address of the kernel, built and compiled when it is first asked for."""
         entry = self._entries.get(spec)
@@ -54,13 +61,53 @@ class CPU:
             self._entries[spec] = entry
         return entry
 
+    def has_kernel(self, spec: KernelSpec) -> bool:
+        """True where this process has the kernel's code."""
+        return spec in self._entries
+
+    def compile_ahead(self, specs: Sequence[KernelSpec]) -> None:
+        """Compiles kernels that will be asked for, on several threads; errors wait till then."""
+        from treadle.runtime import jit
+
+        missing = [spec for spec in specs if spec not in self._entries]
+        jit.side_by_side([partial(self.compile, spec) for spec in missing], self.threads())
+
     def kernel_count(self) -> int:
         """How many kernels this process has used."""
         return len(self._entries)
 
+    def remember(self, key: str, value: str) -> None:
+        """Keeps a text beside the kernels on disk."""
+        from treadle.runtime import kernel_cache
+
+        kernel_cache.store(self._machine_key(key), value.encode(), f"note: {key}")
+
+    def recall(self, key: str) -> str | None:
+        """What was kept under this key, or None."""
+        from treadle.runtime import kernel_cache
+
+        found = kernel_cache.load(self._machine_key(key))
+        return None if found is None else found.decode()
+
+    def _machine_key(self, key: str) -> str:
+        import hashlib
+
+        from treadle.runtime import jit
+
+        identity = (jit.GENERATOR_VERSION, *jit.host_target(), key)
+        return hashlib.sha256("\n".join(map(str, identity)).encode()).hexdigest()
+
     def run(self, tape: bytes, calls: int, threads: int) -> tuple[int, int]:
         """Runs a tape (see ``runtime.pool``)."""
         return pool.run_tape(array.array("q", tape), calls, threads)
+
+    def link(
+        self, tape: bytes, calls: int, patches: Sequence[tuple[int, int, int]], slots: int,
+        threads: int,
+    ) -> LinkedTape:  # fmt: skip
+        """A tape to be run many times (see ``runtime.linked_tape``)."""
+        entry = self.compile(KernelSpec(relocate, ()))
+        return LinkedTape(entry, tape, calls, patches, slots, threads)
 
 
 cpu = CPU()

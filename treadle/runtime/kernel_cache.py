@@ -1,9 +1,10 @@
 """Compiled kernels on disk: one file per key, shared by any number of processes.
 
-A file is a magic number, the SHA-256 of what follows, and the object code. It is written beside
-its place and renamed into it, so a reader sees a whole file or none; what was damaged later fails
-the checksum and counts as absent. The cache only saves time: whatever goes wrong here is told once
-as a warning and the kernel is compiled again.
+A file is a magic number, the SHA-256 of what follows, the kernel's name, a line's end, and the
+object code. It is written beside its place and renamed into it, so a reader sees a whole file or
+none; what was damaged later fails the checksum and counts as absent, and so does a file of another
+version of this format. The cache only saves time: whatever goes wrong here is told once as a
+warning and the kernel is compiled again.
 
 The folder holds code that will run, so it must belong to this user and be writable by nobody else.
 """
@@ -22,10 +23,12 @@ from typing import NamedTuple
 
 from treadle.base.flags import flags
 
-_MAGIC = b"TRDLKRN1"
+_FORMAT = b"TRDLKRN"
+_MAGIC = _FORMAT + b"2"
 _HEADER = len(_MAGIC) + hashlib.sha256().digest_size
 _SUFFIX = ".kernel"
 _TEMPORARY = ".tmp"
+_LONGEST_NAME = 200  # of a kernel, as far as it is kept
 _STALE_SECONDS = 3600  # a temporary file this old belongs to a process that was killed
 _STORES_PER_SWEEP = 64
 _KEPT_SHARE = 0.75  # a sweep frees more than it must, so that sweeps stay rare
@@ -42,6 +45,14 @@ class Entry(NamedTuple):
     path: Path
     nbytes: int
     used: float
+
+    def name(self) -> str:
+        """What the kernel is called; "" where the file cannot be read or is of another version."""
+        with contextlib.suppress(OSError), open(self.path, "rb") as file:
+            blob = file.read(_HEADER + _LONGEST_NAME + 1)
+            if blob.startswith(_MAGIC):
+                return blob[_HEADER:].split(b"\n")[0].decode(errors="replace")
+        return ""
 
 
 def folder() -> Path:
@@ -63,8 +74,10 @@ def load(key: str) -> bytes | None:
         return None
     if not _is_private(folder()):
         return None
-    code = blob[_HEADER:]
-    if blob[:_HEADER] != _header(code):
+    if len(blob) >= _HEADER and blob.startswith(_FORMAT) and not blob.startswith(_MAGIC):
+        return None
+    content = blob[_HEADER:]
+    if blob[:_HEADER] != _header(content):
         _warn_once(
             "damaged",
             f"a damaged file in the kernel cache is ignored and written anew: {path}; "
@@ -73,10 +86,10 @@ def load(key: str) -> bytes | None:
         return None
     with contextlib.suppress(OSError):  # a cache that cannot be written can still be read
         os.utime(path)
-    return code
+    return content.partition(b"\n")[2]
 
 
-def store(key: str, code: bytes) -> None:
+def store(key: str, code: bytes, name: str = "") -> None:
     """Keeps ``code`` under ``key``, and now and then removes what was not used for longest."""
     where = folder()
     if flags.CACHE_LIMIT_MB == 0 or str(where) in _unwritable:
@@ -87,7 +100,8 @@ def store(key: str, code: bytes) -> None:
         if not _is_private(where):
             return
         try:
-            temporary.write_bytes(_header(code) + code)
+            content = name[:_LONGEST_NAME].encode("ascii", "replace") + b"\n" + code
+            temporary.write_bytes(_header(content) + content)
             temporary.replace(_path(key))
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -131,8 +145,8 @@ def _path(key: str) -> Path:
     return folder() / (key + _SUFFIX)
 
 
-def _header(code: bytes) -> bytes:
-    return _MAGIC + hashlib.sha256(code).digest()
+def _header(content: bytes) -> bytes:
+    return _MAGIC + hashlib.sha256(content).digest()
 
 
 def _listing(where: Path) -> list[Path]:

@@ -6,10 +6,13 @@ class's list of free blocks and is the next to be handed out. So a program that 
 the system once; when one needs new memory that would take more than it ever used at once, and a
 quarter and 256 MiB on top, free mapped blocks are returned first, in the order they died.
 
-There are no locks here, because ``Buffer.__del__`` may run between any two instructions of any
-thread, also inside ``allocate``. A block belongs to whoever takes it out of the list of free
-blocks, and ``list.pop``, ``list.remove`` and ``list.append`` are atomic under the GIL; all other
-tables are hints or belong to blocks already owned. The counters are for people to read.
+A buffer dies between any two instructions of any thread, also inside ``allocate``. No Python code
+runs then, in which Ctrl-C would be swallowed: the buffer's weak reference, which knows the block,
+is appended to ``_returned`` by C code, and whoever next allocates puts the block where it belongs.
+
+There are no locks here. A block belongs to whoever takes it out of the list of free blocks, and
+``list.pop``, ``list.remove`` and ``list.append`` are atomic under the GIL; all other tables are
+hints or belong to blocks already owned. The counters are for people to read.
 """
 
 from __future__ import annotations
@@ -20,13 +23,15 @@ import ctypes
 import errno
 import mmap
 import os
+import weakref
+from collections import deque
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
 from treadle.base.dtypes import DType
 from treadle.base.flags import flags
+from treadle.base.lazy_numpy import np
 
 ALIGNMENT = 64
 _SMALL = 64 << 10  # the largest block carved from a slab
@@ -52,12 +57,11 @@ class _Counters:
     """What is handed out (allocated) and held from the system (reserved), in bytes."""
 
     __slots__ = (
-        "allocated", "allocated_peak", "allocations", "frees", "most", "reserved", "reserved_peak",
+        "allocated", "allocated_peak", "allocations", "most", "reserved", "reserved_peak",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.allocations = 0
-        self.frees = 0
         self.allocated = 0
         self.allocated_peak = 0
         self.most = 0  # the peak that nobody resets
@@ -91,33 +95,26 @@ def _class_of(nbytes: int) -> _SizeClass:
     return _classes.setdefault(size, _SizeClass(size))
 
 
-# The class of every small size, by the number of 64-byte units it needs.
-_small = [_class_of(units * ALIGNMENT) for units in range(_SMALL // ALIGNMENT + 1)]
+def _small_classes() -> list[_SizeClass]:
+    """The class of every small size, by the number of 64-byte units it needs."""
+    table: list[_SizeClass] = []
+    while len(table) * ALIGNMENT <= _SMALL:
+        home = _class_of(len(table) * ALIGNMENT)
+        table += [home] * (home.nbytes // ALIGNMENT + 1 - len(table))
+    return table
+
+
+_small = _small_classes()
 
 
 class Buffer:
     """``nbytes`` of memory at ``address``, given back when nothing refers to the buffer."""
 
-    __slots__ = ("__weakref__", "_home", "_owner", "address", "nbytes")
+    __slots__ = ("__weakref__", "_owner", "address", "nbytes")
 
     address: int
     nbytes: int
-    _home: _SizeClass | None  # where the block goes; None for memory of somebody else
-    _owner: Any
-
-    def __del__(  # the module's names may be gone at exit, so they are bound here
-        self, counters: _Counters = _counters, freed: dict[int, _SizeClass] = _freed
-    ) -> None:
-        try:
-            home = self._home
-        except AttributeError:  # Ctrl-C came while it was made
-            return
-        if home is not None:
-            counters.allocated -= home.nbytes
-            counters.frees += 1
-            home.append(self.address)
-            if home.is_mapped:
-                freed[self.address] = home
+    _owner: Any  # whose memory it is, where it is somebody else's
 
     def __repr__(self) -> str:
         return f"Buffer({self.nbytes} bytes at {self.address:#x})"
@@ -150,6 +147,38 @@ class Buffer:
             ) from None
 
 
+class _Block(weakref.ref[Buffer]):
+    """The block of a buffer, which it outlives."""
+
+    __slots__ = ("address", "home")
+
+    address: int
+    home: _SizeClass
+
+
+_blocks: dict[int, _Block] = {}  # by address; of a free block, what it was last
+_returned: deque[_Block] = deque()  # of buffers that died
+_give_back = _returned.append
+# Takes one: Ctrl-C is looked at after a call, so from here to ``append`` no block can be lost.
+_take = iter(_returned.popleft, None)
+
+
+def _collect() -> None:
+    """Puts the blocks of dead buffers among the free ones; there is one at least."""
+    counters = _counters
+    try:
+        for block in _take:
+            home = block.home
+            counters.allocated -= home.nbytes
+            if home.is_mapped:
+                _freed[block.address] = home
+            home.append(block.address)
+            if not _returned:
+                return
+    except IndexError:  # another thread was quicker
+        return
+
+
 class _Bytes:
     """The bytes of a buffer in NumPy's array interface."""
 
@@ -170,6 +199,8 @@ def allocate(nbytes: int) -> Buffer:
 
     Raises MemoryError, with what is in use, where the system has no memory left.
     """
+    if _returned:
+        _collect()
     if 0 <= nbytes <= _SMALL:
         home = _small[(nbytes + 63) >> 6]
         try:
@@ -187,13 +218,27 @@ def allocate(nbytes: int) -> Buffer:
     buffer = Buffer()
     buffer.address = address
     buffer.nbytes = nbytes
-    buffer._home = home
+    block = _Block(buffer, _give_back)
+    block.address = address
+    block.home = home
+    _blocks[address] = block
     counters = _counters
     counters.allocations += 1
     counters.allocated += home.nbytes
     if counters.allocated > counters.allocated_peak:
         counters.allocated_peak = counters.allocated
+        if _Watch.peak is not None:
+            _Watch.peak(counters.allocated)
     return buffer
+
+
+class _Watch:
+    peak: Callable[[int], object] | None = None
+
+
+def watch_peak(call: Callable[[int], object] | None) -> None:
+    """Has ``call(bytes)`` called whenever more is handed out than ever before (None: no more)."""
+    _Watch.peak = call
 
 
 def wrap(owner: Any, address: int, nbytes: int) -> Buffer:
@@ -201,7 +246,6 @@ def wrap(owner: Any, address: int, nbytes: int) -> Buffer:
     buffer = Buffer()
     buffer.address = address
     buffer.nbytes = nbytes
-    buffer._home = None
     buffer._owner = owner
     return buffer
 
@@ -211,6 +255,8 @@ def memory_stats() -> dict[str, int]:
 
     ``allocated``: handed out; ``reserved``: taken from the system, free blocks included.
     """
+    if _returned:
+        _collect()
     counters = _counters
     return {
         "allocated.current": counters.allocated,
@@ -218,18 +264,32 @@ def memory_stats() -> dict[str, int]:
         "reserved.current": counters.reserved,
         "reserved.peak": counters.reserved_peak,
         "allocations": counters.allocations,
-        "frees": counters.frees,
+        "frees": counters.allocations - len(blocks()),
     }
+
+
+def blocks() -> dict[Buffer, int]:
+    """The buffers that are alive with the bytes of their blocks (not those that ``wrap`` made)."""
+    found = {}
+    for block in list(_blocks.values()):
+        buffer = block()
+        if buffer is not None:
+            found[buffer] = block.home.nbytes
+    return found
 
 
 def reset_peak_memory_stats() -> None:
     """Lets the peaks start again from what is in use now."""
+    if _returned:
+        _collect()
     _counters.allocated_peak = _counters.allocated
     _counters.reserved_peak = _counters.reserved
 
 
 def empty_cache() -> None:
     """Returns to the system all mapped blocks that are free, and slabs with no block in use."""
+    if _returned:
+        _collect()
     while _freed:
         _unmap_oldest()
     for home in list(_classes.values()):
@@ -261,8 +321,8 @@ def _map(size: int, asked: int) -> int:
         return _map_now(size)
     except MemoryError:
         raise MemoryError(
-            f"cannot allocate {_pretty(asked)}: the system has no memory left; "
-            f"{_pretty(_counters.allocated)} are in use and {_pretty(_counters.reserved)} are "
+            f"cannot allocate {pretty(asked)}: the system has no memory left; "
+            f"{pretty(_counters.allocated)} are in use and {pretty(_counters.reserved)} are "
             "reserved by this process; use a smaller batch or drop tensors no longer needed"
         ) from None
 
@@ -320,6 +380,7 @@ def _unmap_oldest() -> None:
 
 def _unmap(address: int, size: int) -> None:
     """Returns a block or slab that the caller owns."""
+    _blocks.pop(address, None)  # first: the system may give the address to another thread
     _mappings.pop(address).close()
     _counters.reserved -= size
 
@@ -339,12 +400,15 @@ def _release_slabs(home: _SizeClass) -> None:
     for start, free in blocks.items():
         if len(free) == size // home.nbytes:
             del _slabs[start]
+            for address in free:
+                _blocks.pop(address, None)
             _unmap(start, size)
         else:
             home.extend(free)
 
 
-def _pretty(nbytes: int) -> str:
+def pretty(nbytes: int) -> str:
+    """``1.5 MiB``."""
     for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
         if nbytes >= unit:
             return f"{nbytes / unit:.1f} {name}"

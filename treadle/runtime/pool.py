@@ -2,18 +2,18 @@
 
 A tape is a row of 64-bit words, for each call::
 
-    fn, nargs, units, parallel, arg 0, ..., arg nargs-1
+    fn, nargs, units, pieces, arg 0, ..., arg nargs-1
 
 ``fn`` is the address of a kernel (see ``jit``), which receives a pointer to its arguments in the
-tape and the range 0..units. Where ``parallel`` is not 0, thread t of n gets the piece
-units*t//n .. units*(t+1)//n instead (an empty piece is not called), and all pieces are done before
-the next call starts; a range of one unit stays on the calling thread. The first call that returns
-something other than 0 stops the tape.
+tape and the range 0..units. Where ``pieces`` is 2 or more the range is cut into as many pieces, at
+most so many and a few for each thread, which threads take one by one (see ``pool_code``); all are
+done before the next call starts. Which thread runs which piece is a matter of the moment. The first
+call that returns something other than 0 stops the tape.
 
 Workers are daemon threads of Python that enter ``treadle_pool_worker`` once, without the GIL. They
-wait for a job by spinning, then by yielding, then asleep in the kernel; so does the caller for the
-workers. Every thread computes with IEEE rounding to nearest and with denormals; the caller's
-floating-point state is put back when the tape ends.
+wait for a job by spinning, then asleep in the kernel; so does the caller for the workers. Every
+thread computes with IEEE rounding to nearest and with denormals; the caller's floating-point state
+is put back when the tape ends.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ import ctypes
 import os
 import threading
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from treadle.base.flags import flags
 from treadle.runtime import pool_code
 
-_SPINS = 100  # pauses of a waiting thread, 2 us and more, before it gives way to others
-_SPINS_CROWDED = 0  # the same where threads share cores
+if TYPE_CHECKING:
+    from pathlib import Path
+
 _EXIT_SECONDS = 1.0  # how long the interpreter's exit waits for a tape that still runs
 _DONE = (-1, 0)
 
@@ -49,8 +49,8 @@ def run_tape(tape: array.array[int], count: int, threads: int = 0) -> tuple[int,
     with _lock:
         pool = _current(threads or flags.NUM_THREADS or _automatic())
         state = pool.state
-        state[pool.tape_index] = tape.buffer_info()[0]
-        state[pool.tape_index + 1] = count
+        state[pool.call_index] = tape.buffer_info()[0]
+        state[pool.call_index + 1] = count
         result = pool.run(pool.bound_address)
     if result == 0:
         return _DONE
@@ -67,9 +67,10 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(num_threads: int) -> None:
-    """Sets the number of threads from the next tape on; more than there are cores is allowed.
+    """Sets the number of threads from the next tape on.
 
-    Raises ValueError below 1.
+    More threads than cores are allowed: so many of them run as there are cores. Raises ValueError
+    below 1 and above 4096.
     """
     if num_threads < 1:
         raise ValueError(f"set_num_threads got {num_threads}; expected at least 1 thread")
@@ -84,13 +85,16 @@ class _Pool:
         self.run = _entry("run", ctypes.c_int64, 0)
         # Words of an array are the quickest way to hand numbers over, and one bound address the
         # quickest argument (0.1 us instead of 1 for four numbers).
-        self.state = array.array("q", bytes(pool_code.CODES + pool_code.LINE * (threads + 1)))
+        self.state = array.array("q", bytes(pool_code.PLACES + pool_code.LINE * (threads + 1)))
         start = self.state.buffer_info()[0]
         self.address = -(-start // pool_code.LINE) * pool_code.LINE
         self.bound_address = ctypes.c_void_p(self.address)
-        self.tape_index = (self.address + pool_code.TAPE - start) // 8
-        self.state[self.tape_index + 2] = threads
-        self.state[self.tape_index + 3] = _SPINS if threads <= _automatic() else _SPINS_CROWDED
+        offset = self.address - start
+        self.call_index = (offset + pool_code.CALL) // 8
+        setup = (offset + pool_code.SETUP) // 8
+        self.state[setup] = threads
+        self.state[setup + 1] = min(threads, _automatic()) - 1
+        self.state[(offset + pool_code.FAILURE) // 8] = -1
         self._workers: list[threading.Thread] = []
         try:
             for thread in range(1, threads):
@@ -151,6 +155,8 @@ def _entry(name: str, result: Any, num_words: int) -> Any:
 @lru_cache(maxsize=None)
 def _automatic() -> int:
     """The cores this process may use."""
+    from pathlib import Path
+
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:
@@ -213,6 +219,7 @@ def _forget_pool() -> None:
     global _lock, _pool
     _lock = threading.RLock()
     _pool = None
+    _automatic.cache_clear()  # it may be given other cores
 
 
 atexit.register(_stop_at_exit)

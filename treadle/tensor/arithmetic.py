@@ -404,27 +404,9 @@ def square(input: Tensor) -> Tensor:
     return mul(input, input)
 
 
-@_rounded_once
-def rsqrt(input: Tensor) -> Tensor:
-    """``1 / sqrt(input)``."""
-    return div(1.0, sqrt(input))
-
-
 def reciprocal(input: Tensor) -> Tensor:
     """``1 / input``."""
     return div(1.0, input)
-
-
-@_rounded_once
-def log2(input: Tensor) -> Tensor:
-    """The logarithm to the base 2, as ``log(input) / log(2)``."""
-    return div(log(input), 0.6931471805599453)
-
-
-@_rounded_once
-def log10(input: Tensor) -> Tensor:
-    """The logarithm to the base 10, as ``log(input) / log(10)``."""
-    return div(log(input), 2.302585092994046)
 
 
 def isnan(input: Tensor) -> Tensor:

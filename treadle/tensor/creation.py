@@ -8,11 +8,10 @@ import reprlib
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
-
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
 from treadle.base.errors import DeviceError, ShapeError
+from treadle.base.lazy_numpy import np
 from treadle.base.shapes import Shape, as_shape
 from treadle.ir.node import Node, located
 from treadle.ops import elementwise as e

@@ -8,12 +8,11 @@ written.
 from __future__ import annotations
 
 import ctypes
-from typing import TYPE_CHECKING, Any, Self
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from treadle.base import dtypes
 from treadle.base.errors import DeviceError, GradientError
+from treadle.base.lazy_numpy import np
 from treadle.ir.node import Leaf, located
 from treadle.ops.movement import detach
 from treadle.tensor.handle import Handle, make_leaf, view_of, wrap
@@ -22,7 +21,7 @@ from treadle.tensor.storage import array_of, node_from_array
 if TYPE_CHECKING:
     from treadle.tensor.tensor import Tensor
 
-Array = np.ndarray[Any, Any]
+Array: TypeAlias = "np.ndarray[Any, Any]"
 
 CPU = (1, 0)  # kDLCPU, device 0
 _READABLE = {1, 3, 11, 13}  # the CPU, and host memory of CUDA, ROCm and CUDA managed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
@@ -29,6 +28,8 @@ class _GradMode:
         recorder.state.grad_enabled, self.previous = self.previous
 
     def __call__(self, function: F) -> F:
+        import inspect  # not with treadle: it takes long
+
         if inspect.isgeneratorfunction(function):
 
             @functools.wraps(function)

@@ -14,13 +14,12 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
 from treadle.base.errors import DTypeError, IndexRangeError, ShapeError
+from treadle.base.lazy_numpy import np
 from treadle.base.shapes import Shape, broadcast_shapes, prod
 from treadle.ir.node import Node, located
 from treadle.ops import elementwise as e
@@ -35,7 +34,7 @@ from treadle.tensor.storage import array_of, node_from_array
 if TYPE_CHECKING:
     from treadle.tensor.tensor import Tensor
 
-Index = Node | np.ndarray  # int64; an array is checked already, and not negative
+Index: TypeAlias = "Node | np.ndarray"  # int64; an array is checked already, and not negative
 
 # What the dimensions of a result come from, where not from an axis of the tensor (its number).
 NEW = -1
@@ -209,7 +208,7 @@ def _index(item: Any, axis: int, shape: Shape) -> Index:
         ))  # fmt: skip
     size = shape[axis]
     if isinstance(item, Handle):
-        return from_the_front(cast(item.node, dtypes.int64), size)
+        return cast(item.node, dtypes.int64)
     wrong = item[(item < -size) | (item >= size)]
     if wrong.size:
         raise located(_out_of_range(wrong.flat[0], axis, shape))
@@ -222,12 +221,6 @@ def _out_of_range(at: int, axis: int, shape: Shape) -> IndexRangeError:
     return IndexRangeError(
         f"index {at} is out of range on dimension {axis} of a tensor of shape {shape}; {bounds}"
     )
-
-
-def from_the_front(index: Node, size: int) -> Node:
-    """An int64 index with negative numbers counted from the end of an axis of that size."""
-    negative = e.lt(index, e.full_like(index, 0))
-    return e.where(negative, e.add(index, e.full_like(index, size)), index)
 
 
 def _mask(item: Any, axis: int, shape: Shape) -> Node:
@@ -255,6 +248,12 @@ class Places(NamedTuple):
     axis: int
     at: Node
     result: Shape
+    wraps: bool = False  # negative indices count from the end
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """Those of ``take`` and its kin."""
+        return {"axis": self.axis} | ({"wraps": True} if self.wraps else {})
 
 
 def places_of(selection: Selection) -> Places:
@@ -272,7 +271,11 @@ def places_of(selection: Selection) -> Places:
     indexed = sorted(indices)
     if len(indexed) == 1:
         axis = indexed[0]
-        return Places(tuple(range(len(sizes))), sizes, axis, _as_node(indices[axis]), result)
+        index = indices[axis]
+        known = not isinstance(index, Node)
+        return Places(
+            tuple(range(len(sizes))), sizes, axis, _as_node(index), result, wraps=not known
+        )
     front = [s for s in before if s != NEW]
     rest = [a for a in range(len(sizes)) if a not in indices and a not in front]
     merged = prod(sizes[a] for a in indexed)
@@ -319,11 +322,15 @@ def _linear(indices: dict[int, Index], sizes: Shape, together: Shape) -> Node:
 
 
 def _checked(index: Index, axis: int, sizes: Shape) -> Node:
-    """The index as a node; one that is not known yet through a take that fails off its axis."""
+    """The index, counted from the front, as a node.
+
+    One that is not known yet goes through a take that fails off its axis.
+    """
     if not isinstance(index, Node):
         return node_from_array(index, dtypes.int64)
     line = tuple(sizes[axis] if a == axis else 1 for a in range(axis + 1))
-    counted = pick.take(iota(shape=line, axis=axis, dtype=dtypes.int64), index, axis=axis)
+    line_of_axis = iota(shape=line, axis=axis, dtype=dtypes.int64)
+    counted = pick.take(line_of_axis, index, axis=axis, wraps=True)
     return op.reshape(counted, shape=index.shape)
 
 
@@ -346,7 +353,7 @@ def get_item(input: Tensor, key: Any) -> Tensor:
         return _viewed(input, _steps(selection, input.node.shape))
     places = places_of(selection)
     node = _merged(_slice_of(input, selection).node, places)
-    taken = pick.take(node, places.at, axis=places.axis)
+    taken = pick.take(node, places.at, **places.attrs)
     same = taken.shape == places.result
     return wrap(taken if same else op.reshape(taken, shape=places.result))
 
@@ -449,7 +456,7 @@ def set_item(input: Tensor, key: Any, value: Any, *, accumulate: bool = False) -
     shape = (*places.shape[: places.axis], *places.at.shape, *places.shape[places.axis + 1 :])
     patch = stretch(value_for(value, node.dtype, places.result), places.result)
     write = pick.take_add if accumulate else pick.take_update
-    written = write(node, places.at, op.reshape(patch, shape=shape), axis=places.axis)
+    written = write(node, places.at, op.reshape(patch, shape=shape), **places.attrs)
     part._write(_apart(written, places, selection.sizes))
 
 

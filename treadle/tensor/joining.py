@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from treadle.base import dtypes
 from treadle.base.errors import ShapeError
+from treadle.base.lazy_numpy import np
 from treadle.base.shapes import Shape
 from treadle.ir.node import Node, located
 from treadle.ops import elementwise as e

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from math import inf
-from typing import Any
-
-import numpy as np
+from typing import Any, NamedTuple, TypeAlias
 
 from treadle.base import dtypes
 from treadle.base.errors import ShapeError
+from treadle.base.lazy_numpy import np
 from treadle.ir.node import Leaf, located
 from treadle.tensor.handle import Handle
 from treadle.tensor.storage import array_of
 
-Array = np.ndarray[Any, Any]
+Array: TypeAlias = "np.ndarray[Any, Any]"
 
 
-@dataclass(frozen=True)
-class _Options:
+class _Options(NamedTuple):
     precision: int = 4
     threshold: float = 1000
     edgeitems: int = 3
@@ -78,12 +75,12 @@ def set_printoptions(
             f"{', '.join(map(repr, _PROFILES))}"
         ))  # fmt: skip
     start = _options if profile is None else _PROFILES[profile]
-    _options = replace(start, **named, sci_mode=sci_mode)  # type: ignore[arg-type]
+    _options = start._replace(**named, sci_mode=sci_mode)  # type: ignore[arg-type]
 
 
 def get_printoptions() -> dict[str, Any]:
     """The options in use, as ``set_printoptions`` takes them."""
-    return asdict(_options)
+    return _options._asdict()
 
 
 @contextmanager
@@ -153,8 +150,7 @@ def _with_suffixes(text: str, suffixes: list[str], indent: int) -> str:
 # --- numbers --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Format:
+class _Format(NamedTuple):
     """Numbers to texts of at least ``width`` characters."""
 
     text: Callable[[Any], str]

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from treadle.base import dtypes
 from treadle.base.errors import DTypeError, ShapeError
+from treadle.base.lazy_numpy import np
 from treadle.base.shapes import Shape
 from treadle.ir.node import Node, located
 from treadle.ir.op import Op
 from treadle.ops import elementwise as e
 from treadle.ops import indexing as pick
 from treadle.ops import movement as op
+from treadle.ops.checks import check
 from treadle.ops.source import iota
 from treadle.tensor import arithmetic as a
 from treadle.tensor.arithmetic import cast, stretch
 from treadle.tensor.handle import Handle, wrap
-from treadle.tensor.indexing import from_the_front, get_item, set_item, value_for
+from treadle.tensor.indexing import get_item, set_item, value_for
 from treadle.tensor.methods import in_place
 from treadle.tensor.movement import axis_of, common_shape, node_of, unshared, whole
 from treadle.tensor.storage import array_of, node_from_array
@@ -127,7 +127,7 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     solid = _at_least_1d(node)
     shape = _taken_shape(node, at, axis) or (1,)
     patch = stretch(value_for(value, node.dtype, ()), shape)
-    filled = pick.take_update(solid, from_the_front(at, solid.shape[axis]), patch, axis=axis)
+    filled = pick.take_update(solid, at, patch, axis=axis, wraps=True)
     return wrap(op.reshape(filled, shape=node.shape))
 
 
@@ -209,8 +209,8 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
 def take(input: Tensor, index: Tensor) -> Tensor:
     """The elements of the flat tensor that ``index`` names, in the index's shape."""
     node = node_of("take", input)
-    at = from_the_front(_index_node("take", index), node.type.size)
-    return wrap(pick.take(op.reshape(node, shape=(node.type.size,)), at, axis=0))
+    at = _index_node("take", index)
+    return wrap(pick.take(op.reshape(node, shape=(node.type.size,)), at, axis=0, wraps=True))
 
 
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
@@ -223,7 +223,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
     shape = common_shape("take_along_dim", ones, others)
     source = stretch(node, tuple(node.shape[i] if i == axis else n for i, n in enumerate(shape)))
     places = stretch(at, tuple(at.shape[i] if i == axis else n for i, n in enumerate(shape)))
-    return wrap(pick.gather(source, from_the_front(places, node.shape[axis]), axis=axis))
+    return wrap(pick.gather(source, places, axis=axis, wraps=True))
 
 
 # --- masks ----------------------------------------------------------------------------------------
@@ -324,7 +324,11 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
             f"be positive, or -1 for a tensor that has elements, none of them negative"
         ))  # fmt: skip
     classes = iota(shape=(count,), axis=0, dtype=dtypes.int64)
-    checked = pick.take(classes, index, axis=0)  # fails for a class that is out of range
+    words = (
+        f"one_hot: class {{value}} is out of range for {count} classes (0..{count - 1}){{where}}; "
+        f"pass num_classes larger than every class, and no negative class"
+    )
+    checked = check(index, rule="index_in_range", limits=(count,), words=words)
     shape = (*index.shape, count)
     rows = stretch(op.reshape(checked, shape=(*index.shape, 1)), shape)
     return wrap(cast(e.eq(rows, stretch(classes, shape)), dtypes.int64))

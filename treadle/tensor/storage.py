@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
+from treadle.base.lazy_numpy import np
 from treadle.compiler.device import get_device
 from treadle.compiler.tier0 import value_of
 from treadle.ir.node import Node, from_value, type_of, user_site

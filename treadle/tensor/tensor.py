@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Self
 from weakref import WeakKeyDictionary, ref
 
-import numpy as np
-
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
 from treadle.base.errors import DeviceError, GradientError, ShapeError
+from treadle.base.lazy_numpy import np
 from treadle.base.shapes import normalize_axis
 from treadle.ir.node import Leaf, Node, located
 from treadle.ops.elementwise import full_like
@@ -18,7 +17,10 @@ from treadle.ops.movement import detach
 from treadle.tensor import arithmetic as a
 from treadle.tensor.closeness import ClosenessMethods
 from treadle.tensor.contraction import ContractionMethods
+from treadle.tensor.counting import CountingMethods
+from treadle.tensor.cumulative import CumulativeMethods
 from treadle.tensor.exchange import ExchangeMethods
+from treadle.tensor.functions import FunctionMethods
 from treadle.tensor.handle import make_leaf, set_tensor_class, view_of, wrap
 from treadle.tensor.indexing import IndexingMethods
 from treadle.tensor.joining import JoiningMethods
@@ -28,6 +30,7 @@ from treadle.tensor.operators import Operators
 from treadle.tensor.printing import PrintingMethods
 from treadle.tensor.reduction import ReductionMethods
 from treadle.tensor.selection import SelectionMethods
+from treadle.tensor.sorting import SortingMethods
 from treadle.tensor.storage import array_of, node_from_array
 
 
@@ -87,9 +90,9 @@ def check_device(device: Any) -> Device:
 
 
 class Tensor(
-    Operators, ElementwiseMethods, MovementMethods, JoiningMethods, IndexingMethods,
-    SelectionMethods, ReductionMethods, ClosenessMethods, ContractionMethods, PrintingMethods,
-    ExchangeMethods,
+    Operators, ElementwiseMethods, FunctionMethods, MovementMethods, JoiningMethods,
+    IndexingMethods, SelectionMethods, ReductionMethods, ClosenessMethods, ContractionMethods,
+    PrintingMethods, ExchangeMethods, CumulativeMethods, SortingMethods, CountingMethods,
 ):  # fmt: skip
     """A multi-dimensional array of one dtype, with gradients.
 

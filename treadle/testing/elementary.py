@@ -29,7 +29,7 @@ def elementary_kernel(name: str, dtype: DType, kind: str = "vector") -> Kernel:
     """
     k = Builder(f"{name}_{dtype.short}_{kind}")
     out = k.pointer("out", dtype)
-    inputs = [k.pointer(f"x{i}", dtype) for i in range(2 if name == "pow" else 1)]
+    inputs = [k.pointer(f"x{i}", dtype) for i in range(2 if name in mathlib.BINARY else 1)]
     with k.loop(BEGIN, END, kind=kind) as i:
         k.store(out, i, getattr(mathlib, name)(k, *(k.load(x, i) for x in inputs)))
     return k.kernel

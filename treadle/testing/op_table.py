@@ -22,8 +22,8 @@ from treadle.tensor.handle import wrap
 from treadle.tensor.storage import array_of, node_from_array
 from treadle.testing.gradients import check_grads
 
-_FAMILIES = ("bundle", "contraction", "elementwise", "indexing", "movement", "project", "random",
-             "reduce", "source", "window")  # fmt: skip
+_FAMILIES = ("bundle", "checks", "contraction", "elementwise", "functions", "indexing", "movement",
+             "project", "random", "reduce", "scan", "sort", "source", "window")  # fmt: skip
 # Relative error of one op against the reference, which computes in f64 (f32 for 16-bit inputs).
 TOLERANCE = {"f64": 1e-12, "f32": 2e-6, "f16": 2e-3, "bf16": 1.6e-2}
 

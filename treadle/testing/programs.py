@@ -16,17 +16,6 @@ import numpy as np
 
 from treadle.base import dtypes
 from treadle.ir.node import Limits
-from treadle.nn import (
-    BatchNorm2d,
-    Conv2d,
-    CrossEntropyLoss,
-    Dropout,
-    Flatten,
-    Linear,
-    MaxPool2d,
-    ReLU,
-    Sequential,
-)
 from treadle.nn import functional as F
 from treadle.optim import Adam
 from treadle.random.generator import Generator, manual_seed
@@ -36,6 +25,7 @@ from treadle.tensor import joining, movement, reduction, selection
 from treadle.tensor.creation import from_numpy
 from treadle.tensor.gradients import backward, grad
 from treadle.tensor.tensor import Tensor
+from treadle.testing.networks import NETWORKS
 
 Array = np.ndarray[Any, Any]
 Barrier = Callable[[Sequence[Tensor]], None]
@@ -48,7 +38,7 @@ _MOST = 20_000  # elements of a value
 _UNARY = (
     a.tanh, a.sigmoid, a.sin, a.cos, a.erf, a.relu, a.abs, a.neg, a.square, a.round, a.floor,
     F.gelu, F.silu, F.softplus, F.elu, F.leaky_relu, lambda x: a.sqrt(a.abs(x)),
-    lambda x: a.log1p(a.abs(x)), lambda x: a.expm1(a.tanh(x)), lambda x: a.rsqrt(a.square(x) + 1),
+    lambda x: a.log1p(a.abs(x)), lambda x: a.expm1(a.tanh(x)), lambda x: (a.square(x) + 1).rsqrt(),
     lambda x: a.exp(a.clamp(x, -3, 3)), lambda x: 1.5 - x, lambda x: x / 3, lambda x: x**3,
     lambda x: a.log(a.square(x) + 0.5), lambda x: a.reciprocal(a.square(x) + 0.25),
 )  # fmt: skip
@@ -323,20 +313,17 @@ def _second_order(
     return [*first, *(g for g in second if g is not None)]
 
 
-def run_training(barrier: Barrier = lambda values: None, num_steps: int = 3) -> Run:
-    """A small LeNet trained by Adam, with dropout and batch norm: losses, parameters, buffers."""
+def run_training(
+    barrier: Barrier = lambda values: None, num_steps: int = 3, name: str = "lenet"
+) -> Run:
+    """A small network (of ``networks.NETWORKS``) trained by Adam: losses, parameters, buffers."""
     manual_seed(5)
-    net = Sequential(
-        Conv2d(1, 6, 5, padding=2), BatchNorm2d(6), ReLU(), MaxPool2d(2),
-        Conv2d(6, 10, 3), MaxPool2d(2), ReLU(), Flatten(),
-        Linear(90, 24), ReLU(), Dropout(0.4), Linear(24, 10),
-    )  # fmt: skip
+    net, loss_of = NETWORKS[name]()
     optimizer = Adam(net.parameters(), lr=0.01)
     rng = np.random.default_rng(1)
     losses = []
     for _ in range(num_steps):
-        images = from_numpy(rng.normal(size=(32, 1, 16, 16)).astype(np.float32))
-        loss = CrossEntropyLoss()(net(images), from_numpy(rng.integers(0, 10, 32)))
+        loss = loss_of(rng)
         barrier([loss])
         optimizer.zero_grad()
         loss.backward()

@@ -1,46 +1,70 @@
-"""Convolutions of images (N, C, H, W) and sequences (N, C, L)."""
+"""Convolutions over one, two and three axes, and their adjoints."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from treadle.base.errors import DTypeError, ShapeError
 from treadle.ir.node import Node, located
-from treadle.nn.functional.common import Pair, along_channels, check_rank, pair, real_node
+from treadle.nn.functional.common import along_channels, check_rank, real_node
 from treadle.ops.contraction import conv_forward, conv_input
 from treadle.ops.elementwise import add
 from treadle.ops.movement import reshape
 from treadle.tensor.handle import wrap
 from treadle.tensor.tensor import Tensor
 
-Sides = tuple[Pair, Pair]  # (top, bottom), (left, right)
+Numbers = tuple[int, ...]
+Sides = tuple[tuple[int, int], ...]  # (before, after) along each axis
+
+_WORDS = {1: "an int", 2: "an int or two ints (height, width)",
+          3: "an int or three ints (depth, height, width)"}  # fmt: skip
+_AXES = {1: "L", 2: "H, W", 3: "D, H, W"}
+_WINDOW = {1: "K", 2: "KH, KW", 3: "KD, KH, KW"}
 
 
-def _sides(name: str, padding: Any, window: Pair, stride: Pair, dilation: Pair) -> Sides:
-    """Elements added on each side; 'same' keeps the size, with the odd one at the end."""
-    if isinstance(padding, str):
-        if padding == "valid":
-            return (0, 0), (0, 0)
-        if padding != "same":
-            raise located(ValueError(
-                f"{name}: got padding {padding!r}; it takes ints, 'same' or 'valid'"
-            ))  # fmt: skip
-        if stride != (1, 1):
-            raise located(ValueError(
-                f"{name}: got padding 'same' and stride {stride}; 'same' needs a stride of 1; give "
-                f"the padding as ints"
-            ))  # fmt: skip
-        spans = [d * (w - 1) for d, w in zip(dilation, window, strict=True)]
-        return (spans[0] // 2, spans[0] - spans[0] // 2), (spans[1] // 2, spans[1] - spans[1] // 2)
-    height, width = pair(name, "padding", padding)
-    return (height, height), (width, width)
+def per_axis(name: str, what: str, value: Any, rank: int) -> Numbers:
+    """``rank`` ints from one or as many."""
+    items = (value,) if isinstance(value, int) else tuple(value)
+    if len(items) == 1:
+        items *= rank
+    if len(items) != rank or not all(isinstance(v, int) for v in items):
+        raise located(TypeError(f"{name}: got {what} {value!r}; it takes {_WORDS[rank]}"))
+    return items
 
 
-def _operands(name: str, input: Any, weight: Any, ndim: int) -> tuple[Node, Node, bool]:
+def same_sides(window: Sequence[int], dilation: Sequence[int]) -> Sides:
+    """The padding that keeps the size at stride 1, with the odd element at the end."""
+    spans = [d * (w - 1) for d, w in zip(dilation, window, strict=True)]
+    return tuple((span // 2, span - span // 2) for span in spans)
+
+
+def _sides(name: str, padding: Any, window: Numbers, stride: Numbers, dilation: Numbers) -> Sides:
+    """Elements added on each side."""
+    if not isinstance(padding, str):
+        return tuple((p, p) for p in per_axis(name, "padding", padding, len(window)))
+    if padding == "valid":
+        return ((0, 0),) * len(window)
+    if padding != "same":
+        raise located(ValueError(
+            f"{name}: got padding {padding!r}; it takes ints, 'same' or 'valid'"
+        ))  # fmt: skip
+    if max(stride) > 1:
+        raise located(ValueError(
+            f"{name}: got padding 'same' and stride {stride}; 'same' needs a stride of 1; give "
+            f"the padding as ints"
+        ))  # fmt: skip
+    return same_sides(window, dilation)
+
+
+def _operands(
+    name: str, input: Any, weight: Any, rank: int, channels: str
+) -> tuple[Node, Node, bool]:
     """The nodes, the input with a batch; and whether the batch was added."""
     x, w = real_node(name, input), real_node(name, weight, "a weight")
-    sizes = "H, W" if ndim == 4 else "L"
-    check_rank(name, x, (ndim, ndim - 1), f"(N, C, {sizes}) or (C, {sizes})")
+    axes, ndim = _AXES[rank], rank + 2
+    check_rank(name, x, (ndim, ndim - 1), f"(N, C, {axes}) or (C, {axes})")
+    check_rank(f"{name} weight", w, (ndim,), f"({channels}, {_WINDOW[rank]})")
     if x.dtype is not w.dtype:
         raise located(DTypeError(
             f"{name}: got an input of dtype {x.dtype.name} and a weight of dtype {w.dtype.name}; "
@@ -62,84 +86,140 @@ def _biased(name: str, out: Node, bias: Tensor | None, single: bool) -> Tensor:
     return wrap(reshape(out, shape=out.shape[1:]) if single else out)
 
 
-def conv2d(
-    input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
-    dilation: Any = 1, groups: int = 1,
+def _convolve(
+    rank: int, input: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any,
+    dilation: Any, groups: int,
 ) -> Tensor:  # fmt: skip
-    """Cross-correlation: (N, C, H, W) with weight (O, C / groups, KH, KW) gives (N, O, OH, OW).
-
-    OH = floor((H + padding - dilation * (KH - 1) - 1) / stride) + 1 with the padding of both sides.
-    """
-    x, w, single = _operands("conv2d", input, weight, 4)
-    check_rank("conv2d weight", w, (4,), "(out_channels, in_channels / groups, KH, KW)")
-    strides, dilations = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
-    window = w.shape[2], w.shape[3]
-    sides = _sides("conv2d", padding, window, strides, dilations)
+    name = f"conv{rank}d"
+    x, w, single = _operands(name, input, weight, rank, "out_channels, in_channels / groups")
+    strides = per_axis(name, "stride", stride, rank)
+    dilations = per_axis(name, "dilation", dilation, rank)
+    sides = _sides(name, padding, w.shape[2:], strides, dilations)
     out = conv_forward(x, w, stride=strides, padding=sides, dilation=dilations, groups=groups)
-    return _biased("conv2d", out, bias, single)
-
-
-def _one(name: str, what: str, value: Any) -> int:
-    items = (value,) if isinstance(value, int) else tuple(value)
-    if len(items) != 1 or not isinstance(items[0], int):
-        raise located(TypeError(f"{name}: got {what} {value!r}; it takes an int"))
-    return items[0]
+    return _biased(name, out, bias, single)
 
 
 def conv1d(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
     dilation: Any = 1, groups: int = 1,
 ) -> Tensor:  # fmt: skip
-    """Cross-correlation: (N, C, L) with weight (O, C / groups, K) gives (N, O, OL)."""
-    x, w, single = _operands("conv1d", input, weight, 3)
-    check_rank("conv1d weight", w, (3,), "(out_channels, in_channels / groups, K)")
-    strides = 1, _one("conv1d", "stride", stride)
-    dilations = 1, _one("conv1d", "dilation", dilation)
-    flat = padding if isinstance(padding, str) else (0, _one("conv1d", "padding", padding))
-    sides = _sides("conv1d", flat, (1, w.shape[2]), strides, dilations)
-    out = conv_forward(
-        reshape(x, shape=(*x.shape[:2], 1, x.shape[2])),
-        reshape(w, shape=(*w.shape[:2], 1, w.shape[2])),
-        stride=strides, padding=sides, dilation=dilations, groups=groups,
-    )  # fmt: skip
-    out = reshape(out, shape=(out.shape[0], out.shape[1], out.shape[3]))
-    return _biased("conv1d", out, bias, single)
+    """Cross-correlation of sequences: (N, C, L) with weight (O, C / groups, K) gives (N, O, OL).
 
+    OL = floor((L + 2 * padding - dilation * (K - 1) - 1) / stride) + 1; see ``conv2d``.
 
-def conv_transpose2d(
-    input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
-    output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
-) -> Tensor:  # fmt: skip
-    """The adjoint of ``conv2d``: (N, C, H, W) with weight (C, O / groups, KH, KW).
-
-    OH = (H - 1) * stride - 2 * padding + dilation * (KH - 1) + output_padding + 1.
+    >>> import treadle
+    >>> conv1d(treadle.tensor([[1., 2., 4.]]), treadle.tensor([[[1., 1.]]])).tolist()
+    [[3.0, 6.0]]
     """
-    name = "conv_transpose2d"
-    x, w, single = _operands(name, input, weight, 4)
-    check_rank(f"{name} weight", w, (4,), "(in_channels, out_channels / groups, KH, KW)")
-    strides, dilations = pair(name, "stride", stride), pair(name, "dilation", dilation)
-    paddings, extra = pair(name, "padding", padding), pair(name, "output_padding", output_padding)
+    return _convolve(1, input, weight, bias, stride, padding, dilation, groups)
+
+
+def conv2d(
+    input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
+    dilation: Any = 1, groups: int = 1,
+) -> Tensor:  # fmt: skip
+    """Cross-correlation of images.
+
+    (N, C, H, W) with weight (O, C / groups, KH, KW) gives (N, O, OH, OW), and (C, H, W) gives
+    (O, OH, OW), with OH = floor((H + 2 * padding - dilation * (KH - 1) - 1) / stride) + 1.
+
+    Args:
+        bias: (O,), added to every pixel.
+        stride, padding, dilation: an int, or one for each axis. ``padding`` may be "valid" (none)
+            or, with a stride of 1, "same" (OH = H; the odd element is added at the end).
+        groups: cuts input and output channels into groups that do not see one another.
+
+    Raises:
+        ShapeError, DTypeError, TypeError, ValueError: what does not fit.
+    """
+    return _convolve(2, input, weight, bias, stride, padding, dilation, groups)
+
+
+def conv3d(
+    input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
+    dilation: Any = 1, groups: int = 1,
+) -> Tensor:  # fmt: skip
+    """Cross-correlation of volumes: (N, C, D, H, W), weight (O, C / groups, KD, KH, KW).
+
+    Gives (N, O, OD, OH, OW); see ``conv2d``.
+    """
+    return _convolve(3, input, weight, bias, stride, padding, dilation, groups)
+
+
+def _transpose(
+    rank: int, input: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any,
+    output_padding: Any, groups: int, dilation: Any,
+) -> Tensor:  # fmt: skip
+    name = f"conv_transpose{rank}d"
+    x, w, single = _operands(name, input, weight, rank, "in_channels, out_channels / groups")
+    strides = per_axis(name, "stride", stride, rank)
+    dilations = per_axis(name, "dilation", dilation, rank)
+    paddings = per_axis(name, "padding", padding, rank)
+    extra = per_axis(name, "output_padding", output_padding, rank)
     if x.shape[1] != w.shape[0]:
         raise located(ShapeError(
             f"{name}: got an input of {x.shape[1]} channels and a weight of shape {w.shape}; the "
             f"weight takes {w.shape[0]} channels"
         ))  # fmt: skip
     for more, s, d in zip(extra, strides, dilations, strict=True):
-        if more >= max(s, d):
+        if not 0 <= more < max(s, d):
             raise located(ValueError(
                 f"{name}: got output_padding {extra}, stride {strides} and dilation {dilations}; "
-                f"the output padding must be smaller than the stride or the dilation"
+                f"the output padding must be smaller than the stride or the dilation, and not "
+                f"negative"
             ))  # fmt: skip
     size = tuple(
-        (x.shape[2 + i] - 1) * strides[i] - 2 * paddings[i] + dilations[i] * (w.shape[2 + i] - 1)
-        + extra[i] + 1
-        for i in range(2)
-    )  # fmt: skip
+        (n - 1) * s - 2 * p + d * (k - 1) + more + 1
+        for n, s, p, d, k, more in zip(
+            x.shape[2:], strides, paddings, dilations, w.shape[2:], extra, strict=True
+        )
+    )
+    if size and min(size) < 1:
+        raise located(ShapeError(
+            f"{name}: got an input of shape {x.shape}, a weight of shape {w.shape} and padding "
+            f"{paddings}; the output would have the size {size}; use less padding or a larger "
+            f"kernel"
+        ))  # fmt: skip
+    # What output_padding adds takes the place of padding: so the forward convolution of the result
+    # has exactly the pixels of the input.
+    sides = tuple((p, p - min(more, p)) for p, more in zip(paddings, extra, strict=True))
     out = conv_input(
-        x, w, stride=strides, padding=((paddings[0],) * 2, (paddings[1],) * 2),
-        dilation=dilations, groups=groups, size=size,
-    )  # fmt: skip
+        x, w, stride=strides, padding=sides, dilation=dilations, groups=groups, size=size
+    )
     return _biased(name, out, bias, single)
 
 
-__all__ = ["conv1d", "conv2d", "conv_transpose2d"]
+def conv_transpose1d(
+    input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
+    output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
+) -> Tensor:  # fmt: skip
+    """The adjoint of ``conv1d``: (N, C, L) with weight (C, O / groups, K); see the 2-d one."""
+    return _transpose(1, input, weight, bias, stride, padding, output_padding, groups, dilation)
+
+
+def conv_transpose2d(
+    input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
+    output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
+) -> Tensor:  # fmt: skip
+    """The adjoint of ``conv2d``, which enlarges images: (N, C, H, W) -> (N, O, OH, OW).
+
+    The weight is (C, O / groups, KH, KW), and
+    OH = (H - 1) * stride - 2 * padding + dilation * (KH - 1) + output_padding + 1.
+
+    Raises:
+        ShapeError, DTypeError, TypeError, ValueError: what does not fit.
+    """
+    return _transpose(2, input, weight, bias, stride, padding, output_padding, groups, dilation)
+
+
+def conv_transpose3d(
+    input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
+    output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
+) -> Tensor:  # fmt: skip
+    """The adjoint of ``conv3d``: (N, C, D, H, W) with weight (C, O / groups, KD, KH, KW)."""
+    return _transpose(3, input, weight, bias, stride, padding, output_padding, groups, dilation)
+
+
+__all__ = [
+    "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+]  # fmt: skip

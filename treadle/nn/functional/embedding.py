@@ -8,10 +8,10 @@ from treadle.base.shapes import Shape
 from treadle.ir.node import located
 from treadle.nn.functional.common import check_rank, node_of, real_node
 from treadle.ops import elementwise as e
+from treadle.ops.checks import check
 from treadle.ops.indexing import take
 from treadle.ops.movement import detach, expand, reshape
-from treadle.ops.random import random_uniform
-from treadle.random.sampling import draw
+from treadle.random.sampling import draw_bernoulli
 from treadle.tensor.arithmetic import cast
 from treadle.tensor.handle import wrap
 from treadle.tensor.operators import write_back
@@ -34,11 +34,15 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
         raise located(ShapeError(
             f"embedding: got a weight of shape {table.shape}; it must be (num, dim)"
         ))  # fmt: skip
-    index = cast(index, dtypes.int64)
+    count = table.shape[0]
+    words = (
+        f"embedding: index {{value}} is out of range for {count} rows (0..{count - 1}){{where}}; "
+        f"make the table larger, or map unknown indices to one of its rows"
+    )
+    index = check(cast(index, dtypes.int64), rule="index_in_range", limits=(count,), words=words)
     rows = take(table, index, axis=0)
     if padding_idx is None:
         return wrap(rows)
-    count = table.shape[0]
     if not -count <= padding_idx < count:
         raise located(ValueError(
             f"embedding: got padding_idx {padding_idx} for a weight of {count} rows; it must be "
@@ -52,17 +56,16 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
 def _dropped(
     name: str, input: Tensor, p: float, training: bool, inplace: bool, shape: Shape
 ) -> Tensor:
-    """Zeros where a uniform number (one for each place of ``shape``) is below p."""
+    """Zeros with probability p, decided once for each place of ``shape``."""
     node = real_node(name, input)
     if not 0 <= p <= 1:
         raise located(ValueError(f"{name}: got p={p}; a probability is from 0 to 1"))
     if not training or p == 0:
         return input
-    unit = draw(random_uniform, shape, dtypes.float32)
-    kept = e.ge(unit, e.full_like(unit, p))
-    kept = kept if kept.shape == node.shape else expand(kept, shape=node.shape)
+    dropped = draw_bernoulli(shape, p)
+    dropped = dropped if dropped.shape == node.shape else expand(dropped, shape=node.shape)
     scaled = e.mul(node, e.full_like(node, 1 / (1 - p) if p < 1 else 0.0))
-    out = wrap(e.where(kept, scaled, e.full_like(node, 0)))
+    out = wrap(e.where(dropped, e.full_like(node, 0), scaled))
     return write_back(input, out, name) if inplace else out
 
 

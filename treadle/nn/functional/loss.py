@@ -1,7 +1,8 @@
 """Losses. 16-bit floats are computed in f32 and rounded once.
 
-NaN in a floating-point input or target is not an error: it flows into the loss, as in PyTorch. A
-class index outside its range is an IndexError, raised when the loss is evaluated.
+Bad values are told when the loss is evaluated: a class index outside its range is an IndexError, a
+NaN in a floating-point target a RuntimeError. A NaN in the input is not an error: it flows into the
+loss, as in PyTorch.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from treadle.base.errors import DTypeError, ShapeError
 from treadle.ir.node import Node, located
 from treadle.nn.functional.common import node_of, real_node, widened
 from treadle.ops import elementwise as e
+from treadle.ops.checks import check
 from treadle.ops.indexing import gather, take
 from treadle.ops.movement import expand, reshape
 from treadle.ops.reduce import reduce_sum
@@ -34,6 +36,15 @@ def _check_reduction(name: str, reduction: str, *more: str) -> None:
         raise located(ValueError(
             f"{name}: got reduction {reduction!r}; it is one of {', '.join(map(repr, known))}"
         ))  # fmt: skip
+
+
+def _without_nan(name: str, target: Node) -> Node:
+    """The target; an error when it is evaluated and has a NaN."""
+    words = (
+        f"{name}: the target has a NaN{{where}}; leave such elements out, or replace them with "
+        f"treadle.nan_to_num()"
+    )
+    return check(target, rule="not_nan", limits=(), words=words)
 
 
 def _reduced(node: Node, reduction: str, source: Node, count: int | None = None) -> Tensor:
@@ -70,7 +81,7 @@ def _class_weight(name: str, weight: Tensor | None, x: Node, axis: int) -> Node 
     return cast(node, x.dtype)
 
 
-def _class_indices(name: str, x: Node, target: Any, axis: int) -> Node:
+def _class_indices(name: str, x: Node, target: Any, axis: int, ignore_index: int) -> Node:
     """The target as int64, checked."""
     node = node_of(name, target)
     wanted = (*x.shape[:axis], *x.shape[axis + 1 :])
@@ -89,7 +100,14 @@ def _class_indices(name: str, x: Node, target: Any, axis: int) -> Node:
             + ("; reshape it, for example with .squeeze()" if node.type.size * x.shape[axis]
                == x.type.size else "")
         ))  # fmt: skip
-    return cast(node, dtypes.int64)
+    classes = x.shape[axis]
+    ignored = "" if 0 <= ignore_index < classes else f", or ignore_index={ignore_index}"
+    words = (
+        f"{name}: target {{value}} is out of range for {classes} classes (0..{classes - 1}"
+        f"{ignored}){{where}}; number the classes from 0, and give the input one score for each"
+    )
+    limits = (classes, ignore_index)
+    return check(cast(node, dtypes.int64), rule="label_in_range", limits=limits, words=words)
 
 
 def _class_losses(
@@ -97,7 +115,7 @@ def _class_losses(
 ) -> tuple[Node, Node]:  # fmt: skip
     """The losses and, for the mean, what their sum is divided by."""
     axis = _class_axis(name, logs)
-    index = _class_indices(name, logs, target, axis)
+    index = _class_indices(name, logs, target, axis, ignore_index)
     weights = _class_weight(name, weight, logs, axis)
     ignored = e.eq(index, e.full_like(index, ignore_index))
     safe = e.where(ignored, e.full_like(index, 0), index)
@@ -173,7 +191,7 @@ def cross_entropy(
             "cross_entropy", logs, target, weight, ignore_index, label_smoothing
         )
         return _finished(loss, count, reduction, source)
-    shares = cast(goal, logs.dtype)
+    shares = cast(_without_nan("cross_entropy", goal), logs.dtype)
     classes = logs.shape[axis]
     if label_smoothing:
         kept = e.mul(shares, e.full_like(shares, 1 - label_smoothing))
@@ -196,6 +214,7 @@ def _operands(name: str, input: Any, target: Any) -> tuple[Node, Node, Node]:
         ))  # fmt: skip
     real_node(name, target, "a target")
     kind = dtypes.promote_types(source.dtype, goal.dtype)
+    goal = _without_nan(name, goal)
     return widened(cast(source, kind)), widened(cast(goal, kind)), cast(source, kind)
 
 
@@ -305,12 +324,17 @@ def binary_cross_entropy(
 ) -> Tensor:
     """``-weight * (y log x + (1 - y) log(1 - x))`` for probabilities x and targets y in [0, 1].
 
-    Logarithms are at least -100, so the loss stays finite at 0 and 1. Probabilities outside [0, 1]
-    give NaN. ``binary_cross_entropy_with_logits`` is safer.
+    Logarithms are at least -100, so the loss stays finite at 0 and 1. A probability outside [0, 1]
+    is an error when the loss is evaluated. ``binary_cross_entropy_with_logits`` is safer.
     """
     name = "binary_cross_entropy"
     _check_reduction(name, reduction)
     x, y, source = _operands(name, input, target)
+    words = (
+        f"{name}: got the input {{value}}{{where}}, outside [0, 1]; apply sigmoid() first, or use "
+        f"binary_cross_entropy_with_logits, which takes any score"
+    )
+    x = check(x, rule="in_unit_interval", limits=(), words=words)
     loss = _BinaryCrossEntropy.apply(wrap(x), wrap(y)).node
     return _reduced(_rescaled(name, loss, weight), reduction, source)
 

@@ -178,8 +178,16 @@ def group_norm(
             f"group_norm: got an input of shape {shape} and {num_groups} groups; the input must be "
             f"(N, C, ...) and C divisible by the number of groups"
         ))  # fmt: skip
-    scale = _vector("group_norm", "weight", weight, shape[1:2], source)
-    shift = _vector("group_norm", "bias", bias, shape[1:2], source)
+    return _grouped("group_norm", source, num_groups, weight, bias, eps)[0]
+
+
+def _grouped(
+    name: str, source: Node, num_groups: int, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Node, Node]:  # fmt: skip
+    """Every group of channels of every example normalised, and its mean and variance."""
+    shape = source.shape
+    scale = _vector(name, "weight", weight, shape[1:2], source)
+    shift = _vector(name, "bias", bias, shape[1:2], source)
     per_group = prod(shape[1:]) // num_groups
     grouped = reshape(source, shape=(shape[0], num_groups, per_group))
     mean, variance = results(moments(grouped, axes=(2,)))
@@ -190,7 +198,36 @@ def group_norm(
         out = e.mul(out, along_channels(scale, shape))
     if shift is not None:
         out = e.add(out, along_channels(shift, shape))
-    return wrap(cast(out, source.dtype))
+    return wrap(cast(out, source.dtype)), mean, variance
 
 
-__all__ = ["batch_norm", "group_norm", "layer_norm", "rms_norm"]
+def instance_norm(
+    input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None,
+    weight: Tensor | None = None, bias: Tensor | None = None, use_input_stats: bool = True,
+    momentum: float = 0.1, eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    """Normalises every channel of every example of (N, C, ...) by itself.
+
+    The means over the batch of what is observed move the running statistics, if given (the variance
+    unbiased); without ``use_input_stats`` these are used instead.
+    """
+    if not use_input_stats:
+        return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+    source = real_node("instance_norm", input)
+    count = prod(source.shape[2:])
+    if len(source.shape) < 3 or count < 2:
+        raise located(ShapeError(
+            f"instance_norm: got an input of shape {source.shape}; it must be (N, C, ...) with "
+            f"more than one value per channel; use larger images or sequences, or another norm"
+        ))  # fmt: skip
+    out, mean, variance = _grouped("instance_norm", source, source.shape[1], weight, bias, eps)
+    if running_mean is not None and running_var is not None:
+        for running, observed, scale in (
+            (running_mean, mean, 1.0), (running_var, variance, count / (count - 1))
+        ):  # fmt: skip
+            total = reduce_sum(observed, axes=(0,))
+            _move(running, e.div(total, e.full_like(total, source.shape[0])), momentum, scale)
+    return out
+
+
+__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]

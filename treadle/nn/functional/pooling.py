@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
 from treadle.base.errors import ShapeError
+from treadle.base.lazy_numpy import np
 from treadle.ir.node import Node, located
 from treadle.nn.functional.common import Pair, check_rank, node_of, pair, real_node, widened
 from treadle.ops import elementwise as e

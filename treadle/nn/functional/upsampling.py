@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
+from treadle.base.lazy_numpy import np
 from treadle.ir.node import Node, located
 from treadle.nn.functional.common import check_rank, real_node, widened
 from treadle.ops import elementwise as e

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from treadle.ir.loop import Builder, Operand
-from treadle.ops.mathlib.floats import LN2, Floats
+from treadle.ops.mathlib.floats import LN2, Floats, Number
 
 LOG2_E = 1 / math.log(2)
 # beyond it exp is 0 or infinite
@@ -91,6 +91,14 @@ def exp(k: Builder, x: Operand) -> Operand:
     lowest, highest = _RANGE[f.mantissa]
     n, r = _reduce(f, f.at_least(f.at_most(x, highest), lowest))
     return f.scale(_exp_small(f, r), n)
+
+
+def expanded(f: Floats, x: Operand, shift: int, lost: Number = 0.0) -> Operand:
+    """``exp(x + lost) * 2**shift``, with ``lost`` not above an ulp of x."""
+    lowest, highest = _RANGE[f.mantissa]
+    n, r = _reduce(f, f.at_least(f.at_most(x, highest + 8), lowest))
+    r = f.add(r, lost)
+    return f.scale(_exp_small(f, r), f.k.add(n, shift % (1 << f.dtype.bits)))
 
 
 def exp_bounded(f: Floats, x: Operand) -> Operand:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
@@ -18,6 +19,19 @@ LN2 = {
     52: (0.693147180559945286226764, 2.319046813846299558e-17),
 }
 _ROOT_HALF_BITS = {23: 0x3F3504F3, 52: 0x3FE6A09E667F3BCD}
+
+
+def in_double(function: Callable[..., Operand]) -> Callable[..., Operand]:
+    """A function written for f64, made to serve f32 too: computed in f64 and rounded once."""
+
+    @functools.wraps(function)
+    def either(k: Builder, *operands: Operand | int) -> Operand:
+        given = next(x.dtype for x in operands if not isinstance(x, int))
+        Floats(k, given)  # which refuses other dtypes
+        wide = [x if isinstance(x, int) else k.convert(x, dtypes.float64) for x in operands]
+        return k.convert(function(k, *wide), given)
+
+    return either
 
 
 class Floats:
@@ -86,6 +100,18 @@ class Floats:
         """a where the condition holds, b elsewhere."""
         return self.k.select(condition, self.operand(a), self.operand(b))
 
+    def rarely(
+        self, condition: Operand, usual: Sequence[Operand], unusual: Callable[[], Sequence[Operand]]
+    ) -> list[Operand]:
+        """``unusual()`` where the condition holds, else ``usual``; free where no lane needs it."""
+        places = [self.k.local(a.dtype, 1) for a in usual]
+        for place, a in zip(places, usual, strict=True):
+            self.k.store(place, 0, a)
+        with self.k.when(condition):
+            for place, a in zip(places, unusual(), strict=True):
+                self.k.store(place, 0, a)
+        return [self.k.load(place, 0) for place in places]
+
     # compositions
     def at_most(self, a: Operand, limit: float) -> Operand:
         """The smaller of both; NaN stays (one instruction, unlike the IEEE minimum)."""
@@ -95,7 +121,11 @@ class Floats:
         """The larger of both; NaN stays."""
         return self.select(self.op("gt", limit, a), limit, a)
 
-    def polynomial(self, x: Operand, coefficients: Sequence[float]) -> Operand:
+    def of_dtype(self, single: Sequence[float], double: Sequence[float]) -> Sequence[float]:
+        """The table for f32, or that for f64."""
+        return single if self.dtype is dtypes.float32 else double
+
+    def polynomial(self, x: Operand, coefficients: Sequence[Number]) -> Operand:
         """``sum coefficients[i] * x**i`` by Horner's rule."""
         result = self.operand(coefficients[-1])
         for c in reversed(coefficients[:-1]):

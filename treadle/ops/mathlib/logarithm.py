@@ -9,7 +9,10 @@ import math
 
 from treadle.base import dtypes
 from treadle.ir.loop import Builder, Operand
-from treadle.ops.mathlib.floats import LN2, Floats, Pair
+from treadle.ir.loop_arithmetic import round_float
+from treadle.ops.mathlib.floats import LN2, Floats, Number, Pair
+
+Pair64 = tuple[float, float]  # a constant as an unevaluated sum
 
 TWO_LOG2_E: tuple[float, float] = (2.8853900817779268, 4.0710547481862066e-17)
 _THIRD_LO = 1.850371707708594e-17
@@ -49,21 +52,24 @@ _ATANH_TAIL = (
 )
 
 
+def log_tail(f: Floats, t: Operand, extra: Number) -> Operand:
+    """log(1 + t) - t + extra for 1 + t in [sqrt(1/2), sqrt(2)]."""
+    square = f.mul(t, t)
+    if f.dtype is dtypes.float32:
+        cubic = f.mul(f.mul(square, t), f.polynomial(t, _LOG))
+        return f.fma(-0.5, square, f.add(extra, cubic))
+    # log(1 + t) = 2 atanh(s) = t - t^2/2 + s (t^2/2 + 2 z p(z)), s = t/(2 + t)
+    s = f.div(t, f.add(2.0, t))
+    z = f.mul(s, s)
+    half = f.mul(0.5, square)
+    ratio = f.mul(f.add(z, z), f.polynomial(z, _ATANH))
+    return f.sub(f.fma(s, f.add(half, ratio), extra), half)
+
+
 def _log_near_one(f: Floats, t: Operand, e: Operand) -> Operand:
     """e ln 2 + log(1 + t) for 1 + t in [sqrt(1/2), sqrt(2)]."""
     hi, lo = LN2[f.mantissa]
-    square = f.mul(t, t)
-    if f.dtype is dtypes.float32:
-        tail = f.mul(f.mul(square, t), f.polynomial(t, _LOG))
-        tail = f.fma(-0.5, square, f.fma(e, lo, tail))
-    else:
-        # log(1 + t) = 2 atanh(s) = t - t^2/2 + s (t^2/2 + 2 z p(z)), s = t/(2 + t)
-        s = f.div(t, f.add(2.0, t))
-        z = f.mul(s, s)
-        half = f.mul(0.5, square)
-        ratio = f.mul(f.add(z, z), f.polynomial(z, _ATANH))
-        tail = f.sub(f.fma(s, f.add(half, ratio), f.mul(e, lo)), half)
-    return f.fma(e, hi, f.add(t, tail))
+    return f.fma(e, hi, f.add(t, log_tail(f, t, f.mul(e, lo))))
 
 
 def _with_specials(f: Floats, x: Operand, result: Operand) -> Operand:
@@ -81,19 +87,48 @@ def log(k: Builder, x: Operand) -> Operand:
     return _with_specials(f, x, _log_near_one(f, f.sub(m, 1.0), f.sub(e, shift)))
 
 
-def log1p(k: Builder, x: Operand) -> Operand:
-    """log(1 + x) without cancellation; at most 1.4 ulp (f32) and 1.4 ulp (f64).
+def log_pair(f: Floats, x: Operand) -> Pair:
+    """log of a positive x as a pair, a few bits better than the dtype."""
+    scaled, shift = f.normalize(x)
+    m, e = f.split(scaled)
+    e, t = f.sub(e, shift), f.sub(m, 1.0)
+    hi, lo = LN2[f.mantissa]
+    tail = log_tail(f, t, f.mul(e, lo))
+    product, lost = f.two_product(e, hi)
+    lead, rest = f.fast_two_sum(product, t)
+    return f.fast_two_sum(lead, f.add(tail, f.add(lost, rest)))
 
-    With e from the rounded 1 + x and ``s = 2**-e``, ``t = s x + (s - 1)`` is rounded once.
-    """
+
+def log1p(k: Builder, x: Operand) -> Operand:
+    """log(1 + x) without cancellation; at most 1.4 ulp (f32) and 1.4 ulp (f64)."""
     f = Floats(k, x.dtype)
+    return log_of_sum(f, x, 0.0, 0.0)
+
+
+def log_of_sum(f: Floats, x: Operand, rest: Number, doublings: Number) -> Operand:
+    """``log(1 + x + rest) + doublings * log 2``, with ``rest`` below an ulp of x.
+
+    With e from the rounded 1 + x and ``s = 2**-e``, ``t = s x + (s - 1)`` is rounded once. Zero for
+    ``rest`` and ``doublings`` as Python's number costs nothing.
+    """
+    k = f.k
     u = f.add(1.0, x)
     m, e = f.split(u)
     # e + (-e): the exponent field of u/m, so s = m/u without a division
     s = f.from_bits(k.sub(k.add(f.bits(m), f.one_bits), f.bits(u)))
     t = f.select(f.op("eq", e, 0.0), x, f.fma(s, x, f.sub(s, 1.0)))
-    t = f.select(f.op("gt", x, 2.0 ** (f.mantissa + 2)), f.sub(m, 1.0), t)
-    result = _with_specials(f, u, _log_near_one(f, t, e))
+    large = f.op("gt", x, 2.0 ** (f.mantissa + 2))
+    t = f.select(large, f.sub(m, 1.0), t)
+    if isinstance(doublings, float):
+        result = _log_near_one(f, t, e)
+    else:
+        hi, lo = LN2[f.mantissa]
+        e = f.add(e, doublings)
+        # d/dt log(1 + t) is near 1 where rest matters: where t is small
+        tail = log_tail(f, t, f.mul(e, lo))
+        small = f.select(large, 0.0, f.mul(rest, s))
+        result = f.fma(e, hi, f.add(t, f.add(tail, small)))
+    result = _with_specials(f, u, result)
     return f.select(f.op("lt", f.abs(x), 2.0 ** -(f.mantissa + 2)), x, result)
 
 
@@ -122,12 +157,41 @@ def log2_pair(f: Floats, x: Operand) -> Pair:
     return f.fast_two_sum(hi, f.add(lo, fraction[1]))
 
 
-def log2(k: Builder, x: Operand) -> Operand:
-    """Logarithm to base 2, exact for powers of two; at most 0.6 ulp (f32) and 0.6 ulp (f64)."""
+def _log_to_base(k: Builder, x: Operand, per_nat: Pair64, per_octave: Pair64) -> Operand:
+    """log(x) times a constant: that of a factor 2 apart, so that powers of two come out exact."""
     f = Floats(k, x.dtype)
-    if x.dtype is dtypes.float32:
-        wide = Floats(k, dtypes.float64)
-        result = k.convert(log2_f32(wide, k.convert(x, dtypes.float64)), dtypes.float32)
-    else:
-        result = log2_pair(f, x)[0]
-    return _with_specials(f, x, result)
+    scaled, shift = f.normalize(x)
+    m, e = f.split(scaled)
+    e, t = f.sub(e, shift), f.sub(m, 1.0)
+    tail = log_tail(f, t, 0.0)
+    near, lost = f.two_product(t, per_nat[0])
+    low = f.fma(tail, per_nat[0], f.fma(t, per_nat[1], lost))
+    if per_octave != (1.0, 0.0):
+        low = f.fma(e, per_octave[1], low)
+        e, lost = f.two_product(e, per_octave[0])
+        low = f.add(lost, low)
+    hi, lost = f.fast_two_sum(e, near)
+    return _with_specials(f, x, f.add(hi, f.add(lost, low)))
+
+
+def _parts(f: Floats, hi: float, lo: float) -> Pair64:
+    """A constant given as a pair of doubles, as a pair of the dtype."""
+    if f.dtype is dtypes.float64:
+        return hi, lo
+    upper = round_float(hi, f.dtype)
+    return upper, hi - upper
+
+
+def log2(k: Builder, x: Operand) -> Operand:
+    """Logarithm to base 2, exact for powers of two; at most 1.0 ulp (f32) and 1.0 ulp (f64)."""
+    f = Floats(k, x.dtype)
+    per_nat = _parts(f, 1.4426950408889634, 2.0355273740931033e-17)
+    return _log_to_base(k, x, per_nat, (1.0, 0.0))
+
+
+def log10(k: Builder, x: Operand) -> Operand:
+    """Logarithm to base 10; at most 1.5 ulp (f32) and 1.5 ulp (f64)."""
+    f = Floats(k, x.dtype)
+    per_nat = _parts(f, 0.4342944819032518, 1.098319650216765e-17)
+    per_octave = _parts(f, 0.3010299956639812, -2.8037281277851704e-18)
+    return _log_to_base(k, x, per_nat, per_octave)

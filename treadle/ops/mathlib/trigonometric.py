@@ -1,20 +1,32 @@
-"""sin and cos for every finite argument.
+"""sin, cos and tan for every finite argument.
 
-``x * 2/pi = 4 (whole turns) + n + r`` with n a number of quarter turns and |r| <= 1/2. The larger x
-is, the more of the leading bits of 2/pi contribute whole turns only: where x is a multiple of
-``2**(b + 2)``, those worth 2**-b and more may be left out. So ``x' = x 2**-b`` is multiplied by
-``2**b 2/pi`` modulo 4 instead, with b growing in steps with x.
+``x * 2/pi = 4 (whole turns) + n + r`` with n a number of quarter turns and |r| <= 1/2. Where |x| is
+not large, pi/2 in three parts does: n times the first, taken from x inside an fma, is exact.
+
+The larger x is, the more of the leading bits of 2/pi contribute whole turns only: where x is a
+multiple of ``2**(b + 2)``, those worth 2**-b and more may be left out. So ``x' = x 2**-b`` is
+multiplied by ``2**b 2/pi`` modulo 4 instead, with b growing in steps with x.
 """
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 from treadle.base import dtypes
 from treadle.ir.loop import Builder, Operand
 from treadle.ops.mathlib.floats import Floats, Pair
 
-_HALF_PI: tuple[float, float] = (1.5707963267948966, 6.123233995736766e-17)
+HALF_PI: dict[int, tuple[float, float]] = {
+    23: (1.5707963705062866, -4.371138828673793e-08),
+    52: (1.5707963267948966, 6.123233995736766e-17),
+}
+# in three parts, the second with so few bits that its product with n is exact
+_HALF_PI_PARTS: dict[int, tuple[float, float, float]] = {
+    23: (1.5707963705062866, -4.371395334601402e-08, 2.5633440682570896e-12),
+    52: (1.5707963267948966, 6.123233932053594e-17, 6.36831716351095e-25),
+}
+_NEAR = {23: 2.0**10, 52: 2.0**26}  # below it three parts do
 # 2/pi * 2**1219, cut to an integer: enough bits for the largest f64
 _FRACTION = 1219
 _TWO_OVER_PI = int(
@@ -28,81 +40,140 @@ _TWO_OVER_PI = int(
 _SIN = {
     23: (
         -0.166666552,
-        0.008332178,
-        -0.000195172441,
+        0.00833216868,
+        -0.000195160217,
     ),
     52: (
         -0.16666666666666632,
-        0.008333333333322413,
-        -0.00019841269829808,
-        2.7557313691988943e-06,
-        -2.5050758127235012e-08,
-        1.5896796396371824e-10,
+        0.008333333333322205,
+        -0.00019841269829632985,
+        2.755731362878695e-06,
+        -2.5050747870669963e-08,
+        1.589618233467936e-10,
     ),
 }
 _COS = {
     23: (
         0.0416666456,
-        -0.00138873665,
-        2.443839e-05,
+        -0.0013887356,
+        2.44370185e-05,
     ),
     52: (
-        0.0416666666666666,
-        -0.0013888888888874123,
-        2.480158728948199e-05,
-        -2.7557314352290043e-07,
-        2.0875723268962325e-09,
-        -1.1359647651717683e-11,
+        0.041666666666666595,
+        -0.001388888888887384,
+        2.4801587289297135e-05,
+        -2.755731429662555e-07,
+        2.0875715415695416e-09,
+        -1.1359227088781831e-11,
     ),
 }
 
 
 def sin(k: Builder, x: Operand) -> Operand:
-    """Sine of x radians; NaN at infinities; at most 1.6 ulp (f32) and 0.9 ulp (f64)."""
-    return _sine(k, x, 0)
+    """Sine of x radians; NaN at infinities; at most 1.0 ulp (f32) and 0.9 ulp (f64)."""
+    return _turned(k, x, 0)
 
 
 def cos(k: Builder, x: Operand) -> Operand:
-    """Cosine of x radians; NaN at infinities; at most 1.6 ulp (f32) and 0.9 ulp (f64)."""
-    return _sine(k, x, 1)
+    """Cosine of x radians; NaN at infinities; at most 1.0 ulp (f32) and 0.9 ulp (f64)."""
+    return _turned(k, x, 1)
 
 
-def _sine(k: Builder, x: Operand, quarters: int) -> Operand:
-    """sin(x + quarters * pi/2)."""
+def tan(k: Builder, x: Operand) -> Operand:
+    """Tangent of x radians; NaN at infinities; at most 2.5 ulp (f32) and 2.2 ulp (f64)."""
     f = Floats(k, x.dtype)
-    if x.dtype is dtypes.float32:
-        y, n = _reduce_f32(k, x)
-        z = f.mul(y, y)
-        sine = f.fma(f.mul(y, z), f.polynomial(z, _SIN[23]), y)
-        cosine = f.fma(f.mul(z, z), f.polynomial(z, _COS[23]), f.fma(-0.5, z, 1.0))
-    else:
-        (y, rest), n = _reduce_f64(f, x)
-        z = f.mul(y, y)
-        # sin(y + rest) = sin(y) + rest cos(y)
-        half = f.mul(0.5, z)
-        correction = f.mul(rest, f.sub(1.0, half))
-        sine = f.add(y, f.fma(f.mul(y, z), f.polynomial(z, _SIN[52]), correction))
-        # cos(y + rest) = cos(y) - rest y
-        leading, lost = f.fast_two_sum(1.0, f.neg(half))
-        tail = f.fma(f.neg(y), rest, lost)
-        cosine = f.add(leading, f.fma(f.mul(z, z), f.polynomial(z, _COS[52]), tail))
+    y, rest, n = reduce(f, f.abs(x))
+    sine, cosine = sine_and_cosine(f, y, rest)
+    odd = _is_odd(k, n)
+    result = f.div(f.select(odd, cosine, sine), f.select(odd, sine, cosine))
+    flip = k.op("shl", k.op("and", n, 1), f.dtype.bits - 1)
+    return f.with_sign(result, k.op("xor", flip, f.sign_bit(x)))
+
+
+def _turned(k: Builder, x: Operand, quarters: int) -> Operand:
+    """sin(x + quarters * pi/2), by the sine of |x|."""
+    f = Floats(k, x.dtype)
+    y, rest, n = reduce(f, f.abs(x))
+    sine, cosine = sine_and_cosine(f, y, rest)
     n = k.add(n, quarters)
-    result = f.select(k.compare("ne", k.op("and", n, 1), 0), cosine, sine)
+    result = f.select(_is_odd(k, n), cosine, sine)
     half_turn = k.op("shl", k.op("and", n, 2), f.dtype.bits - 2)
-    result = f.with_sign(result, half_turn)
-    if quarters:
-        return result
-    # Tiny x: the reduction would lose the sign of zero and subnormal bits.
-    return f.select(f.op("lt", f.abs(x), 2.0 ** -(f.mantissa // 2 + 2)), x, result)
+    if not quarters:
+        half_turn = k.op("xor", half_turn, f.sign_bit(x))
+    return f.with_sign(result, half_turn)
 
 
-def _reduce_f32(k: Builder, x: Operand) -> tuple[Operand, Operand]:
-    """y in [-pi/4, pi/4] and the quarter turns n (a u32) of an f32, worked out in f64.
+def _is_odd(k: Builder, n: Operand) -> Operand:
+    return k.compare("ne", k.op("and", n, 1), 0)
+
+
+def sine_and_cosine(f: Floats, y: Operand, rest: Operand) -> Pair:
+    """sin and cos of y + rest for |y| <= pi/4, rest below an ulp of it."""
+    z = f.mul(y, y)
+    sine = f.add(y, f.fma(f.mul(y, z), f.polynomial(z, _SIN[f.mantissa]), rest))
+    # cos(y + rest) = 1 - z/2 + z^2 p(z) - rest y
+    half = f.mul(0.5, z)
+    leading, lost = f.fast_two_sum(1.0, f.neg(half))
+    tail = f.fma(f.neg(y), rest, lost)
+    cosine = f.add(leading, f.fma(f.mul(z, z), f.polynomial(z, _COS[f.mantissa]), tail))
+    return sine, cosine
+
+
+def half_turns(f: Floats, x: Operand) -> tuple[Operand, Operand, Operand]:
+    """sin and cos of pi times the distance r of x to the nearest integer, and r with its sign."""
+    r = f.sub(x, f.op("roundeven", x))
+    size = f.abs(r)
+    steep = f.op("gt", size, 0.25)
+    part = f.select(steep, f.sub(0.5, size), size)
+    hi, lo = HALF_PI[f.mantissa]
+    y, rest = f.two_product(part, 2 * hi)
+    sine, cosine = sine_and_cosine(f, y, f.fma(part, 2 * lo, rest))
+    return f.select(steep, cosine, sine), f.select(steep, sine, cosine), r
+
+
+def sinc(k: Builder, x: Operand) -> Operand:
+    """sin(pi x)/(pi x), 1 at 0; at most 2.5 ulp (f32) and 2.5 ulp (f64)."""
+    f = Floats(k, x.dtype)
+    size = f.abs(x)
+    sine, _, _ = half_turns(f, size)
+    n = f.op("roundeven", size)
+    half = f.mul(n, 0.5)
+    # Beyond an integer n the sine has the sign of (-1)^n, before it the other one.
+    flips = k.op("ne", f.op("ne", f.op("trunc", half), half), f.op("lt", size, n))
+    hi, lo = HALF_PI[f.mantissa]
+    angle = f.fma(size, 2 * hi, f.mul(size, 2 * lo))
+    result = f.div(f.select(flips, f.neg(sine), sine), angle)
+    result = f.select(f.op("eq", size, math.inf), 0.0, result)
+    return f.select(f.op("eq", size, 0.0), 1.0, result)
+
+
+def reduce(f: Floats, x: Operand) -> tuple[Operand, Operand, Operand]:
+    """y in [-pi/4, pi/4] and what it lost when it was rounded, and the quarter turns n (a word).
+
+    x >= 0. n times the first part of pi/2 differs from x by a multiple of the part's last bit, and
+    by less than 1: exactly what an fma gives. n times the second part is exact too.
+    """
+    first, second, third = _HALF_PI_PARTS[f.mantissa]
+    n, word = f.round(x, 2 / math.pi)
+    exact = f.fma(n, -first, x)
+    y = f.fma(n, -second, exact)
+    rest = f.fma(n, -third, f.fma(n, -second, f.sub(exact, y)))
+    far = f.k.op("not", f.op("lt", x, _NEAR[f.mantissa]))
+
+    def reduced() -> tuple[Operand, Operand, Operand]:
+        return _reduce_f32(f, x) if f.dtype is dtypes.float32 else _reduce_f64(f, x)
+
+    y, rest, word = f.rarely(far, (y, rest, word), reduced)
+    return y, rest, word
+
+
+def _reduce_f32(narrow: Floats, x: Operand) -> tuple[Operand, Operand, Operand]:
+    """The same for any f32, worked out in f64.
 
     b goes in steps of 16, so x' is below 2**42: what the pair ``2**b 2/pi`` leaves out is below
     2**-62, and no f32 is nearer than 2**-30 to a multiple of pi/2.
     """
-    narrow, f = Floats(k, x.dtype), Floats(k, dtypes.float64)
+    k, f = narrow.k, Floats(narrow.k, dtypes.float64)
     j = k.op("shr", _excess(narrow, x), 4)
     scaled = narrow.mul(x, narrow.power_of_two(k.sub(narrow.bias, k.op("shl", j, 4))))
     wide = k.convert(scaled, f.dtype)
@@ -111,8 +182,10 @@ def _reduce_f32(k: Builder, x: Operand) -> tuple[Operand, Operand]:
     lo = _choose(f, j, [f.operand(pair[1]) for pair in pairs])
     turns, rest = f.two_product(wide, hi)
     n, word = f.round(turns, 1.0)
-    r = f.add(f.sub(turns, n), f.fma(wide, lo, rest))
-    return k.convert(f.mul(r, _HALF_PI[0]), x.dtype), k.convert(word, dtypes.uint32)
+    y = f.mul(f.add(f.sub(turns, n), f.fma(wide, lo, rest)), HALF_PI[52][0])
+    near = k.convert(y, narrow.dtype)
+    lost = k.convert(f.sub(y, k.convert(near, f.dtype)), narrow.dtype)
+    return near, lost, k.convert(word, narrow.word)
 
 
 def _excess(f: Floats, x: Operand) -> Operand:
@@ -140,8 +213,8 @@ def _choose(f: Floats, j: Operand, values: list[Operand]) -> Operand:
     return values[0]
 
 
-def _reduce_f64(f: Floats, x: Operand) -> tuple[Pair, Operand]:
-    """y in [-pi/4, pi/4] as a pair, and the quarter turns n of an f64.
+def _reduce_f64(f: Floats, x: Operand) -> tuple[Operand, Operand, Operand]:
+    """The same for any f64.
 
     b goes in steps of 53, with 2/pi cut into terms of 53 bits: j of them are left out and the next
     five count, as x' is below 2**108 and no double is nearer than 2**-62 to a multiple of pi/2.
@@ -167,8 +240,9 @@ def _reduce_f64(f: Floats, x: Operand) -> tuple[Pair, Operand]:
         rest = f.add(rest, error)
     hi, error = f.two_sum(f.sub(total, n), low)
     turn = f.fast_two_sum(hi, f.add(error, rest))
-    hi, lo = f.pair_product(turn, (f.operand(_HALF_PI[0]), f.operand(_HALF_PI[1])))
-    return f.fast_two_sum(hi, lo), word
+    half_pi = f.operand(HALF_PI[52][0]), f.operand(HALF_PI[52][1])
+    hi, lo = f.pair_product(turn, half_pi)
+    return *f.fast_two_sum(hi, lo), word
 
 
 def _terms(f: Floats, j: Operand, width: int) -> list[Operand]:

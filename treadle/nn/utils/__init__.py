@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from treadle.base.errors import ShapeError
 from treadle.base.shapes import prod
 from treadle.ir.node import Node, located
+from treadle.nn.utils import rnn as rnn
 from treadle.ops import elementwise as e
 from treadle.ops.movement import expand
 from treadle.tensor import arithmetic as a

@@ -1,0 +1,327 @@
+"""Kernels of the gradient of a convolution with respect to its weight.
+
+An element of it is the sum over all pixels of all images of grad_out times the element of the input
+that the tap reads there: k is (n, d, h, w). Rows of the register tile are the taps of some
+channels, read in the strip; its vectors are output channels, whose grad_out is packed first. The
+sums are kept in the order of the tile and brought into that of the weight at the end.
+"""
+
+from __future__ import annotations
+
+from treadle.base.dtypes import DType
+from treadle.codegen.contraction import BLOCK, Tile, ceil_div, sizes, widen
+from treadle.codegen.conv_image import PART, note
+from treadle.codegen.conv_strip import (
+    STRIP_SIZES,
+    WORDS,
+    Chain,
+    Point,
+    Strip,
+    axes,
+    dot,
+    names,
+    nest,
+    volume,
+)
+from treadle.ir.loop import BEGIN, BOOL, END, I64, THREAD, Builder, Const, Kernel, Operand
+
+GRAD_SIZES = (
+    "items", "panels", "images", "s_image", "s_group", "s_item", *names("pixels", "g"),
+    "depth", "swap",
+)  # fmt: skip
+
+
+def conv_pack_grad(tile: Tile, source: DType) -> Kernel:
+    """Packs grad_out into panels (group, panel, depth, column).
+
+    The last panel is filled up with zeros, whose products are dropped. With ``swap`` pairs of terms
+    change places. A unit is a panel of one image.
+    """
+    k = Builder(f"conv_pack_grad_{source.short}_{tile.name}")
+    target, grad = k.pointer("target", tile.dtype), k.pointer("grad", source)
+    size = sizes(k, GRAD_SIZES)
+    pixels, strides = axes(size, "pixels"), axes(size, "g")
+    count = volume(k, pixels)
+    with k.loop(BEGIN, END) as unit:
+        image, rest = k.rem(unit, size.images), k.div(unit, size.images)
+        first = k.mul(k.rem(rest, size.panels), tile.columns)
+        base = k.add(k.mul(k.div(rest, size.panels), size.s_group), k.mul(first, size.s_item))
+        base = k.add(base, k.mul(image, size.s_image))
+        shown = k.minimum(k.sub(size.items, first), tile.columns)
+        panel = k.mul(k.mul(rest, size.depth), tile.columns)
+        whole = k.mul(k.div(shown, WORDS), WORDS)
+        start = k.mul(image, count)
+
+        def place(step: Operand) -> Operand:
+            other = k.op("xor", step, size.swap)
+            moved = k.select(k.compare("lt", other, size.depth), other, step)
+            return k.add(panel, k.mul(moved, tile.columns))
+
+        # All channels of a row before the next, while its lines of the panel are in level 1.
+        with k.loop(0, pixels[0]) as d, k.loop(0, pixels[1]) as h:
+            row = k.add(base, k.add(k.mul(d, strides[0]), k.mul(h, strides[1])))
+            step = k.add(start, k.mul(k.add(k.mul(d, pixels[1]), h), pixels[2]))
+
+            def lines(item: Operand, width: int) -> None:
+                """Some channels next to one another."""
+                rows = [k.add(row, k.mul(k.add(item, j), size.s_item)) for j in range(width)]
+                with k.loop(0, pixels[2]) as w:
+                    to, along = k.add(place(k.add(step, w)), item), k.mul(w, strides[2])
+                    for j, line in enumerate(rows):
+                        value = k.load(grad, k.add(line, along))
+                        k.store(target, k.add(to, j), widen(k, value, tile.dtype))
+
+            with k.loop(0, whole, step=WORDS) as item:
+                lines(item, WORDS)
+            with k.loop(whole, shown) as item:
+                lines(item, 1)
+        with k.loop(shown, tile.columns) as item, k.loop(0, count) as step:
+            k.store(target, k.add(place(k.add(start, step)), item), k.const(0, tile.dtype))
+    return k.kernel
+
+
+WEIGHT_SIZES = (
+    *STRIP_SIZES,
+    "x_group", "channels",  # of a group
+    *names("pixels", "cut", "step", "origin", "reach", "taps", "tap"),
+    "groups", "unit_channels", "channel_units",
+    "depth", "splits", "run",  # steps of k; of a copy; one split, or one for each block
+    "panels", "grad_group", "grad_panel",
+    "sums_split", "sums_group", "sums_panel", "unit_rows",
+    "swap", "absent", "share", "share_table",
+)  # fmt: skip
+
+
+def conv_weight(tile: Tile, source: DType, lanes_apart: bool, together: int) -> Kernel:
+    """The kernel. A unit is some channels of one group, for all of k or one block of it.
+
+    Sums are (split, group, panel, row, column), where the rows are (channel, tap).
+
+    Args:
+        tile: rows are taps, columns output channels.
+        source: dtype of the input and grad_out.
+        lanes_apart: every lane is a group of its own with one channel (depthwise).
+        together: so many steps of k read neighbours in the strip.
+    """
+    return _ConvWeight(tile, source, lanes_apart, together).kernel()
+
+
+class _ConvWeight:
+    def __init__(self, tile: Tile, source: DType, lanes_apart: bool, together: int) -> None:
+        kind = "depthwise_weight" if lanes_apart else "weight"
+        k = self.k = Builder(f"conv_{kind}_{source.short}_{tile.name}_{together}")
+        self.tile, self.lanes_apart, self.together = tile, lanes_apart, together
+        self.sums, self.grad = k.pointer("sums", tile.dtype), k.pointer("grad", tile.dtype)
+        self.image, self.scratch = k.pointer("image", source), k.pointer("scratch", tile.dtype)
+        self.chains = k.pointer("chains", tile.dtype)
+        self.table = k.pointer("table", I64)
+        self.size = sizes(k, WEIGHT_SIZES)
+        self.strip = Strip(k, self.size, self.image, self.scratch, across=lanes_apart)
+
+    def kernel(self) -> Kernel:
+        k, size = self.k, self.size
+        self.base = k.mul(THREAD, size.share)
+        self.onward = k.mul(THREAD, k.mul(size.unit_rows, self.tile.columns))
+        self.steps_at = k.mul(THREAD, size.share_table)  # place(pixel) for the steps of a run,
+        self.items_at = k.add(self.steps_at, size.run)  # and place(tap) for the rows of the tile
+        with k.loop(BEGIN, END) as unit:
+            split, rest = k.rem(unit, size.splits), k.div(unit, size.splits)
+            part, group = k.rem(rest, size.channel_units), k.div(rest, size.channel_units)
+            first = k.mul(part, size.unit_channels)
+            channels = k.minimum(k.sub(size.channels, first), size.unit_channels)
+            self.rows = self.items(channels)
+            self.source = k.add(k.mul(group, size.x_group), k.mul(first, size.x_channel))
+            self.copied = channels
+            if self.lanes_apart:
+                left = k.sub(size.groups, k.mul(group, self.tile.columns))
+                self.copied = k.minimum(left, self.tile.columns)
+            grad = k.mul(group, size.grad_group)
+            to = k.add(k.mul(split, size.sums_split), k.mul(group, size.sums_group))
+            to = k.add(to, k.mul(k.mul(part, size.unit_rows), self.tile.columns))
+            whole = k.compare("eq", size.splits, 1)
+            runs = k.maximum(ceil_div(k, size.depth, size.run), 1)
+            begin = k.select(whole, 0, split)
+            with k.loop(begin, k.select(whole, runs, k.add(split, 1))) as run:
+                k0 = k.mul(run, size.run)
+                length = k.minimum(k.sub(size.depth, k0), size.run)
+                bad = self.bad(grad, k0, length)
+                self.copy(k0, length, bad)
+                self.multiply(grad, to, k0, length, k.compare("eq", run, begin), bad)
+        return k.kernel
+
+    def items(self, channels: Operand) -> Operand:
+        """place(tap) for each row of the sums, the last one again to fill a tile; their number."""
+        k, size = self.k, self.size
+        taps = axes(size, "taps")
+        strides = [k.mul(a, b) for a, b in zip(axes(size, "tap"), axes(size, "s"), strict=True)]
+        count = volume(k, taps)
+        with k.loop(0, channels) as c, nest(k, [Const(0, I64)] * 3, taps) as tap:
+            number = k.add(k.mul(k.add(k.mul(tap[0], taps[1]), tap[1]), taps[2]), tap[2])
+            place = k.add(k.mul(c, size.s_channel), dot(k, tap, strides))
+            at = k.add(self.items_at, k.add(k.mul(c, count), number))
+            k.store(self.table, at, place)
+        rows = k.mul(channels, count)
+        end = k.add(self.items_at, rows)
+        last = k.load(self.table, k.sub(end, 1))
+        for row in range(self.tile.rows - 1):
+            k.store(self.table, k.add(end, row), last)
+        return rows
+
+    def bad(self, grad: Operand, k0: Operand, length: Operand) -> Operand:
+        """Whether an element of grad_out in this run is infinite or NaN."""
+        k, tile, size = self.k, self.tile, self.size
+        if tile.dtype.kind != "f":
+            return Const(False, BOOL)
+        total = k.local(tile.dtype, 1)
+        k.store(total, 0, k.const(0, tile.dtype))
+        panels = k.select(k.compare("ne", size.absent, 0), size.panels, Const(0, I64))
+        with k.loop(0, panels) as panel:
+            at = k.add(grad, k.add(k.mul(panel, size.grad_panel), k.mul(k0, tile.columns)))
+            found = note(k, tile, self.grad, at, length)
+            k.store(total, 0, k.add(k.load(total, 0), found))
+        value = k.load(total, 0)
+        return k.compare("ne", value, value)
+
+    def copy(self, k0: Operand, length: Operand, bad: Operand) -> None:
+        """The strips of all images in the run, and place(pixel) for its steps."""
+        k, size = self.k, self.size
+        pixels = axes(size, "pixels")
+        inner = [k.mul(pixels[1], pixels[2]), pixels[2], Const(1, I64)]
+        count = volume(k, pixels)
+        first, stop = k.div(k0, count), k.add(k0, length)
+        with k.loop(first, ceil_div(k, stop, count)) as image:
+            origin = k.mul(image, count)
+            lo = k.maximum(k.sub(k0, origin), 0)
+            hi = k.minimum(k.sub(stop, origin), count)
+            begin, end, start, extent = [], [], [], []
+            for a, cut in enumerate(axes(size, "cut")):
+                is_cut = k.compare("ne", cut, 0)
+                begin.append(k.select(is_cut, k.div(lo, inner[a]), 0))
+                end.append(k.select(is_cut, ceil_div(k, hi, inner[a]), pixels[a]))
+                step, reach = axes(size, "step")[a], axes(size, "reach")[a]
+                start.append(k.add(k.mul(begin[a], step), axes(size, "origin")[a]))
+                extent.append(k.add(k.mul(k.sub(k.sub(end[a], begin[a]), 1), step), reach))
+            target = k.add(self.base, k.mul(k.sub(image, first), size.s_image))
+            source = k.add(self.source, k.mul(image, size.x_image))
+            self.strip.copy(
+                source, target, self.copied, Const(1, I64), start, extent, bad, size.s_image
+            )
+            self.pixels(target, k.sub(origin, k0), length, begin, end, lo, hi)
+
+    def pixels(
+        self, target: Operand, origin: Operand, length: Operand, begin: Point, end: Point,
+        lo: Operand, hi: Operand,
+    ) -> None:  # fmt: skip
+        """place(pixel) for the pixels ``lo..hi`` of one image, whose pixel 0 is step ``origin``."""
+        k, size = self.k, self.size
+        pixels = axes(size, "pixels")
+        steps = [k.mul(a, b) for a, b in zip(axes(size, "step"), axes(size, "s"), strict=True)]
+        with nest(k, begin, end) as point:
+            number = k.add(k.mul(k.add(k.mul(point[0], pixels[1]), point[1]), pixels[2]), point[2])
+            wanted = k.op("and", k.compare("ge", number, lo), k.compare("lt", number, hi))
+            with k.when(wanted):
+                away = [k.sub(p, b) for p, b in zip(point, begin, strict=True)]
+                step = k.add(origin, number)
+                other = k.op("xor", step, size.swap)
+                at = k.select(k.compare("lt", other, length), other, step)
+                place = k.add(target, dot(k, away, steps))
+                k.store(self.table, k.add(self.steps_at, at), place)
+
+    def multiply(
+        self, grad: Operand, to: Operand, k0: Operand, length: Operand, first: Operand,
+        bad: Operand,
+    ) -> None:  # fmt: skip
+        """One run of k for all rows and panels of the unit."""
+        k, tile, size = self.k, self.tile, self.size
+        with k.loop(0, size.panels) as panel:
+            dense = k.add(grad, k.add(k.mul(panel, size.grad_panel), k.mul(k0, tile.columns)))
+            sums = k.add(to, k.mul(panel, size.sums_panel))
+            with k.when(k.op("not", bad)):
+                self.tiles(tile, dense, sums, length, first, skip=False)
+            if tile.dtype.kind == "f":
+                with k.when(bad):
+                    one = Tile(tile.dtype, 1, tile.vectors, tile.lanes, tile.flush)
+                    self.tiles(one, dense, sums, length, first, skip=True)
+
+    def tiles(
+        self, tile: Tile, dense: Operand, to: Operand, length: Operand, first: Operand, skip: bool
+    ) -> None:
+        k = self.k
+        chain = Chain(k, tile)
+        with k.loop(0, k.maximum(length, 1), step=BLOCK) as block:
+            end = k.minimum(k.add(block, BLOCK), length)
+            starts = k.op("and", first, k.compare("eq", block, 0))
+            with k.loop(block, k.maximum(end, k.add(block, 1)), step=PART) as part:
+                count = k.minimum(k.sub(end, part), PART)
+                goes_on = k.compare("gt", part, block)
+                is_last = k.compare("ge", k.add(part, PART), end)
+                line = k.add(dense, k.mul(part, tile.columns))
+                steps = k.add(self.steps_at, part)
+                with k.loop(0, self.rows, step=tile.rows) as row:
+                    at = k.add(self.items_at, row)
+                    rows = [k.load(self.table, k.add(at, i)) for i in range(tile.rows)]
+                    away = k.mul(row, tile.columns)
+                    chain.clear()
+                    with k.when(goes_on):
+                        chain.load(self.chains, k.add(self.onward, away))
+                    chain.run(
+                        self.scratch, rows, self.table, steps, self.grad, line, count,
+                        self.lanes_apart, 1 if skip else self.together, skip,
+                    )  # fmt: skip
+                    with k.when(is_last):
+                        chain.add_to(self.sums, k.add(to, away), starts)
+                    with k.when(k.op("not", is_last)):
+                        chain.store(self.chains, k.add(self.onward, away))
+
+
+END_SIZES = (
+    "splits", "sums_split", "sums_group", "sums_panel", "unit_rows", "panels", "parts",
+    "part_items", "items", "lanes", "groups", "out_group", "out_panel", "out_lane", "out_item",
+)  # fmt: skip
+
+
+def conv_weight_end(tile: Tile, dtype: DType, lanes_apart: bool) -> Kernel:
+    """Adds the splits in order and brings the sums into the order of the weight.
+
+    A unit is one part of one panel of one group.
+    """
+    k = Builder(f"conv_weight_end_{dtype.short}_{tile.name}{'_depthwise' if lanes_apart else ''}")
+    out, sums = k.pointer("out", dtype), k.pointer("sums", tile.dtype)
+    size = sizes(k, END_SIZES)
+    columns = tile.columns
+    with k.loop(BEGIN, END) as unit:
+        part, rest = k.rem(unit, size.parts), k.div(unit, size.parts)
+        panel, group = k.rem(rest, size.panels), k.div(rest, size.panels)
+        at = k.add(k.mul(group, size.sums_group), k.mul(panel, size.sums_panel))
+        at = k.add(at, k.mul(k.mul(part, size.unit_rows), columns))
+        first = k.mul(part, size.part_items)
+        count = k.minimum(k.sub(size.items, first), size.part_items)
+        elements = k.mul(count, columns)
+        with k.loop(1, size.splits) as split:
+            other = k.add(at, k.mul(split, size.sums_split))
+            with k.loop(0, elements, kind="vector") as i:
+                to = k.add(at, i)
+                k.store(sums, to, k.add(k.load(sums, to), k.load(sums, k.add(other, i))))
+        if lanes_apart:
+            shown = k.sub(size.groups, k.mul(group, columns))
+        else:
+            shown = k.sub(size.lanes, k.mul(panel, columns))
+        shown = k.minimum(shown, columns)
+        to = k.add(k.mul(group, size.out_group), k.mul(panel, size.out_panel))
+        to = k.add(to, k.mul(first, size.out_item))
+
+        def lines(lane: Operand, width: int) -> None:
+            rows = [k.add(to, k.mul(k.add(lane, j), size.out_lane)) for j in range(width)]
+            with k.loop(0, count) as item:
+                source = k.add(k.add(at, lane), k.mul(item, columns))
+                for j, row in enumerate(rows):
+                    value = k.load(sums, k.add(source, j))
+                    k.store(out, k.add(row, k.mul(item, size.out_item)), k.convert(value, dtype))
+
+        words = min(WORDS, columns)
+        whole = k.mul(k.div(shown, words), words)
+        with k.loop(0, whole, step=words) as lane:
+            lines(lane, words)
+        with k.loop(whole, shown) as lane:
+            lines(lane, 1)
+    return k.kernel

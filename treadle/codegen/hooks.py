@@ -1,0 +1,110 @@
+"""Elementwise work that rides on a contraction: where an operand is read, where a result is stored.
+
+A hook is a function of (builder, value, indices) that returns a value. A *prologue* sees each
+element of an operand as it is read (indices are the operand's) and gives the element to multiply;
+an *epilogue* sees each element of the result, rounded to the contraction's dtype (indices are the
+result's), and gives the element to store, in the dtype of what is stored. Both compute what a
+kernel of their own would: a hook changes where the work is done, never a bit of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from treadle.base.dtypes import DType
+from treadle.base.errors import CompileError
+from treadle.ir.launch import Argument
+from treadle.ir.loop import Builder, Operand, Pointer
+
+Indices = tuple[Operand, Operand, Operand]  # (batch, row, column); any may differ between lanes
+Emit = Callable[[Builder, Operand, Indices, Sequence[Pointer], Sequence[Operand]], Operand]
+
+
+class Hook(NamedTuple):
+    """What to emit: ``emit(k, value, indices, pointers, sizes) -> value``.
+
+    ``pointers`` are the dtypes of the memory it reads beside the value, ``sizes`` the number of
+    i64 parameters (strides, for the most part); both are parameters of the kernel. ``emit`` is part
+    of the kernel's key, so it is a function of a module, not a lambda made anew for each plan.
+    """
+
+    name: str
+    emit: Emit
+    pointers: tuple[DType, ...] = ()
+    sizes: int = 0
+
+
+class Fused(NamedTuple):
+    """A hook with the arguments of one launch."""
+
+    hook: Hook
+    addresses: tuple[Argument, ...] = ()
+    numbers: tuple[int, ...] = ()
+
+
+class Hooks(NamedTuple):
+    """The hooks of a kernel: on both operands and on the result."""
+
+    a: Hook | None = None
+    b: Hook | None = None
+    result: Hook | None = None
+
+
+class Riders(NamedTuple):
+    """The hooks of a plan, with their arguments."""
+
+    a: Fused | None = None
+    b: Fused | None = None
+    result: Fused | None = None
+
+    @property
+    def hooks(self) -> Hooks:
+        """What the kernel is made for."""
+        return Hooks(*(fused and fused.hook for fused in self))
+
+    @property
+    def addresses(self) -> tuple[Argument, ...]:
+        """Arguments in the order of ``Attached``."""
+        return tuple(x for fused in self if fused for x in fused.addresses)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Arguments in the order of ``Attached.declare_sizes``."""
+        return tuple(x for fused in self if fused for x in fused.numbers)
+
+
+class Attached:
+    """The hooks inside a kernel: declares their parameters, applies them."""
+
+    def __init__(self, k: Builder, hooks: Hooks) -> None:
+        """Declares the pointers."""
+        self._k, self._hooks = k, hooks
+        self._pointers = {
+            part: [k.pointer(f"{part}_{n}", dtype) for n, dtype in enumerate(hook.pointers)]
+            for part, hook in zip(hooks._fields, hooks, strict=True)
+            if hook
+        }
+        self._sizes: dict[str, list[Operand]] = {}
+
+    def declare_sizes(self) -> None:
+        """Declares the i64 parameters, after all pointers of the kernel."""
+        for part, hook in zip(self._hooks._fields, self._hooks, strict=True):
+            if hook:
+                names = [f"{part}_size_{n}" for n in range(hook.sizes)]
+                self._sizes[part] = [self._k.size(name) for name in names]
+
+    def apply(self, part: str, value: Operand, indices: Indices, dtype: DType) -> Operand:
+        """The value that the hook of ``part`` gives, which must be of ``dtype``."""
+        hook: Hook | None = getattr(self._hooks, part)
+        if hook is None:
+            result = value
+        else:
+            result = hook.emit(self._k, value, indices, self._pointers[part], self._sizes[part])
+        if result.dtype is not dtype:
+            who = "without a hook" if hook is None else f"the hook {hook.name}"
+            raise CompileError(
+                f"contraction kernel, {part}: {who} gives {result.dtype!r} where {dtype!r} is "
+                "expected; convert inside the hook"
+            )
+        return result
