@@ -15,11 +15,18 @@ from treadle.ir.loop_interpret import interpret
 from treadle.ir.loop_text import print_kernel
 from treadle.ir.op import NoGradient, Op
 from treadle.ops import random as ops
-from treadle.ops.random import COUNTERS, counters, random_bits, random_normal, random_uniform
+from treadle.ops.random import (
+    COUNTERS,
+    counters,
+    random_bernoulli,
+    random_bits,
+    random_normal,
+    random_uniform,
+)
 from treadle.runtime import jit
 from treadle.tensor.storage import node_from_array
 
-ALL = (random_bits, random_uniform, random_normal)
+ALL = (random_bits, random_bernoulli, random_uniform, random_normal)
 ENTRY = ctypes.CFUNCTYPE(ctypes.c_int, *(ctypes.c_void_p, *(ctypes.c_int64,) * 3))
 Key = tuple[int, int, int]
 KEY = (2024, 0, 0)
@@ -41,6 +48,8 @@ def as_array(number: int) -> np.ndarray:
 
 
 def attributes(op: Op, shape: Any, dtype: dtypes.DType) -> dict[str, Any]:
+    if op is random_bernoulli:
+        return {"shape": shape, "threshold": 3 << 29}
     return {"shape": shape} if op is random_bits else {"shape": shape, "dtype": dtype}
 
 
@@ -66,10 +75,12 @@ def draw(
     guard = 64
     out = np.full(size + guard, 7, dtype.numpy)
     inputs = [as_array(x) for x in key]
-    table = np.array([out.ctypes.data, *(x.ctypes.data for x in inputs), size], np.int64)
+    table = np.array(
+        [out.ctypes.data, *(x.ctypes.data for x in inputs), *launch.args[4:]], np.int64
+    )
     for begin, end in pairwise((0, *cuts, launch.units)):
         assert entry(table.ctypes.data, begin, end, 0) == 0
-    assert (out[size:] == 7).all()
+    assert (out[size:] == np.array(7, out.dtype)).all()
     return out[:size]
 
 
@@ -82,7 +93,7 @@ def test_published_vectors(counter: Any, key: Any, words: Any) -> None:
 
 
 def kinds() -> list[Any]:
-    made = [(random_bits, dtypes.int64)]
+    made = [(random_bits, dtypes.int64), (random_bernoulli, dtypes.bool_)]
     made += [(op, dtype) for op in (random_uniform, random_normal) for dtype in dtypes.FLOATS]
     return [pytest.param(op, dtype, id=f"{op.name}-{dtype.short}") for op, dtype in made]
 
@@ -128,7 +139,9 @@ def test_every_cut_and_the_interpreter_give_the_same_bits(op: Op, dtype: dtypes.
     launch = launch_of(op, size, dtype)
     by_hand = np.zeros(size, dtype.numpy)
     key = [as_array(x).reshape(1) for x in KEY]
-    interpret(launch.kernel.build(*launch.kernel.key), [by_hand, *key, size], 0, launch.units)
+    interpret(
+        launch.kernel.build(*launch.kernel.key), [by_hand, *key, *launch.args[4:]], 0, launch.units
+    )
     assert by_hand.tobytes() == whole.tobytes()
 
 
@@ -244,9 +257,7 @@ def test_records() -> None:
 @pytest.mark.parametrize("op", ALL, ids=repr)
 def test_refusals(op: Op) -> None:
     for error in op.errors():
-        nodes = [
-            node_from_array(a) for a in error.args
-        ]
+        nodes = [node_from_array(a) for a in error.args]
         with pytest.raises(error.error) as caught:
             op(*nodes, **error.attrs)
         assert str(caught.value).startswith(error.text)

@@ -22,6 +22,7 @@ _LEVEL_1 = 32 << 10  # bytes
 _STRIP = 192 << 10  # bytes of packed rows that leave room for a panel in level 2
 _COLUMNS = 2 << 20  # bytes of packed columns, which may lie in level 3
 _SYNC = 1500.0  # cycles to wake the threads and wait for them
+_LATE = 0.1  # of a unit: how long the other threads wait for the last one
 _LINE = 64
 _BYTES_PER_CYCLE = 10.0  # from memory, one thread
 _WORTH_A_KERNEL = 4096  # elements from which the more special kernels are made at all
@@ -130,11 +131,11 @@ def tiles(dtype: DType, bits: int) -> list[Tile]:
     return [*vectors, replace(vectors[0], rows=4, vectors=3, lanes=1)]
 
 
-def _spread(problem: Problem, units: int) -> tuple[int, float]:
-    """(units of the busiest thread, cycles to have more than one thread)."""
+def _spread(problem: Problem, units: int) -> tuple[float, float]:
+    """(units that the result waits for, cycles to have more than one thread)."""
     if problem.threads == 1 or units == 1:
         return units, 0.0
-    return -(-units // problem.threads), _SYNC
+    return -(-units // problem.threads) + _LATE, _SYNC
 
 
 # the register tile
@@ -235,7 +236,8 @@ def _combine_cost(problem: Problem, splits: int) -> float:
     if splits == 1:
         return 0.0
     elements = problem.batches * problem.m * problem.n * splits
-    return elements * 0.4 / problem.threads + 200 + _SYNC * (problem.threads > 1)
+    rate = 1.2 if elements * problem.dtype.itemsize > _FAR // 2 else 0.4
+    return elements * rate / problem.threads + 200 + _SYNC * (problem.threads > 1)
 
 
 # few rows or columns

@@ -45,6 +45,7 @@ def _plan_contraction(
 ) -> Plan:  # fmt: skip
     x, y = inputs
     if kind == "matmul":
+        x, y, output = (_as_batch(layout) for layout in (x, y, output))
         if flags.TUNE:
             from treadle.compiler.tune import tuned_matmul
 
@@ -53,6 +54,13 @@ def _plan_contraction(
     geometry = (attrs["stride"], attrs["padding"], attrs["dilation"], attrs["groups"])
     name = kind.removeprefix("conv_")
     return plan_conv(name, x, y, output, *geometry, threads, vector_bits)
+
+
+def _as_batch(layout: Layout) -> Layout:
+    """A matrix as a batch of one."""
+    if len(layout.shape) == 3:
+        return layout
+    return Layout(layout.dtype, (1, *layout.shape), (prod(layout.shape), *layout.strides))
 
 
 def _plan_elementwise(
@@ -66,6 +74,11 @@ def _plan_elementwise(
     recipe = Recipe(loads, (statement,))
     types = [type_of(i.dtype, i.shape) for i in inputs]
     cost = op.cost(types, type_of(output.dtype, output.shape), attrs)
+    if "commutative" in op.traits and inputs[0].strides < inputs[1].strides:
+        # Of two operands the one that is repeated comes second, so that one kernel serves both.
+        launch = map_launch(recipe, (2,), inputs[::-1], output.shape, cost.flops)
+        result, first, second, *numbers = launch.args
+        return Plan((launch._replace(args=(result, second, first, *numbers)),))
     return Plan((map_launch(recipe, (len(inputs),), inputs, output.shape, cost.flops),))
 
 

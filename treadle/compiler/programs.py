@@ -123,7 +123,7 @@ class _Workshop:
             self._jobs.append((programs, known, trace))
             if self._thread is None:
                 self._thread = threading.Thread(
-                    target=self._work, name="treadle-compiler", daemon=True
+                    target=self._work, name="treadle compiler", daemon=True
                 )
                 self._thread.start()
             self._wake.notify_all()
@@ -165,8 +165,8 @@ class _Workshop:
 
 def _warn_once(trace: Trace, error: Exception) -> None:
     warnings.warn(
-        f"a step of {len(trace.entries)} operations cannot be fused and runs operation by operation "
-        f"({type(error).__name__}: {error}); this is a defect: please report it",
+        f"a step of {len(trace.entries)} operations cannot be fused and runs operation by "
+        f"operation ({type(error).__name__}: {error}); this is a defect: please report it",
         RuntimeWarning,
         stacklevel=1,
     )

@@ -17,7 +17,6 @@ and with it all that depend on it; the others run.
 
 from __future__ import annotations
 
-import os
 import struct
 import sys
 import threading
@@ -29,6 +28,7 @@ from typing import Any
 from treadle.base.collector import without_collector
 from treadle.base.errors import EvaluationError, IndexRangeError, TreadleError
 from treadle.base.flags import flags
+from treadle.base.forking import EVALUATION, hold_across_fork
 from treadle.base.lazy_numpy import np
 from treadle.base.shapes import prod
 from treadle.compiler.ahead import kernels_ahead
@@ -504,8 +504,7 @@ def _after_fork() -> None:
     recorder.state.pending.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    # Locked, so that a child never inherits the values of a tape that another thread is running.
-    os.register_at_fork(before=_lock_all, after_in_parent=_unlock_all, after_in_child=_after_fork)
+# Locked, so that a child never inherits the values of a tape that another thread is running.
+hold_across_fork(EVALUATION, _lock_all, _unlock_all, _after_fork)
 Limits.evaluate = evaluate
 __all__ = ["Evaluator", "evaluate", "evaluator", "force", "forget_plans", "value_of"]

@@ -55,29 +55,50 @@ def _moved(inputs: Sequence[Type], out: Type) -> int:
 
 def _matmul_infer(types: Sequence[Type], attrs: dict[str, Any]) -> Type:
     a, b = types
-    _check_operands("matmul", types, NUMERIC, 3)
-    batch, m, k = a.shape
-    # What the user multiplied, where there was no batch.
-    single = batch == b.shape[0] == 1
-    shapes = f"{a.shape[1:] if single else a.shape} @ {b.shape[1:] if single else b.shape}"
-    if k != b.shape[1]:
+    _check_operands("matmul", types, NUMERIC, 2 if len(a.shape) == 2 else 3)
+    *batch, m, k = a.shape
+    if k != b.shape[-2]:
         raise ShapeError(
-            f"matmul: got {shapes}; the inner sizes {k} and {b.shape[1]} must be equal"
+            f"matmul: got {a.shape} @ {b.shape}; the inner sizes {k} and {b.shape[-2]} must be "
+            f"equal"
         )
-    if batch != b.shape[0]:
+    if batch != list(b.shape[:-2]):
         raise ShapeError(
-            f"matmul: got {shapes}; the batch sizes {batch} and {b.shape[0]} must be equal here "
-            f"(expand one of them first)"
+            f"matmul: got {a.shape} @ {b.shape}; the batch sizes {batch[0]} and {b.shape[0]} must "
+            f"be equal here (expand one of them first)"
         )
-    return type_of(a.dtype, (batch, m, b.shape[2]), a.device)
+    return type_of(a.dtype, (*batch, m, b.shape[-1]), a.device)
 
 
 def _transposed(x: Node) -> Node:
-    return permute(x, axes=(0, 2, 1))
+    return permute(x, axes=(1, 0) if len(x.shape) == 2 else (0, 2, 1))
+
+
+def _is_transposed(x: Node) -> bool:
+    axes = tuple(range(len(x.shape)))
+    return x.op is permute and x.attrs["axes"] == (*axes[:-2], axes[-1], axes[-2])
+
+
+def _left_adjoint(g: Node, n: Node) -> Node:
+    """The adjoint of a view of a transpose lies as what is viewed: a weight's as the weight.
+
+    The factors of its products have changed their places, which changes no bit.
+    """
+    a, b = n.inputs
+    if _is_transposed(a):
+        return _transposed(matmul(b, _transposed(g)))
+    return matmul(g, _transposed(b))
+
+
+def _right_adjoint(g: Node, n: Node) -> Node:
+    a, b = n.inputs
+    if _is_transposed(b):
+        return _transposed(matmul(_transposed(g), a))
+    return matmul(_transposed(a), g)
 
 
 def _matmul_cost(inputs: Sequence[Type], out: Any, attrs: dict[str, Any]) -> Cost:
-    return Cost(2 * out.size * inputs[0].shape[2], _moved(inputs, out))
+    return Cost(2 * out.size * inputs[0].shape[-1], _moved(inputs, out))
 
 
 def _matmul_samples() -> Iterable[Sample]:
@@ -87,13 +108,14 @@ def _matmul_samples() -> Iterable[Sample]:
     )  # fmt: skip
     for seed, (batch, m, k, n) in enumerate(sizes):
         yield Sample((floats(batch, m, k, seed=seed), floats(batch, k, n, seed=seed + 50)))
+    yield Sample((floats(6, 5), floats(5, 4)))
     integers = rng(7).integers(-9, 9, (2, 4, 6))
     yield Sample((integers, integers.reshape(2, 6, 4)))
 
 
 def _matmul_errors() -> Iterable[ErrorSample]:
     yield ErrorSample(
-        (floats(1, 64, 512), floats(1, 256, 10)), {}, ShapeError,
+        (floats(64, 512), floats(256, 10)), {}, ShapeError,
         "matmul: got (64, 512) @ (256, 10); the inner sizes 512 and 256 must be equal",
     )  # fmt: skip
     yield ErrorSample(
@@ -105,8 +127,8 @@ def _matmul_errors() -> Iterable[ErrorSample]:
         "matmul: got (2, 3, 4) @ (3, 4, 5); the batch sizes 2 and 3 must be equal here",
     )  # fmt: skip
     yield ErrorSample(
-        (floats(3, 4), floats(4, 5)), {}, ShapeError,
-        "matmul: got shapes (3, 4) and (4, 5); both must have 3 dimensions here",
+        (floats(3, 4), floats(1, 4, 5)), {}, ShapeError,
+        "matmul: got shapes (3, 4) and (1, 4, 5); both must have 2 dimensions here",
     )  # fmt: skip
     yield ErrorSample(
         (floats(1, 2, 2), floats(1, 2, 2).astype(np.float64)), {}, DTypeError,
@@ -122,15 +144,12 @@ matmul: Op = register(
     Op(
         name="matmul", family="contraction", traits=frozenset({"contraction"}),
         infer=_matmul_infer,
-        gradient=(
-            lambda g, n: matmul(g, _transposed(n.inputs[1])),
-            lambda g, n: matmul(_transposed(n.inputs[0]), g),
-        ),
+        gradient=(_left_adjoint, _right_adjoint),
         residuals=(0, 1), lower=Contraction("matmul"),
         reference=lambda a, b: np.matmul(_widened(a), _widened(b)).astype(a.dtype),
         samples=_matmul_samples, errors=_matmul_errors,
         cost=_matmul_cost, dtypes=NUMERIC,
-        doc="out[b, m, n] = sum over k of a[b, m, k] * b[b, k, n]; integers wrap",
+        doc="out[b, m, n] = sum over k of a[b, m, k] * b[b, k, n] (or all without b); integers wrap",
     )
 )  # fmt: skip
 

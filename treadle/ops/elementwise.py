@@ -61,6 +61,8 @@ def _bool_type(op_name: str, allowed: Sequence[DType]) -> Callable[..., Type]:
 
 
 def sample_pair(low: float, high: float, arity: int) -> Callable[[], Iterable[Sample]]:
+    """Samples of ``arity`` floats of one shape between ``low`` and ``high``."""
+
     def samples() -> Iterable[Sample]:
         for seed, shape in enumerate(((), (1,), (17,), (3, 5), (2, 0, 3), (4, 33))):
             yield Sample(tuple(
@@ -71,6 +73,8 @@ def sample_pair(low: float, high: float, arity: int) -> Callable[[], Iterable[Sa
 
 
 def refused(op_name: str, arity: int, allowed: Sequence[DType]) -> Callable[[], Any]:
+    """Error samples: a dtype that is not allowed and, for two operands, shapes that differ."""
+
     def errors() -> Iterable[ErrorSample]:
         for dtype in ALL:
             if dtype not in allowed:
@@ -83,6 +87,10 @@ def refused(op_name: str, arity: int, allowed: Sequence[DType]) -> Callable[[], 
             yield ErrorSample(arrays, {}, ShapeError, f"{op_name}: got shapes (2,) and (3,)")
 
     return errors
+
+
+# Statements that give the same bits with their two operands exchanged.
+_COMMUTATIVE = frozenset({"add", "mul", "eq", "ne", "maximum", "minimum", "and", "or", "xor"})
 
 
 def define(
@@ -102,8 +110,11 @@ def define(
 ) -> Op:
     """One record. A string for ``emit`` names the loop-IR statement that does it, one for
     ``reference`` NumPy's function."""
+    traits = {"elementwise"}
     if isinstance(emit, str):
         statement = emit
+        if statement in _COMMUTATIVE:
+            traits.add("commutative")
 
         def emit(k: Builder, *operands: Operand) -> Operand:
             return k.op(statement, *operands)
@@ -111,7 +122,7 @@ def define(
     infer = _bool_type(name, allowed) if to_bool else _same_type(name, allowed)
     return register(
         Op(
-            name=name, family="elementwise", traits=frozenset({"elementwise"}), infer=infer,
+            name=name, family="elementwise", traits=frozenset(traits), infer=infer,
             gradient=gradient, residuals=residuals, lower=Elementwise(emit, compute),
             reference=numpy_function(reference) if isinstance(reference, str) else reference,
             samples=sample_pair(*domain, arity),
@@ -476,3 +487,8 @@ convert: Op = register(
         "fraction, saturates, and NaN gives 0",
     )
 )  # fmt: skip
+
+
+def cast(node: Node, dtype: DType) -> Node:
+    """The node in that dtype."""
+    return node if node.dtype is dtype else convert(node, dtype=dtype)

@@ -17,7 +17,7 @@ threads nor the width of vectors changes a bit.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
@@ -25,7 +25,7 @@ from treadle.base.errors import DTypeError, ShapeError
 from treadle.base.lazy_numpy import np
 from treadle.base.shapes import Shape, contiguous_strides, prod
 from treadle.ir.launch import Argument, In, Launch, Layout, Out, Plan, Work
-from treadle.ir.nest import Nest, NestLoops, Strides, copy_launch, nest_kernel, nest_launch
+from treadle.ir.nest import Strides, copy_launch, nest_launch
 from treadle.ir.node import Node, Type, type_of
 from treadle.ir.op import Cost, ErrorSample, Loops, NoGradient, Op, Sample
 from treadle.ops.checks import check_launch
@@ -35,12 +35,9 @@ from treadle.ops.registry import ALL, NUMERIC, check_dtype, elements_cost, float
 from treadle.ops.source import iota
 
 if TYPE_CHECKING:
-    from treadle.ir.loop import Builder, Kernel, Operand, Pointer
+    from treadle.ops.indexing_kernels import Write
 
 I64 = dtypes.int64
-_BLOCK = 512  # indices that are checked before they are used
-_GROUP = 16  # indices checked side by side
-_AT_ONCE = 8  # elements that a turn of a serial loop takes
 WHOLE = NoGradient("an index is a whole number")
 
 # --- geometry -----------------------------------------------------------------------------------
@@ -71,7 +68,7 @@ def _without(values: tuple[int, ...], axis: int) -> tuple[int, ...]:
     return (*values[:axis], *values[axis + 1 :])
 
 
-# --- kernels ------------------------------------------------------------------------------------
+# --- plans --------------------------------------------------------------------------------------
 
 
 def _out_of_range(size: int, axis: int, wraps: bool) -> str:
@@ -89,178 +86,12 @@ def _check_launches(index: Layout, operand: int, size: int, axis: int, wraps: bo
     return [check_launch(In(operand), index, rule, (size,), message)]
 
 
-def _check_block(
-    k: Builder, index: Pointer, lo: Operand, hi: Operand, size: Operand, wraps: bool
-) -> None:
-    """Fails where an index of the elements lo..hi is out of range."""
-    signs = k.local(I64, _GROUP)
-
-    def test(at: Operand, lane: Operand) -> None:
-        number = k.load(index, at)
-        first = k.add(number, size) if wraps else number
-        beyond = k.op("or", first, k.sub(k.sub(size, 1), number))  # negative where one of them is
-        k.store(signs, lane, k.op("or", k.load(signs, lane), beyond))
-
-    with k.loop(0, _GROUP, kind="vector") as lane:
-        k.store(signs, lane, k.const(0, I64))
-    whole = k.add(lo, k.op("and", k.sub(hi, lo), -_GROUP))
-    with k.loop(lo, whole, _GROUP) as i, k.loop(0, _GROUP, kind="vector") as lane:
-        test(k.add(i, lane), lane)
-    with k.loop(whole, hi) as i:
-        test(i, k.sub(i, whole))
-    for half in (_GROUP // 2, _GROUP // 4, _GROUP // 8):
-        with k.loop(0, half, kind="vector") as lane:
-            other = k.load(signs, k.add(lane, half))
-            k.store(signs, lane, k.op("or", k.load(signs, lane), other))
-    for left in range(_GROUP // 8):
-        with k.when(k.compare("lt", k.load(signs, left), 0)):
-            k.fail(1)
-
-
-def _place(k: Builder, index: Pointer, at: Operand, size: Operand, wraps: bool) -> Operand:
-    """An index, counted from the front."""
-    number = k.load(index, at)
-    if not wraps:
-        return number
-    return k.add(number, k.op("and", k.op("shr", number, 63), size))
-
-
-def _each(k: Builder, lo: Operand | int, hi: Operand, body: Callable[[Operand], None]) -> None:
-    """``body`` for lo..hi in order, some at a time."""
-    whole = k.add(k.op("and", k.sub(hi, lo), -_AT_ONCE), lo)
-    with k.loop(lo, whole, _AT_ONCE) as first, k.loop(0, _AT_ONCE, kind="unrolled") as j:
-        body(k.add(first, j))
-    with k.loop(whole, hi) as i:
-        body(i)
-
-
-def _read_kernel(short: str, wraps: bool, unit: bool, nest: Nest) -> Kernel:
-    """out[place] = x[place + index[place] * step], where the index is in range.
-
-    ``unit`` says that the step is 1.
-    """
-    from treadle.ir.loop import Builder  # only where a kernel is built
-
-    dtype = dtypes.by_short(short)
-    flags = "".join(c for c, on in zip("wu", (wraps, unit), strict=True) if on)
-    k = Builder(f"read_at_{short}_{nest.rank}{nest.classes}_{nest.cut}{flags}")
-    out, index, x = k.pointer("out", dtype), k.pointer("index", I64), k.pointer("x", dtype)
-    size, step = k.size("size"), k.const(1, I64) if unit else k.size("step")
-    loops = NestLoops(k, nest)
-    last = nest.rank - 1
-    lo, hi = loops.bounds[last]
-
-    def slice_at(bases: list[Operand]) -> None:
-        _check_block(k, index, bases[1], k.add(bases[1], 1), size, wraps)
-        start = k.add(bases[2], k.mul(_place(k, index, bases[1], size, wraps), step))
-        with k.loop(lo, hi, kind="vector") as i:
-            to, _, source = loops.moved([bases[0], bases[1], start], last, i)
-            k.store(out, to, k.load(x, source))
-
-    def elements(bases: list[Operand]) -> None:
-        with k.loop(lo, hi, _BLOCK) as first:
-            end = k.minimum(k.add(first, _BLOCK), hi)
-            _check_block(k, index, k.add(bases[1], first), k.add(bases[1], end), size, wraps)
-            _each(k, first, end, lambda i: element(loops.moved(bases, last, i)))
-
-    def element(at: list[Operand]) -> None:
-        source = k.add(at[2], k.mul(_place(k, index, at[1], size, wraps), step))
-        k.store(out, at[0], k.load(x, source))
-
-    loops.over(nest.order[:-1], slice_at if nest.classes[1] == "b" else elements)
-    return k.kernel
-
-
-class _Write(NamedTuple):
-    """What a writing kernel is made for."""
-
-    target: str
-    patch: str
-    add: bool
-    wraps: bool
-    inside: bool  # the last axis lies inside the indexed one
-    unit: bool  # a step along the indexed axis is 1 in all operands
-
-    def element(
-        self, k: Builder, memory: tuple[Pointer, Pointer], place: Operand, source: Operand
-    ) -> None:
-        """Writes one element of the patch."""
-        target, patch = memory
-        value = k.convert(k.load(patch, source), target.dtype)
-        k.store(target, place, k.add(k.load(target, place), value) if self.add else value)
-
-    def name(self, nest: Nest) -> str:
-        """A name for kernels."""
-        said = zip("wiu", (self.wraps, self.inside, self.unit), strict=True)
-        flags = "".join(letter for letter, holds in said if holds)
-        verb = "add" if self.add else "write"
-        return f"{verb}_at_{self.patch}_{self.target}_{nest.rank}{nest.classes}_{nest.cut}{flags}"
-
-
-def _write_kernel(write: _Write, nest: Nest) -> Kernel:
-    """target[place + index[place] * step] = patch[place], or += where it adds.
-
-    The loops run over all axes but the indexed one; that one is a serial loop, inside the last of
-    them, or around it where the last axis lies inside the indexed one.
-    """
-    from treadle.ir.loop import Builder  # only where a kernel is built
-
-    k = Builder(write.name(nest))
-    target = k.pointer("target", dtypes.by_short(write.target))
-    index, patch = k.pointer("index", I64), k.pointer("patch", dtypes.by_short(write.patch))
-    size, count = k.size("size"), k.size("count")
-    step, index_step, patch_step = (
-        k.const(1, I64) if write.unit else k.size(name)
-        for name in ("step", "index_step", "patch_step")
-    )
-    loops = NestLoops(k, nest)
-    memory = (target, patch)
-
-    def offset(at: Operand) -> Operand:
-        return k.mul(_place(k, index, at, size, write.wraps), step)
-
-    def each_index(bases: list[Operand]) -> None:
-        def one(j: Operand) -> None:
-            index_at = k.add(bases[1], k.mul(j, index_step))
-            patch_at = k.add(bases[2], k.mul(j, patch_step))
-            if write.inside:
-                each_lane([bases[0], index_at, patch_at])
-            else:
-                write.element(k, memory, k.add(bases[0], offset(index_at)), patch_at)
-
-        if write.inside:
-            with k.loop(0, count) as j:
-                one(j)
-        else:
-            _each(k, 0, count, one)
-
-    def each_lane(bases: list[Operand]) -> None:
-        last = nest.rank - 1
-        shared = offset(bases[1]) if nest.classes[1] == "b" else None
-        with k.loop(*loops.bounds[last], kind="vector") as i:
-            place, own_index, source = loops.moved(bases, last, i)
-            moved = offset(own_index) if shared is None else shared
-            write.element(k, memory, k.add(place, moved), source)
-
-    loops.over(nest.order[:-1] if write.inside else nest.order, each_index)
-    return k.kernel
-
-
-def _cast_kernel(target: str, source: str, nest: Nest) -> Kernel:
-    """A copy into another dtype."""
-    pair = dtypes.by_short(target), dtypes.by_short(source)
-    return nest_kernel(
-        f"cast_{source}_{target}", pair, nest, lambda k, x: [k.convert(x[0], pair[0])]
-    )
-
-
-# --- plans --------------------------------------------------------------------------------------
-
-
 def _read_plan(geometry: Geometry) -> Callable[..., Plan]:
     def plan(
         inputs: Sequence[Layout], outputs: Sequence[Layout], attrs: dict[str, Any], threads: int
     ) -> Plan:
+        from treadle.ops.indexing_kernels import read_kernel  # when first needed
+
         x, index = inputs
         axis: int = attrs["axis"]
         size, wraps = x.shape[axis], attrs.get("wraps", False)
@@ -271,7 +102,7 @@ def _read_plan(geometry: Geometry) -> Callable[..., Plan]:
         unit = x.strides[axis] == 1
         arguments = (Out(0), In(1), In(0), size, *(() if unit else (x.strides[axis],)))
         launch = nest_launch(
-            _read_kernel, (x.dtype.short, wraps, unit), arguments, places, strides, turns=False
+            read_kernel, (x.dtype.short, wraps, unit), arguments, places, strides, turns=False
         )
         return Plan((launch._replace(message=_out_of_range(size, axis, wraps)),))
 
@@ -284,6 +115,8 @@ def _write_plan(geometry: Geometry, add: bool) -> Callable[..., Plan]:
     def plan(
         inputs: Sequence[Layout], outputs: Sequence[Layout], attrs: dict[str, Any], threads: int
     ) -> Plan:
+        from treadle.ops.indexing_kernels import Write  # when first needed
+
         base, index, patch = inputs
         out = outputs[0]
         axis: int = attrs["axis"]
@@ -292,7 +125,7 @@ def _write_plan(geometry: Geometry, add: bool) -> Callable[..., Plan]:
         places = geometry(base.shape, index, axis)
         after = prod(places[0][axis + 1 :])
         unit = after == out.strides[axis] == places[1][axis] == 1
-        write = _Write(out.dtype.short, patch.dtype.short, add, wraps, after > 1, unit)
+        write = Write(out.dtype.short, patch.dtype.short, add, wraps, after > 1, unit)
         wide = add and base.dtype.kind == "f" and base.dtype.bits == 16
         if prod(base.shape) == 0:
             return Plan(tuple(launches))
@@ -311,15 +144,19 @@ def _write_plan(geometry: Geometry, add: bool) -> Callable[..., Plan]:
 
 
 def _cast_launch(target: Argument, wanted: Layout, source: Argument, given: Layout) -> Launch:
+    from treadle.ops.indexing_kernels import cast_kernel  # when first needed
+
     key = (wanted.dtype.short, given.dtype.short)
     strides = (wanted.strides, given.strides)
-    return nest_launch(_cast_kernel, key, (target, source), wanted.shape, strides)
+    return nest_launch(cast_kernel, key, (target, source), wanted.shape, strides)
 
 
 def _write_launches(
-    target: Argument, layout: Layout, write: _Write, places: tuple[Shape, Strides], axis: int
+    target: Argument, layout: Layout, write: Write, places: tuple[Shape, Strides], axis: int
 ) -> list[Launch]:
     """The launch that writes the patch into ``target``; none for an empty patch."""
+    from treadle.ops.indexing_kernels import write_kernel  # when first needed
+
     sizes, index_strides = places
     if prod(sizes) == 0:
         return []
@@ -330,7 +167,7 @@ def _write_launches(
     )  # fmt: skip
     strides = [_without(s, axis) for s in (layout.strides, index_strides, patch_strides)]
     shape, flops = _without(sizes, axis), 2 * sizes[axis]
-    launch = nest_launch(_write_kernel, (write,), arguments, shape, strides, flops, turns=False)
+    launch = nest_launch(write_kernel, (write,), arguments, shape, strides, flops, turns=False)
     return [launch]
 
 

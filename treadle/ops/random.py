@@ -155,13 +155,7 @@ def _infer(name: str, allowed: Sequence[DType]) -> Callable[..., Type]:
     return infer
 
 
-def _define(
-    name: str, allowed: Sequence[DType], reference: Callable[..., np.ndarray], flops: int, doc: str,
-    **numbers: int,
-) -> Op:  # fmt: skip
-    """One record; ``numbers`` are its attributes beside shape and dtype, as samples have them."""
-    chooses = len(allowed) > 1
-
+def _plan_of(name: str, numbers: Iterable[str], flops: int) -> Callable[..., Plan]:
     def plan(
         inputs: Sequence[Layout], outputs: Sequence[Layout], attrs: dict[str, Any], threads: int
     ) -> Plan:
@@ -172,10 +166,19 @@ def _define(
         from treadle.ops.random_kernels import random_kernel  # when first needed
 
         spec = KernelSpec(random_kernel, (name, out.dtype.short))
-        extra = (attrs[number] for number in numbers)
-        arguments = (Out(0), In(0), In(1), In(2), size, *extra)
+        arguments = (Out(0), In(0), In(1), In(2), size, *(attrs[number] for number in numbers))
         blocks = counters(size, out.dtype) // COUNTERS
         return Plan((Launch(spec, arguments, blocks, size * flops),))
+
+    return plan
+
+
+def _define(
+    name: str, allowed: Sequence[DType], reference: Callable[..., np.ndarray], flops: int, doc: str,
+    **numbers: int,
+) -> Op:  # fmt: skip
+    """One record; ``numbers`` are its attributes beside shape and dtype, as samples have them."""
+    chooses = len(allowed) > 1
 
     def attributes(shape: Shape, dtype: DType) -> dict[str, Any]:
         return {"shape": shape, **({"dtype": dtype} if chooses else {}), **numbers}
@@ -212,7 +215,8 @@ def _define(
             name=name, family="random", traits=frozenset({"random"}),
             infer=_infer(name, allowed),
             gradient=NoGradient("random numbers depend on no tensor"), residuals=(),
-            lower=Loops(plan), reference=reference, samples=samples, errors=errors,
+            lower=Loops(_plan_of(name, numbers, flops)), reference=reference, samples=samples,
+            errors=errors,
             cost=lambda inputs, out, attrs: Cost(flops * out.size, out.nbytes),  # type: ignore[union-attr]
             dtypes=(dtypes.int64,), doc=doc,
         )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
-from treadle.ir.loop import BEGIN, END, Builder, Kernel, Operand
+from treadle.ir.loop import BEGIN, END, Builder, Kernel, Operand, Pointer
 from treadle.ops import mathlib
 from treadle.ops.mathlib.floats import Floats
 from treadle.ops.random import (
@@ -131,7 +131,7 @@ _EMIT: dict[str, Emit] = {
 
 
 def random_kernel(name: str, short: str) -> Kernel:
-    """Fills ``out`` block by block; a block goes through scratch, for the last one is cut short."""
+    """Fills ``out`` block by block; one that is cut short goes through scratch."""
     dtype = dtypes.by_short(short)
     k = Builder(f"{name}_{short}")
     out = k.pointer("out", dtype)
@@ -144,18 +144,23 @@ def random_kernel(name: str, short: str) -> Kernel:
     each = words_each(dtype)
     width = 4 * COUNTERS // each
     scratch = k.local(dtype, width)
-    with k.loop(BEGIN, END) as block:
+
+    def draw(block: Operand, target: Pointer, start: Operand) -> None:
+        """A block of elements, to ``target`` from ``start`` on."""
         with k.loop(0, COUNTERS, kind="vector") as lane:
-            number = k.add(k.add(offset, k.mul(block, COUNTERS)), lane)
-            words = philox(k, [*_halves(k, number), *upper], key)
+            counter = k.add(k.add(offset, k.mul(block, COUNTERS)), lane)
+            words = philox(k, [*_halves(k, counter), *upper], key)
             grouped = [words[i : i + each] for i in range(0, 4, each)]
             for place, value in enumerate(_EMIT[name](k, grouped, dtype, *numbers)):
-                k.store(scratch, k.add(lane, place * COUNTERS), value)
+                k.store(target, k.add(k.add(start, lane), place * COUNTERS), value)
+
+    whole = k.maximum(BEGIN, k.minimum(k.div(size, width), END))
+    with k.loop(BEGIN, whole) as block:
+        draw(block, out, k.mul(block, width))
+    with k.loop(whole, END) as block:
         start = k.mul(block, width)
-        left = k.sub(size, start)
-        with k.when(k.compare("ge", left, width)), k.loop(0, width, kind="vector") as i:
-            k.store(out, k.add(start, i), k.load(scratch, i))
-        with k.when(k.compare("lt", left, width)), k.loop(0, left) as i:
+        draw(block, scratch, k.const(0, dtypes.int64))
+        with k.loop(0, k.sub(size, start)) as i:
             k.store(out, k.add(start, i), k.load(scratch, i))
     return k.kernel
 

@@ -20,7 +20,7 @@ from treadle.ir.op import ErrorSample, Gradient, Joint, NoGradient, Op, Reductio
 from treadle.ops.elementwise import (
     DISCRETE,
     add,
-    convert,
+    cast,
     div,
     eq,
     full_like,
@@ -257,12 +257,12 @@ def _prod_gradient(g: Node, n: Node) -> Node:
     x, axes = n.inputs[0], n.attrs["axes"]
     kept = tuple(axis for axis in range(len(x.shape)) if axis not in axes)
     order = (*kept, *axes)
-    moved = permute(convert(x, dtype=_wide(x.dtype)), axes=order)
+    moved = permute(cast(x, _wide(x.dtype)), axes=order)
     rows = prod(x.shape[a] for a in kept)
     others = _others(reshape(moved, shape=(rows, prod(x.shape[a] for a in axes))))
     inverse = tuple(sorted(range(len(order)), key=order.__getitem__))
     back = permute(reshape(others, shape=moved.shape), axes=inverse)
-    return mul(restore(g, x.shape, axes), convert(back, dtype=x.dtype))
+    return mul(restore(g, x.shape, axes), cast(back, x.dtype))
 
 
 reduce_prod = _define(
@@ -297,7 +297,7 @@ def _extremum_gradient(g: Node, n: Node) -> Node:
     """Shared equally among the elements that are equal to the extremum, as PyTorch's amax."""
     x, axes = n.inputs[0], n.attrs["axes"]
     won = eq(x, restore(n, x.shape, axes))
-    ties = reduce_sum(convert(won, dtype=g.dtype), axes=axes)
+    ties = reduce_sum(cast(won, g.dtype), axes=axes)
     share = where(won, restore(g, x.shape, axes), full_like(x, 0))
     return div(share, restore(ties, x.shape, axes))
 
@@ -450,10 +450,10 @@ def _moments_gradient(g: tuple[Node | None, Node | None], n: Node) -> Sequence[N
     if g_var is not None:
         scale = div(add(g_var, g_var), full_like(g_var, count))
         mean = project(n, index=0)
-        centred = sub(convert(x, dtype=mean.dtype), spread(mean))
+        centred = sub(cast(x, mean.dtype), spread(mean))
         through = mul(centred, spread(scale))
         total = through if total is None else add(total, through)
-    return (None if total is None else convert(total, dtype=x.dtype),)
+    return (None if total is None else cast(total, x.dtype),)
 
 
 def _moments_reference(x: np.ndarray, axes: tuple[int, ...]) -> tuple[Any, Any]:

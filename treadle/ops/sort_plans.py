@@ -73,7 +73,7 @@ def _planned(problem: _Problem, threads: int) -> Plan:
     spec = KernelSpec(kernels.radix_kernel, problem.key)
     arguments = (*_RESULTS, *problem.tables(), *problem.numbers)
     launch = Launch(spec, arguments, rows, rows * n * _RADIX_WORK)
-    space = min(threads, rows) * 2 * n * I64.itemsize
+    space = threads * 2 * n * I64.itemsize  # any thread may take a row, however few there are
     return Plan((launch,), (space,) * problem.words)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from treadle.base.forking import GENERATORS, hold_across_fork
 from treadle.base.lazy_numpy import np
 from treadle.ir.node import located
 from treadle.tensor.handle import wrap
@@ -22,10 +23,7 @@ State = tuple[int, int, int]
 
 # One lock for all generators (it is held for a few bytecodes); free in a forked child.
 _lock = threading.Lock()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
-    )
+hold_across_fork(GENERATORS, _lock.acquire, _lock.release)
 
 
 class Generator:

@@ -6,11 +6,15 @@ import array
 import ctypes
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from treadle.compiler.device import register_device
 from treadle.ir.launch import KernelSpec
 from treadle.runtime import memory, pool
 from treadle.runtime.linked_tape import LinkedTape, relocate
+
+if TYPE_CHECKING:
+    from treadle.runtime import jit
 
 
 class CPU:
@@ -46,20 +50,28 @@ class CPU:
         """The address of the kernel, built and compiled when it is first asked for."""
         entry = self._entries.get(spec)
         if entry is None:
-            from treadle.codegen.llvm import print_llvm  # the code generator, when first needed
-            from treadle.ir.loop_text import print_kernel
-            from treadle.ir.loop_verify import verify_kernel
-            from treadle.runtime import jit
+            from treadle.runtime import jit, short_key
 
-            kernel = spec.build(*spec.key)
-
-            def make_llvm() -> str:
-                verify_kernel(kernel)
-                return print_llvm(kernel, self.vector_bits)
-
-            entry = jit.compile_kernel(kernel.name, print_kernel(kernel), make_llvm)
-            self._entries[spec] = entry
+            text, stamp = short_key.spec_text(spec), short_key.code_stamp()
+            note = None if text is None or stamp is None else jit.Note(text, stamp)
+            entry = jit.load_kernel(note) if note else None
+            entry = self._entries[spec] = entry or self._built(spec, note)
         return entry
+
+    def _built(self, spec: KernelSpec, note: jit.Note | None) -> int:
+        """The long way, by the loop IR."""
+        from treadle.codegen.llvm import print_llvm  # the code generator, when first needed
+        from treadle.ir.loop_text import print_kernel
+        from treadle.ir.loop_verify import verify_kernel
+        from treadle.runtime import jit
+
+        kernel = spec.build(*spec.key)
+
+        def make_llvm() -> str:
+            verify_kernel(kernel)
+            return print_llvm(kernel, self.vector_bits)
+
+        return jit.compile_kernel(kernel.name, print_kernel(kernel), make_llvm, note)
 
     def has_kernel(self, spec: KernelSpec) -> bool:
         """True where this process has the kernel's code."""
@@ -80,13 +92,13 @@ class CPU:
         """Keeps a text beside the kernels on disk."""
         from treadle.runtime import kernel_cache
 
-        kernel_cache.store(self._machine_key(key), value.encode(), f"note: {key}")
+        kernel_cache.store(self._machine_key(key), value.encode(), key, kernel_cache.NOTE)
 
     def recall(self, key: str) -> str | None:
         """What was kept under this key, or None."""
         from treadle.runtime import kernel_cache
 
-        found = kernel_cache.load(self._machine_key(key))
+        found = kernel_cache.load(self._machine_key(key), kernel_cache.NOTE)
         return None if found is None else found.decode()
 
     def _machine_key(self, key: str) -> str:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 import sys
 import threading
 import time
@@ -26,6 +25,7 @@ from typing import Any, NamedTuple
 
 from treadle.base.errors import CompileError
 from treadle.base.flags import flags
+from treadle.base.forking import COMPILATION, hold_across_fork
 from treadle.runtime import kernel_cache
 from treadle.runtime.object_code import LOCK, Target, binding, native, object_code
 
@@ -52,20 +52,54 @@ class Statistics(NamedTuple):
 _statistics = Statistics(0, 0, 0.0)
 
 
+class Note(NamedTuple):
+    """A spec's text, and the stamp of the code that builds kernels (``runtime.short_key``)."""
+
+    text: str
+    stamp: str
+
+
 def host_target() -> Target:
     """The CPU of this machine; the flag VECTOR_BITS overrides the width of its vectors."""
     target = native()
     return target._replace(vector_bits=flags.VECTOR_BITS) if flags.VECTOR_BITS else target
 
 
-def compile_kernel(name: str, ir_text: str, make_llvm: Callable[[], str]) -> int:
+def compile_kernel(
+    name: str, ir_text: str, make_llvm: Callable[[], str], note: Note | None = None
+) -> int:
     """The address of the native function ``name``.
 
     ``ir_text`` is all that the code depends on beside the target and the versions; where neither
-    this process nor the disk cache has code for it, ``make_llvm()`` gives the LLVM module.
+    this process nor the disk cache has code for it, ``make_llvm()`` gives the LLVM module. With a
+    ``note`` other processes find the code by ``load_kernel``, without the text.
     Raises CompileError where LLVM refuses the module.
     """
     key = _key(name, ir_text)
+    address = _once(key, partial(_build, name, key, ir_text, make_llvm))
+    if note is not None:
+        found = f"{note.stamp}\n{key}\n{name}".encode()
+        kernel_cache.store(_key("note", note.text), found, name, kernel_cache.NOTE)
+    return address
+
+
+def load_kernel(note: Note) -> int | None:
+    """The address of the kernel that has this note, where the disk cache has its code."""
+    if _wants_text():
+        return None
+    found = kernel_cache.load(_key("note", note.text), kernel_cache.NOTE)
+    if found is None:
+        return None
+    stamp, key, name = found.decode().split("\n")
+    if stamp != note.stamp:
+        return None
+    with suppress(_MissingError):
+        return _once(key, partial(_from_disk, name, key))
+    return None
+
+
+def _once(key: str, make: Callable[[], int]) -> int:
+    """``make()``, or what another call for the same key made."""
     address = _addresses.get(key)
     if address is None:
         # The slot first: whoever forks holds all slots, and so nobody else a kernel's lock.
@@ -75,7 +109,7 @@ def compile_kernel(name: str, ir_text: str, make_llvm: Callable[[], str]) -> int
         ):
             address = _addresses.get(key)  # who waited finds it done
             if address is None:
-                address = _addresses[key] = _build(name, key, ir_text, make_llvm)
+                address = _addresses[key] = make()
         _building.pop(key, None)
     return address
 
@@ -113,22 +147,36 @@ def statistics() -> Statistics:
     return _statistics
 
 
+class _MissingError(Exception):
+    """The disk cache does not have the code."""
+
+
+def _wants_text() -> bool:
+    """True where the user wants to see how a kernel is made, and so that it is made."""
+    return not flags.DEBUG.isdisjoint(("source", "asm"))
+
+
 def _build(name: str, key: str, ir_text: str, make_llvm: Callable[[], str]) -> int:
-    start = time.perf_counter()
-    wants_text = not flags.DEBUG.isdisjoint(("source", "asm"))
     if "source" in flags.DEBUG:
         _show(f"source of {name}", ir_text)
-    code = None if wants_text else kernel_cache.load(key)
-    loaded = code is not None
-    if code is None:
-        code = _compile(name, make_llvm())
+    if not _wants_text():
+        with suppress(_MissingError):
+            return _from_disk(name, key)
+    start = time.perf_counter()
+    code = _compile(name, make_llvm())
     address = _load(name, code)
-    if not loaded:
-        kernel_cache.store(key, code, name)
-    milliseconds = (time.perf_counter() - start) * 1e3
-    if "time" in flags.DEBUG:
-        _show(f"{name}: {'loaded' if loaded else 'compiled'} in {milliseconds:.2f} ms")
-    _count(loaded, milliseconds)
+    kernel_cache.store(key, code, name)
+    _count(name, False, start)
+    return address
+
+
+def _from_disk(name: str, key: str) -> int:
+    start = time.perf_counter()
+    code = kernel_cache.load(key)
+    if code is None:
+        raise _MissingError
+    address = _load(name, code)
+    _count(name, True, start)
     return address
 
 
@@ -182,8 +230,11 @@ def _key(name: str, ir_text: str) -> str:
     return digest.hexdigest()
 
 
-def _count(loaded: bool, milliseconds: float) -> None:
+def _count(name: str, loaded: bool, start: float) -> None:
     global _statistics
+    milliseconds = (time.perf_counter() - start) * 1e3
+    if "time" in flags.DEBUG:
+        _show(f"{name}: {'loaded' if loaded else 'compiled'} in {milliseconds:.2f} ms")
     with LOCK:
         old = _statistics
         _statistics = Statistics(
@@ -205,5 +256,4 @@ def _release() -> None:
         lock.release()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_acquire, after_in_parent=_release, after_in_child=_release)
+hold_across_fork(COMPILATION, _acquire, _release)

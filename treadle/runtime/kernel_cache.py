@@ -6,6 +6,9 @@ none; what was damaged later fails the checksum and counts as absent, and so doe
 version of this format. The cache only saves time: whatever goes wrong here is told once as a
 warning and the kernel is compiled again.
 
+Beside the kernels lie notes in files of the same form: which kernel a spec comes to (see
+``runtime.short_key``), which way of a product won. They come and go as the kernels do.
+
 The folder holds code that will run, so it must belong to this user and be writable by nobody else.
 """
 
@@ -26,7 +29,7 @@ from treadle.base.flags import flags
 _FORMAT = b"TRDLKRN"
 _MAGIC = _FORMAT + b"2"
 _HEADER = len(_MAGIC) + hashlib.sha256().digest_size
-_SUFFIX = ".kernel"
+KERNEL, NOTE = ".kernel", ".note"
 _TEMPORARY = ".tmp"
 _LONGEST_NAME = 200  # of a kernel, as far as it is kept
 _STALE_SECONDS = 3600  # a temporary file this old belongs to a process that was killed
@@ -60,19 +63,20 @@ def folder() -> Path:
     return Path(flags.CACHE_DIR) / "kernels"
 
 
-def load(key: str) -> bytes | None:
-    """The object code stored under ``key``, or None."""
+def load(key: str, kind: str = KERNEL) -> bytes | None:
+    """The object code, or the text of the note, stored under ``key``; or None."""
     if flags.CACHE_LIMIT_MB == 0:
         return None
-    path = _path(key)
+    where = folder()
+    path = where / (key + kind)
     try:
         blob = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        _warn_once("read", f"cannot read the kernel cache {folder()}: {error}")
+        _warn_once("read", f"cannot read the kernel cache {where}: {error}")
         return None
-    if not _is_private(folder()):
+    if not _is_private(where):
         return None
     if len(blob) >= _HEADER and blob.startswith(_FORMAT) and not blob.startswith(_MAGIC):
         return None
@@ -89,7 +93,7 @@ def load(key: str) -> bytes | None:
     return content.partition(b"\n")[2]
 
 
-def store(key: str, code: bytes, name: str = "") -> None:
+def store(key: str, code: bytes, name: str = "", kind: str = KERNEL) -> None:
     """Keeps ``code`` under ``key``, and now and then removes what was not used for longest."""
     where = folder()
     if flags.CACHE_LIMIT_MB == 0 or str(where) in _unwritable:
@@ -102,7 +106,7 @@ def store(key: str, code: bytes, name: str = "") -> None:
         try:
             content = name[:_LONGEST_NAME].encode("ascii", "replace") + b"\n" + code
             temporary.write_bytes(_header(content) + content)
-            temporary.replace(_path(key))
+            temporary.replace(where / (key + kind))
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -117,11 +121,11 @@ def store(key: str, code: bytes, name: str = "") -> None:
         )
 
 
-def entries() -> list[Entry]:
-    """All kernels on disk, the one not used for longest first."""
+def entries(*kinds: str) -> list[Entry]:
+    """All kernels on disk (or files of these kinds), the one not used for longest first."""
     found = []
     for path in _listing(folder()):
-        if path.suffix == _SUFFIX:
+        if path.suffix in (kinds or (KERNEL,)):
             with contextlib.suppress(FileNotFoundError):  # another process removed it just now
                 status = path.stat()
                 found.append(Entry(path.stem, path, status.st_size, status.st_mtime))
@@ -134,15 +138,11 @@ def total_size() -> int:
 
 
 def clear() -> int:
-    """Removes every kernel on disk; returns how many. Kernels in use stay in memory."""
-    removed = entries()
+    """Removes all that is on disk; returns how many kernels. Those in use stay in memory."""
+    removed = entries(KERNEL, NOTE)
     for entry in removed:
         entry.path.unlink(missing_ok=True)
-    return len(removed)
-
-
-def _path(key: str) -> Path:
-    return folder() / (key + _SUFFIX)
+    return sum(entry.path.suffix == KERNEL for entry in removed)
 
 
 def _header(content: bytes) -> bytes:
@@ -180,7 +180,7 @@ def _sweep(where: Path) -> None:
             with contextlib.suppress(FileNotFoundError):
                 if now - path.stat().st_mtime > _STALE_SECONDS:
                     path.unlink()
-    present = entries()
+    present = entries(KERNEL, NOTE)
     size = sum(entry.nbytes for entry in present)
     if size <= limit:
         return

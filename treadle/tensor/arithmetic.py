@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Number = float | int | bool
 Operand = Any  # a Tensor or a Number
 _NUMBERS = (float, int, bool)
+cast = e.cast
 
 
 def refuse(name: str, value: Any) -> TypeError:
@@ -31,11 +32,6 @@ def refuse(name: str, value: Any) -> TypeError:
         f"{name}: got a {type(value).__name__}; it takes tensors and Python numbers; make a tensor "
         f"with treadle.tensor(value)"
     ))  # type: ignore[return-value]  # fmt: skip
-
-
-def cast(node: Node, dtype: DType) -> Node:
-    """The node in that dtype."""
-    return node if node.dtype is dtype else e.convert(node, dtype=dtype)
 
 
 def stretch(node: Node, shape: Shape) -> Node:

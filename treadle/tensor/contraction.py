@@ -60,8 +60,8 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     if len(y.shape) == 2:
         # One matrix for all rows: the batch is only more rows, with the same bits.
         batch = x.shape[:-2]
-        flat = reshape(x, shape=(1, prod(x.shape[:-1]), x.shape[-1]))
-        out = matmul_op(flat, reshape(y, shape=(1, *y.shape)))
+        flat = x if len(x.shape) == 2 else reshape(x, shape=(prod(x.shape[:-1]), x.shape[-1]))
+        out = matmul_op(flat, y)
     else:
         try:
             batch = broadcast_shapes(x.shape[:-2], y.shape[:-2])

@@ -37,7 +37,7 @@ def strided(x: Array) -> Tensor:
 
 def transposed(x: Array) -> Tensor:
     """The first axis is the fastest one."""
-    return from_numpy(np.ascontiguousarray(x.T)).permute(*range(x.ndim)[::-1]).detach()
+    return from_numpy(x.T.copy()).permute(*range(x.ndim)[::-1]).detach()
 
 
 def shifted(x: Array) -> Tensor:
@@ -57,7 +57,7 @@ def misaligned(x: Array) -> Tensor:
 
 def repeated(x: Array) -> Tensor:
     """Other values: the first slice again and again, written out."""
-    return from_numpy(np.ascontiguousarray(_stretched(x)))
+    return from_numpy(_stretched(x).copy())
 
 
 def expanded(x: Array) -> Tensor:

@@ -26,6 +26,7 @@ from treadle.nn import (
 from treadle.nn import functional as F
 from treadle.tensor.creation import arange, from_numpy
 from treadle.tensor.tensor import Tensor
+from treadle.testing.layouts import Place
 
 _TOKENS = 11
 
@@ -37,8 +38,11 @@ class Task(NamedTuple):
     loss: Callable[[np.random.Generator], Tensor]
 
 
-def lenet() -> Task:
-    """Convolutions, pooling, batch norm, dropout and linear layers over images."""
+def lenet(place: Place = from_numpy) -> Task:
+    """Convolutions, pooling, batch norm, dropout and linear layers over images.
+
+    ``place`` makes a tensor of a batch, here as in all networks.
+    """
     net = Sequential(
         Conv2d(1, 6, 5, padding=2), BatchNorm2d(6), ReLU(), MaxPool2d(2),
         Conv2d(6, 10, 3), MaxPool2d(2), ReLU(), Flatten(),
@@ -46,8 +50,8 @@ def lenet() -> Task:
     )  # fmt: skip
 
     def loss(rng: np.random.Generator) -> Tensor:
-        images = from_numpy(rng.normal(size=(32, 1, 16, 16)).astype(np.float32))
-        return CrossEntropyLoss()(net(images), from_numpy(rng.integers(0, 10, 32)))
+        images = place(rng.normal(size=(32, 1, 16, 16)).astype(np.float32))
+        return CrossEntropyLoss()(net(images), place(rng.integers(0, 10, 32)))
 
     return Task(net, loss)
 
@@ -106,27 +110,27 @@ class _CharLSTM(Module):
         return self.out(self.lstm(self.tokens(tokens))[0])
 
 
-def _next_token(net: Module, batch: int, length: int) -> Task:
+def _next_token(net: Module, batch: int, length: int, place: Place) -> Task:
     """Predicting every token from those before it."""
 
     def loss(rng: np.random.Generator) -> Tensor:
-        text = from_numpy(rng.integers(0, _TOKENS, (batch, length + 1)))
+        text = place(rng.integers(0, _TOKENS, (batch, length + 1)))
         scores = net(text[:, :-1]).reshape(-1, _TOKENS)
         return F.cross_entropy(scores, text[:, 1:].reshape(-1))
 
     return Task(net, loss)
 
 
-def gpt() -> Task:
+def gpt(place: Place = from_numpy) -> Task:
     """A transformer that reads text, with attention, layer norm, gelu and a shared table."""
-    return _next_token(_GPT(16, 2, 2, 20), 28, 20)
+    return _next_token(_GPT(16, 2, 2, 20), 28, 20, place)
 
 
-def lstm() -> Task:
+def lstm(place: Place = from_numpy) -> Task:
     """A recurrent network over text; its rows (time, batch) are more than a block of products."""
-    return _next_token(_CharLSTM(8, 12), 28, 20)
+    return _next_token(_CharLSTM(8, 12), 28, 20, place)
 
 
-NETWORKS: dict[str, Callable[[], Task]] = {"lenet": lenet, "gpt": gpt, "lstm": lstm}
+NETWORKS: dict[str, Callable[[Place], Task]] = {"lenet": lenet, "gpt": gpt, "lstm": lstm}
 
 __all__ = ["NETWORKS", "Task"]

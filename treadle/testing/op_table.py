@@ -21,6 +21,7 @@ from treadle.ops.registry import OPS
 from treadle.tensor.handle import wrap
 from treadle.tensor.storage import array_of, node_from_array
 from treadle.testing.gradients import check_grads
+from treadle.testing.layouts import strided_node as strided
 
 _FAMILIES = ("bundle", "checks", "contraction", "elementwise", "functions", "indexing", "movement",
              "project", "random", "reduce", "scan", "sort", "source", "window")  # fmt: skip
@@ -38,9 +39,7 @@ def all_ops() -> list[Op]:
 def cast_sample(sample: Sample, dtype: DType) -> tuple[np.ndarray, ...]:
     """The sample's arrays with those of the first input's dtype turned into ``dtype``."""
     first = sample.args[0].dtype if sample.args else None
-    return tuple(
-        _rounded(x, dtype) if x.dtype == first else x for x in sample.args
-    )
+    return tuple(_rounded(x, dtype) if x.dtype == first else x for x in sample.args)
 
 
 def _rounded(x: np.ndarray, dtype: DType) -> np.ndarray:
@@ -74,20 +73,6 @@ def evaluate(node: Node) -> list[np.ndarray]:
     """The results of a node, copied."""
     nodes = results(node) if isinstance(node.type, tuple) else (node,)
     return [array_of(n).copy() for n in nodes]
-
-
-def strided(x: np.ndarray) -> Node:
-    """The same values in memory that is reversed, transposed and has gaps."""
-    from treadle.ops.movement import flip, permute, slice_
-
-    if not x.ndim:
-        return node_from_array(x)
-    wide = np.zeros(tuple(2 * n + 1 for n in x.shape[::-1]), x.dtype)
-    wide[tuple(slice(1, None, 2) for _ in x.shape)] = np.flip(x.T, 0)
-    node = node_from_array(wide)
-    sizes = x.shape[::-1]
-    node = slice_(node, starts=(1,) * x.ndim, sizes=sizes, steps=(2,) * x.ndim)
-    return permute(flip(node, axes=(0,)), axes=tuple(range(x.ndim))[::-1])
 
 
 def reference_results(op: Op, arrays: tuple[np.ndarray, ...], attrs: dict[str, Any]) -> list[Any]:

@@ -18,18 +18,19 @@ from treadle.ir.op import Op
 
 def interpret_op(
     op: Op, arrays: tuple[np.ndarray, ...], attrs: dict[str, Any],
-    cut: Callable[[int], int] = lambda units: units,
+    cut: Callable[[int], int] = lambda units: units, vector_bits: int = 256,
 ) -> list[np.ndarray]:  # fmt: skip
     """The results of ``op`` on contiguous arrays, every launch run in two pieces.
 
-    ``cut(units)`` says where the first piece ends. Raises KernelRunError for an index outside its
+    ``cut(units)`` says where the first piece ends; ``vector_bits`` is the width that contractions
+    are planned for. Raises KernelRunError for an index outside its
     array, a value read before it is written or a vector loop whose iterations are not independent.
     """
     types = [type_of(dtypes.from_numpy(a.dtype), a.shape) for a in arrays]
     result = op.infer(types, attrs)
     outs = result if isinstance(result, tuple) else (result,)
     layouts = tuple(contiguous(t.dtype, t.shape) for t in types)
-    plan = lower.plan(op, attrs, layouts, [t.layout for t in outs], 2, 256)
+    plan = lower.plan(op, attrs, layouts, [t.layout for t in outs], 2, vector_bits)
     memory = {
         In: [np.ascontiguousarray(a).ravel() for a in arrays],
         Out: [np.zeros(t.size, t.dtype.numpy) for t in outs],

@@ -25,6 +25,7 @@ from treadle.tensor import joining, movement, reduction, selection
 from treadle.tensor.creation import from_numpy
 from treadle.tensor.gradients import backward, grad
 from treadle.tensor.tensor import Tensor
+from treadle.testing.layouts import Place
 from treadle.testing.networks import NETWORKS
 
 Array = np.ndarray[Any, Any]
@@ -59,10 +60,10 @@ class Run(NamedTuple):
 class _Program:
     """The state of a program while it runs."""
 
-    def __init__(self, seed: int, strided: bool) -> None:
+    def __init__(self, seed: int, place: Place) -> None:
         self.rng = np.random.default_rng(seed)
         self.generator = Generator().manual_seed(seed)
-        self.strided = strided
+        self.place = place
         self.leaves: list[Tensor] = []
         self.values: list[Tensor] = []
 
@@ -70,16 +71,8 @@ class _Program:
         return self.rng.uniform(low, high, tuple(shape))
 
     def tensor(self, shape: Sequence[int], dtype: Any, requires_grad: bool = True) -> Tensor:
-        """A leaf; the same values lie in a reversed memory with gaps where ``strided`` says so."""
-        array = self.array(shape).astype(dtype.numpy)
-        if self.strided and array.ndim:
-            wide = np.zeros((*array.shape[:-1], 2 * array.shape[-1] + 1), array.dtype)
-            wide[..., 1::2] = array
-            back = np.ascontiguousarray(wide.T)
-            axes = tuple(range(array.ndim))[::-1]
-            x = movement.permute(from_numpy(back)[1::2], axes).detach()
-        else:
-            x = from_numpy(array)
+        """A leaf, in memory as the program's ``place`` puts it."""
+        x = self.place(self.array(shape).astype(dtype.numpy))
         if requires_grad:
             x.requires_grad_()
             self.leaves.append(x)
@@ -226,15 +219,15 @@ def _index(p: _Program) -> Tensor | None:
     if x is None:
         return None
     axis, kind = p.axis(x), int(p.rng.integers(4))
-    where = from_numpy(p.rng.integers(0, x.shape[axis], 4))
+    where = p.place(p.rng.integers(0, x.shape[axis], 4))
     if kind == 0:
         return selection.index_select(x, axis, where)
     if kind == 1:
         return selection.masked_fill(x, x > 1, 0.25)
     if kind == 2:
-        return x[from_numpy(p.rng.integers(0, x.shape[0], (3, 2)))] if x.ndim < 5 else None
+        return x[p.place(p.rng.integers(0, x.shape[0], (3, 2)))] if x.ndim < 5 else None
     shape = [4 if d == axis else n for d, n in enumerate(x.shape)]
-    indices = from_numpy(p.rng.integers(0, x.shape[axis], shape))
+    indices = p.place(p.rng.integers(0, x.shape[axis], shape))
     return selection.gather(x, axis, indices) if indices.numel() <= _MOST else None
 
 
@@ -272,13 +265,13 @@ def run_program(
     barrier: Barrier = lambda values: None,
     *,
     num_steps: int = 25,
-    strided: bool = False,
+    place: Place = from_numpy,
 ) -> Run:
     """Runs the program of that seed, forward and backward, every fourth to second order.
 
-    ``strided`` puts the same inputs into memory of another layout.
+    ``place`` puts the inputs into memory (see ``layouts``).
     """
-    p = _Program(seed, strided)
+    p = _Program(seed, place)
     p.values = [p.tensor((2, 3, 9, 8), dtypes.float32), p.tensor((33, 65), dtypes.float32)]
     weights = np.array([weight for _, weight in _STEPS], float)
     steps: list[str] = []
@@ -314,11 +307,12 @@ def _second_order(
 
 
 def run_training(
-    barrier: Barrier = lambda values: None, num_steps: int = 3, name: str = "lenet"
-) -> Run:
+    barrier: Barrier = lambda values: None, num_steps: int = 3, name: str = "lenet",
+    place: Place = from_numpy,
+) -> Run:  # fmt: skip
     """A small network (of ``networks.NETWORKS``) trained by Adam: losses, parameters, buffers."""
     manual_seed(5)
-    net, loss_of = NETWORKS[name]()
+    net, loss_of = NETWORKS[name](place)
     optimizer = Adam(net.parameters(), lr=0.01)
     rng = np.random.default_rng(1)
     losses = []
@@ -392,6 +386,12 @@ def first_difference(one: Run, other: Run) -> str:
         return f"{len(one.results)} and {len(other.results)} results"
     for position, (x, y) in enumerate(zip(one.results, other.results, strict=True)):
         if not same_bits(x, y):
+            count = int(np.count_nonzero(x != y)) if x.shape == y.shape else x.size
             steps = "\n  ".join(one.steps)
-            return f"result {position} differs, {x.dtype}{list(x.shape)}; the steps:\n  {steps}"
+            if len(one.steps) == len(one.results):
+                steps = one.steps[position]
+            return (
+                f"result {position} differs, {x.dtype}{list(x.shape)}, in {count} elements; "
+                f"the steps:\n  {steps}"
+            )
     return ""
