@@ -192,7 +192,7 @@ def test_an_index_out_of_range_poisons_its_dependants_only():
             poisoned.tolist()
         assert isinstance(caught.value, IndexRangeError)
         assert str(caught.value) == (
-            "take: index out of range: indices must lie in [0, 5) along dimension 0 (the size of "
+            "take: index out of range: indices must lie in [-5, 5) along dimension 0 (the size of "
             f"the tensor there) {where}"
         )
     assert (x + 1).tolist() == [1.0, 2.0, 3.0, 4.0, 5.0]

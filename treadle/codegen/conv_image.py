@@ -35,7 +35,7 @@ from treadle.codegen.conv_strip import (
 )
 from treadle.ir.loop import BEGIN, BOOL, END, I64, THREAD, Builder, Const, Kernel, Operand, Pointer
 
-_CHUNK = 16  # channels
+_CHUNK = 16  # channels copied, or values looked at, in a row
 _IMAGE = 1 << 32  # what the images of a unit differ by in the list of lines
 PART = 256  # steps of k for which a panel of weights stays in a level-1 cache
 
@@ -101,33 +101,36 @@ def conv_order() -> Kernel:
     return k.kernel
 
 
-PACK_SIZES = ("items", "panels", "s_group", "s_item", "channels", "depth", "last", "absent")
+PACK_SIZES = (
+    "items", "panels", "columns", "s_group", "s_item", "channels", "depth", "last", "absent",
+)  # fmt: skip
 
 
-def conv_pack(tile: Tile, source: DType) -> Kernel:
+def conv_pack(dtype: DType, source: DType) -> Kernel:
     """Packs the weight into panels (group, panel, depth, column) in the order of ``offsets``.
 
     The last panel is filled up with zeros, whose products are dropped. ``noted[panel]`` becomes NaN
     where terms can be ``absent`` and an element of the panel is not finite, else 0. A unit is a
     panel.
     """
-    k = Builder(f"conv_pack_{source.short}_{tile.name}")
-    target, noted = k.pointer("target", tile.dtype), k.pointer("noted", tile.dtype)
+    k = Builder(f"conv_pack_{source.short}_{dtype.short}")
+    target, noted = k.pointer("target", dtype), k.pointer("noted", dtype)
     weight, offsets = k.pointer("weight", source), k.pointer("offsets", I64)
     ends = k.pointer("ends", I64)
     size = sizes(k, PACK_SIZES)
-    zero = k.const(0, tile.dtype)
+    columns = size.columns
+    zero = k.const(0, dtype)
     count = k.load(ends, size.last)
     with k.loop(BEGIN, END) as unit:
         panel = k.rem(unit, size.panels)
-        first = k.mul(panel, tile.columns)
+        first = k.mul(panel, columns)
         base = k.add(k.mul(k.div(unit, size.panels), size.s_group), k.mul(first, size.s_item))
-        shown = k.minimum(k.sub(size.items, first), tile.columns)
-        to = k.mul(k.mul(unit, size.depth), tile.columns)
+        shown = k.minimum(k.sub(size.items, first), columns)
+        to = k.mul(k.mul(unit, size.depth), columns)
         whole = k.mul(k.div(shown, WORDS), WORDS)
 
         def move(line: Operand, at: Operand) -> None:
-            k.store(target, at, widen(k, k.load(weight, line), tile.dtype))
+            k.store(target, at, widen(k, k.load(weight, line), dtype))
 
         # Channels in chunks, each for all taps: taps lie together in the weight, and a line of it
         # is to be read before it leaves the level-1 cache.
@@ -140,36 +143,39 @@ def conv_pack(tile: Tile, source: DType) -> Kernel:
                 lines = [k.add(base, k.mul(k.add(item, j), size.s_item)) for j in range(WORDS)]
                 with k.loop(start, stop) as t:
                     offset = k.load(offsets, t)
-                    at = k.add(k.add(to, k.mul(t, tile.columns)), item)
+                    at = k.add(k.add(to, k.mul(t, columns)), item)
                     for j, line in enumerate(lines):
                         move(k.add(line, offset), k.add(at, j))
             with k.loop(whole, shown) as item:
                 line = k.add(base, k.mul(item, size.s_item))
                 with k.loop(start, stop) as t:
-                    at = k.add(k.add(to, k.mul(t, tile.columns)), item)
+                    at = k.add(k.add(to, k.mul(t, columns)), item)
                     move(k.add(line, k.load(offsets, t)), at)
-        with k.loop(shown, tile.columns) as item, k.loop(0, count) as t:
-            k.store(target, k.add(k.add(to, k.mul(t, tile.columns)), item), zero)
+        with k.loop(shown, columns) as item, k.loop(0, count) as t:
+            k.store(target, k.add(k.add(to, k.mul(t, columns)), item), zero)
         k.store(noted, unit, zero)
-        if tile.dtype.kind == "f":
+        if dtype.kind == "f":
             with k.when(k.compare("ne", size.absent, 0)):
-                k.store(noted, unit, note(k, tile, target, to, count))
+                k.store(noted, unit, note(k, target, to, k.mul(count, columns)))
     return k.kernel
 
 
-def note(k: Builder, tile: Tile, values: Pointer, start: Operand, count: Operand) -> Operand:
-    """NaN where one of ``count`` lines of a panel is not finite, else 0."""
-    zero = k.const(0, tile.dtype)
-    sums, total = k.local(tile.dtype, tile.columns), k.local(tile.dtype, 1)
-    with k.loop(0, tile.columns, kind="vector") as j:
+def note(k: Builder, values: Pointer, start: Operand, count: Operand) -> Operand:
+    """NaN where one of ``count`` values is not finite, else 0."""
+    dtype = values.dtype
+    zero = k.const(0, dtype)
+    sums, total = k.local(dtype, _CHUNK), k.local(dtype, 1)
+    with k.loop(0, _CHUNK, kind="vector") as j:
         k.store(sums, j, zero)
-    with k.loop(0, count) as t:
-        line = k.add(start, k.mul(t, tile.columns))
-        with k.loop(0, tile.columns, kind="vector") as j:
-            product = k.mul(k.load(values, k.add(line, j)), zero)
-            k.store(sums, j, k.add(k.load(sums, j), product))
+    whole = k.mul(k.div(count, _CHUNK), _CHUNK)
+    with k.loop(0, whole, step=_CHUNK) as i, k.loop(0, _CHUNK, kind="vector") as j:
+        product = k.mul(k.load(values, k.add(k.add(start, i), j)), zero)
+        k.store(sums, j, k.add(k.load(sums, j), product))
     k.store(total, 0, zero)
-    with k.loop(0, tile.columns, kind="unrolled") as j:
+    with k.loop(whole, count) as i:
+        product = k.mul(k.load(values, k.add(start, i)), zero)
+        k.store(total, 0, k.add(k.load(total, 0), product))
+    with k.loop(0, _CHUNK, kind="unrolled") as j:
         k.store(total, 0, k.add(k.load(total, 0), k.load(sums, j)))
     return k.load(total, 0)
 

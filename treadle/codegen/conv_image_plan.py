@@ -222,14 +222,14 @@ class _ImagePlan:
         dense = works.new(packs * panels * self.depth * tile.columns, tile.dtype)
         noted = works.new(packs * panels, tile.dtype)
         values = {
-            "items": items, "panels": panels, "s_group": s_group, "s_item": s_item,
-            "channels": self.channels, "depth": self.depth, "last": blocks,
+            "items": items, "panels": panels, "columns": tile.columns, "s_group": s_group,
+            "s_item": s_item, "channels": self.channels, "depth": self.depth, "last": blocks,
             "absent": int(self.absent),
         }  # fmt: skip
         args: tuple[Argument, ...] = (
             dense, noted, In(1), offsets, ends, *in_order(PACK_SIZES, values)
         )  # fmt: skip
-        spec = KernelSpec(conv_pack, (tile, dtype))
+        spec = KernelSpec(conv_pack, (tile.dtype, dtype))
         return Launch(spec, args, packs * panels, 2 * prod(p.weight.shape)), dense, noted
 
     def _order(self) -> Numbers:

@@ -26,36 +26,37 @@ from treadle.codegen.conv_strip import (
 from treadle.ir.loop import BEGIN, BOOL, END, I64, THREAD, Builder, Const, Kernel, Operand
 
 GRAD_SIZES = (
-    "items", "panels", "images", "s_image", "s_group", "s_item", *names("pixels", "g"),
-    "depth", "swap",
+    "items", "panels", "columns", "images", "s_image", "s_group", "s_item",
+    *names("pixels", "g"), "depth", "swap",
 )  # fmt: skip
 
 
-def conv_pack_grad(tile: Tile, source: DType) -> Kernel:
+def conv_pack_grad(dtype: DType, source: DType) -> Kernel:
     """Packs grad_out into panels (group, panel, depth, column).
 
     The last panel is filled up with zeros, whose products are dropped. With ``swap`` pairs of terms
     change places. A unit is a panel of one image.
     """
-    k = Builder(f"conv_pack_grad_{source.short}_{tile.name}")
-    target, grad = k.pointer("target", tile.dtype), k.pointer("grad", source)
+    k = Builder(f"conv_pack_grad_{source.short}_{dtype.short}")
+    target, grad = k.pointer("target", dtype), k.pointer("grad", source)
     size = sizes(k, GRAD_SIZES)
+    columns = size.columns
     pixels, strides = axes(size, "pixels"), axes(size, "g")
     count = volume(k, pixels)
     with k.loop(BEGIN, END) as unit:
         image, rest = k.rem(unit, size.images), k.div(unit, size.images)
-        first = k.mul(k.rem(rest, size.panels), tile.columns)
+        first = k.mul(k.rem(rest, size.panels), columns)
         base = k.add(k.mul(k.div(rest, size.panels), size.s_group), k.mul(first, size.s_item))
         base = k.add(base, k.mul(image, size.s_image))
-        shown = k.minimum(k.sub(size.items, first), tile.columns)
-        panel = k.mul(k.mul(rest, size.depth), tile.columns)
+        shown = k.minimum(k.sub(size.items, first), columns)
+        panel = k.mul(k.mul(rest, size.depth), columns)
         whole = k.mul(k.div(shown, WORDS), WORDS)
         start = k.mul(image, count)
 
         def place(step: Operand) -> Operand:
             other = k.op("xor", step, size.swap)
             moved = k.select(k.compare("lt", other, size.depth), other, step)
-            return k.add(panel, k.mul(moved, tile.columns))
+            return k.add(panel, k.mul(moved, columns))
 
         # All channels of a row before the next, while its lines of the panel are in level 1.
         with k.loop(0, pixels[0]) as d, k.loop(0, pixels[1]) as h:
@@ -69,14 +70,14 @@ def conv_pack_grad(tile: Tile, source: DType) -> Kernel:
                     to, along = k.add(place(k.add(step, w)), item), k.mul(w, strides[2])
                     for j, line in enumerate(rows):
                         value = k.load(grad, k.add(line, along))
-                        k.store(target, k.add(to, j), widen(k, value, tile.dtype))
+                        k.store(target, k.add(to, j), widen(k, value, dtype))
 
             with k.loop(0, whole, step=WORDS) as item:
                 lines(item, WORDS)
             with k.loop(whole, shown) as item:
                 lines(item, 1)
-        with k.loop(shown, tile.columns) as item, k.loop(0, count) as step:
-            k.store(target, k.add(place(k.add(start, step)), item), k.const(0, tile.dtype))
+        with k.loop(shown, columns) as item, k.loop(0, count) as step:
+            k.store(target, k.add(place(k.add(start, step)), item), k.const(0, dtype))
     return k.kernel
 
 
@@ -177,7 +178,7 @@ class _ConvWeight:
         panels = k.select(k.compare("ne", size.absent, 0), size.panels, Const(0, I64))
         with k.loop(0, panels) as panel:
             at = k.add(grad, k.add(k.mul(panel, size.grad_panel), k.mul(k0, tile.columns)))
-            found = note(k, tile, self.grad, at, length)
+            found = note(k, self.grad, at, k.mul(length, tile.columns))
             k.store(total, 0, k.add(k.load(total, 0), found))
         value = k.load(total, 0)
         return k.compare("ne", value, value)
@@ -276,19 +277,19 @@ class _ConvWeight:
 
 END_SIZES = (
     "splits", "sums_split", "sums_group", "sums_panel", "unit_rows", "panels", "parts",
-    "part_items", "items", "lanes", "groups", "out_group", "out_panel", "out_lane", "out_item",
+    "part_items", "items", "columns", "lanes", "lanes_group", "lanes_panel", "out_group", "out_panel", "out_lane", "out_item",
 )  # fmt: skip
 
 
-def conv_weight_end(tile: Tile, dtype: DType, lanes_apart: bool) -> Kernel:
+def conv_weight_end(accumulator: DType, dtype: DType) -> Kernel:
     """Adds the splits in order and brings the sums into the order of the weight.
 
     A unit is one part of one panel of one group.
     """
-    k = Builder(f"conv_weight_end_{dtype.short}_{tile.name}{'_depthwise' if lanes_apart else ''}")
-    out, sums = k.pointer("out", dtype), k.pointer("sums", tile.dtype)
+    k = Builder(f"conv_weight_end_{dtype.short}_{accumulator.short}")
+    out, sums = k.pointer("out", dtype), k.pointer("sums", accumulator)
     size = sizes(k, END_SIZES)
-    columns = tile.columns
+    columns = size.columns
     with k.loop(BEGIN, END) as unit:
         part, rest = k.rem(unit, size.parts), k.div(unit, size.parts)
         panel, group = k.rem(rest, size.panels), k.div(rest, size.panels)
@@ -302,11 +303,8 @@ def conv_weight_end(tile: Tile, dtype: DType, lanes_apart: bool) -> Kernel:
             with k.loop(0, elements, kind="vector") as i:
                 to = k.add(at, i)
                 k.store(sums, to, k.add(k.load(sums, to), k.load(sums, k.add(other, i))))
-        if lanes_apart:
-            shown = k.sub(size.groups, k.mul(group, columns))
-        else:
-            shown = k.sub(size.lanes, k.mul(panel, columns))
-        shown = k.minimum(shown, columns)
+        before = k.add(k.mul(group, size.lanes_group), k.mul(panel, size.lanes_panel))
+        shown = k.minimum(k.sub(size.lanes, before), columns)
         to = k.add(k.mul(group, size.out_group), k.mul(panel, size.out_panel))
         to = k.add(to, k.mul(first, size.out_item))
 
@@ -318,10 +316,9 @@ def conv_weight_end(tile: Tile, dtype: DType, lanes_apart: bool) -> Kernel:
                     value = k.load(sums, k.add(source, j))
                     k.store(out, k.add(row, k.mul(item, size.out_item)), k.convert(value, dtype))
 
-        words = min(WORDS, columns)
-        whole = k.mul(k.div(shown, words), words)
-        with k.loop(0, whole, step=words) as lane:
-            lines(lane, words)
+        whole = k.mul(k.div(shown, WORDS), WORDS)
+        with k.loop(0, whole, step=WORDS) as lane:
+            lines(lane, WORDS)
         with k.loop(whole, shown) as lane:
             lines(lane, 1)
     return k.kernel

@@ -137,7 +137,7 @@ class _WeightPlan:
         launches: list[Launch] = []
         args: tuple[Argument, ...]
         if self.depth:
-            spec = KernelSpec(conv_pack_grad, (tile, dtype))
+            spec = KernelSpec(conv_pack_grad, (tile.dtype, dtype))
             work = 2 * prod(self.grad.shape)
             args = (grad, In(int(self.swapped)), *in_order(GRAD_SIZES, self._grad_sizes()))
             launches.append(Launch(spec, args, packs * n, work))
@@ -170,14 +170,16 @@ class _WeightPlan:
         items = self.channels * self.taps
         ending = shared | {
             "parts": self.channel_units, "part_items": self.unit_channels * self.taps,
-            "items": items, "lanes": self.m,
+            "items": items, "columns": columns, "lanes": p.groups if self.apart else self.m,
+            "lanes_group": columns if self.apart else 0,
+            "lanes_panel": 0 if self.apart else columns,
             "out_group": (columns if self.apart else 1) * self.m * items,
             "out_panel": columns if self.swapped else (1 if self.apart else columns) * items,
             "out_lane": 1 if self.swapped else (self.m if self.apart else 1) * items,
             "out_item": self.m if self.swapped else 1,
         }  # fmt: skip
         args = (Out(0), sums, *in_order(END_SIZES, ending))
-        spec = KernelSpec(conv_weight_end, (tile, dtype, self.apart))
+        spec = KernelSpec(conv_weight_end, (tile.dtype, dtype))
         work = prod(p.weight.shape) * (self.splits + 2)
         launches.append(Launch(spec, args, packs * self.channel_units, work))
         return Plan(tuple(launches), tuple(works.nbytes))
@@ -187,7 +189,7 @@ class _WeightPlan:
         apart = self.apart
         values = {
             "items": self.p.groups if apart else self.m,
-            "panels": self.groups if apart else self.panels,
+            "panels": self.groups if apart else self.panels, "columns": self.tile.columns,
             "images": self.grad.shape[0], "s_image": image,
             "s_group": channel if apart else self.m * channel,
             "s_item": self.m * channel if apart else channel,

@@ -21,7 +21,7 @@ from treadle.ir.launch import Layout
 _LEVEL_1 = 32 << 10  # bytes
 _STRIP = 192 << 10  # bytes of packed rows that leave room for a panel in level 2
 _COLUMNS = 2 << 20  # bytes of packed columns, which may lie in level 3
-_SYNC = 1500.0  # cycles to wake the threads and wait for them
+_SYNC = 4000.0  # cycles to fork and join: fewer where threads are awake, more where they sleep
 _LATE = 0.1  # of a unit: how long the other threads wait for the last one
 _LINE = 64
 _BYTES_PER_CYCLE = 10.0  # from memory, one thread
