@@ -27,7 +27,7 @@ check: $(VENV)/.ready-check  ## run the linter and the type checker
 bench: $(VENV)/.ready-test  ## measure speed and memory against their bounds
 	$(PY) -m bench $(ARGS)
 
-sweep-bits: $(VENV)/.ready-test  ## run 1,000 random programs in all ways that must give the same bits
+sweep-bits: $(VENV)/.ready-test  ## run ops, programs and trainings in all ways that must give the same bits
 	$(PY) -m tools.sweep_bits $(ARGS)
 
 doctor: $(VENV)/.ready-test  ## say what this machine and this installation have

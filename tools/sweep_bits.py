@@ -1,10 +1,10 @@
-"""Runs many random programs in every way that must give the same bits, and writes what came out.
+"""Runs all clauses of the law of bits over many subjects, and writes what came out.
 
-``python -m tools.sweep_bits [--seeds N] [--first K] [--out FILE]`` runs each program evaluated at
-the end, after every operation, at random points and after random numbers of operations, with one
-to three threads (every launch cut for all of them) and with inputs in other layouts; then in fresh
-processes with a cold and a warm kernel cache, at 128 bits and at the machine's width. FILE gets
-date, commit and counts. Ends with exit code 1 where any bit differed.
+``python -m tools.sweep_bits [--quick] [--seeds N] [--first K] [--out FILE]``: the op table in every
+dtype, the trainings and N random programs, each in every way that must give the same bits: threads,
+cold and warm cache, generic and fused kernels, widths of vectors, emulated FMA, drawn tiles and
+cuts, layouts, rows of batches, moments of evaluation; and elementwise functions against the loop
+IR's interpreter. FILE gets date, commit and counts. Ends with exit code 1 where any bit differed.
 """
 
 from __future__ import annotations
@@ -18,95 +18,139 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import treadle
-from treadle.compiler import prepare, tier0
-from treadle.runtime import jit
-from treadle.testing.networks import NETWORKS
-from treadle.testing.programs import (
-    Run,
-    evaluated,
-    fingerprint,
-    first_difference,
-    run_program,
-    run_training,
-)
+from treadle.base import dtypes
+from treadle.runtime import jit, object_code
+from treadle.testing import definitions, laws
+from treadle.testing.laws import Comparison, Elsewhere, Subject, Verdict, Way
+from treadle.testing.rows import row_cases
 
 ROOT = Path(__file__).resolve().parents[1]
-_PROCESS = """
-import sys
-from treadle.testing.networks import NETWORKS
-from treadle.testing.programs import fingerprint, run_program, run_training
-first, count = int(sys.argv[1]), int(sys.argv[2])
-programs = map(run_program, range(first, first + count))
-print(fingerprint([*programs, *(run_training(name=n) for n in NETWORKS)]))
-"""
+_CHUNK = 50  # subjects whose results are held at a time
+
+
+class Size(NamedTuple):
+    """How much is run."""
+
+    programs: int
+    every_dtype: bool
+    schedules: int  # drawn tiles and cuts of each subject
+    operands: int  # of an elementwise function
+    fmas: int
+    elsewhere: int  # programs that other processes run
+
+
+FULL = Size(programs=300, every_dtype=True, schedules=3, operands=300, fmas=1_000_000,
+            elsewhere=40)  # fmt: skip
+QUICK = Size(programs=20, every_dtype=False, schedules=1, operands=30, fmas=1000, elsewhere=3)
+
+
+class Part(NamedTuple):
+    """Some comparisons, how many there are, and what to call them on the way."""
+
+    title: str
+    total: int
+    verdicts: Iterable[Verdict]
+
+
+def in_this_process(title: str, subjects: list[Subject], schedules: range) -> Iterator[Part]:
+    """Every way of some subjects."""
+    compared = Comparison(subjects)
+    for way in [*laws.all_ways(schedules), Way("layouts", "wait", place="expanded")]:
+        yield Part(f"{title}: {way.clause}, {way.name}", len(subjects), compared.way(way))
+
+
+def in_other_processes(subjects: list[Subject]) -> Iterator[Part]:
+    """Caches, widths of vectors and a processor without FMA."""
+    compared = Comparison(subjects)
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, (clause, differing) in laws.ELSEWHERE.items():
+            if clause == "emulated FMA" and not definitions.has_fma():
+                continue
+            # A cold cache is one of its own; the other processes may share theirs.
+            name = differing["programs"] if clause == "cache" else "shared"
+            process = Elsewhere(kind, subjects, os.path.join(folder, name))
+            yield Part(f"processes: {kind}", len(subjects), process.verdicts(compared))
+
+
+def definitions_of(size: Size) -> Iterator[Part]:
+    """The interpreter, wide vectors in it, FMA without the instruction, rows of batches."""
+    cases = list(definitions.elementwise_cases())
+    yield Part("elementwise against the interpreter", len(cases), (
+        Verdict("elementwise = interpreter", case.name, case.difference(size.operands))
+        for case in cases
+    ))  # fmt: skip
+    cases = list(definitions.contraction_cases())[:: 1 if size.every_dtype else 8]
+    yield Part("contractions for 512 bits in the interpreter", len(cases), (
+        Verdict("vectors", f"{case.name}, interpreted", definitions.wide_difference(case))
+        for case in cases
+    ))  # fmt: skip
+    if definitions.has_fma():
+        kinds = (dtypes.float32, dtypes.float64)
+        yield Part("emulated FMA", size.fmas * len(kinds), (
+            Verdict("emulated FMA", f"{kind.name}, seed {seed}",
+                    definitions.fma_difference(kind, 1000, seed))
+            for kind in kinds for seed in range(size.fmas // 1000)
+        ))  # fmt: skip
+    rows = list(row_cases())
+    yield Part("rows of batches", len(rows), (
+        Verdict("rows of batches", f"{row.name}, {dtype.name}", row.check(dtype))
+        for row, dtype in rows
+    ))  # fmt: skip
+
+
+def parts(size: Size, seeds: range) -> Iterator[Part]:
+    """All that is compared."""
+    ops = laws.op_samples(size.every_dtype)
+    yield from definitions_of(size)
+    few = laws.programs(seeds[: size.elsewhere])
+    yield from in_other_processes([*laws.trainings(), *few, *ops])
+    yield from in_this_process("trainings", laws.trainings(), range(4 * size.schedules))
+    for start in range(0, len(ops), _CHUNK):
+        drawn = range(start, start + size.schedules)
+        title = f"ops {start} to {min(start + _CHUNK, len(ops)) - 1} of {len(ops)}"
+        yield from in_this_process(title, ops[start : start + _CHUNK], drawn)
+    for start in range(seeds.start, seeds.stop, _CHUNK):
+        chunk = range(start, min(start + _CHUNK, seeds.stop))
+        title = f"programs {chunk.start} to {chunk.stop - 1}"
+        drawn = range(start, start + size.schedules)
+        yield from in_this_process(title, laws.programs(chunk), drawn)
 
 
 class Sweep:
-    """Counts comparisons by what was varied, and keeps what differed."""
+    """Counts comparisons by clause, and keeps what differed."""
 
     def __init__(self) -> None:
         self.compared: Counter[str] = Counter()
         self.failures: list[str] = []
 
-    def check(self, kind: str, name: str, difference: str) -> None:
-        """Counts one comparison; ``difference`` is empty where there was none."""
-        self.compared[kind] += 1
-        if difference:
-            self.failures.append(f"{kind}, {name}: {difference}")
-            print(self.failures[-1], file=sys.stderr, flush=True)
+    def run(self, found: Iterable[Part], console: Console) -> None:
+        """Goes through all parts with a bar on a terminal, and a line for each part elsewhere."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                   TimeElapsedColumn())  # fmt: skip
+        with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+            for part in found:
+                begin = time.monotonic()
+                task = progress.add_task(part.title, total=part.total)
+                for verdict in part.verdicts:
+                    self._count(verdict, console)
+                    progress.advance(task)
+                progress.remove_task(task)
+                if not console.is_terminal:
+                    console.print(f"{part.title}: {time.monotonic() - begin:.1f} s", soft_wrap=True)
 
-    def programs(self, seeds: range) -> dict[int, Run]:
-        """Moments of evaluation; returns the runs that all others are compared with."""
-        expected = {}
-        for seed in seeds:
-            with evaluated("end") as barrier:
-                expected[seed] = run_program(seed, barrier)
-            for policy in ("each", "some", "reads"):
-                with evaluated(policy, seed) as barrier:
-                    run = run_program(seed, barrier)
-                self.check(f"evaluated: {policy}", f"seed {seed}",
-                           first_difference(expected[seed], run))  # fmt: skip
-        return expected
-
-    def layouts_and_threads(self, expected: dict[int, Run]) -> None:
-        """Other layouts of the inputs, and numbers of threads."""
-        for seed, run in expected.items():
-            difference = first_difference(run, run_program(seed, strided=True))
-            self.check("strided inputs", f"seed {seed}", difference)
-        prepare.PARALLEL_WORK = 1
-        for threads in (1, 2, 3):
-            tier0.forget_plans()
-            treadle.set_num_threads(threads)
-            for seed, run in expected.items():
-                difference = first_difference(run, run_program(seed))
-                self.check(f"threads: {threads}", f"seed {seed}", difference)
-
-    def processes(self, expected: dict[int, Run], count: int) -> None:
-        """Fresh processes: cold cache, warm cache, narrow vectors."""
-        first = min(expected)
-        runs = [expected[seed] for seed in range(first, first + count)]
-        here = fingerprint([*runs, *(run_training(name=name) for name in NETWORKS)])
-        with tempfile.TemporaryDirectory() as folder:
-            for kind, variables in (
-                ("cold cache", {}),
-                ("warm cache", {}),
-                ("vectors of 128 bits", {"TREADLE_VECTOR_BITS": "128"}),
-            ):
-                there = _fingerprint_elsewhere(first, count, folder, variables)
-                difference = "" if there == here else f"{there} instead of {here}"
-                self.check(kind, f"{count} programs and {len(NETWORKS)} trainings", difference)
-
-
-def _fingerprint_elsewhere(first: int, count: int, cache: str, variables: dict[str, str]) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", _PROCESS, str(first), str(count)],
-        env={**os.environ, "TREADLE_CACHE_DIR": cache, **variables},
-        capture_output=True, text=True, check=True, cwd=ROOT,
-    )  # fmt: skip
-    return done.stdout.strip()
+    def _count(self, verdict: Verdict, console: Console) -> None:
+        self.compared[verdict.clause] += 1
+        if verdict.difference:
+            self.failures.append(f"{verdict.clause}: {verdict.case}: {verdict.difference}")
+            console.print(self.failures[-1], style="red", markup=False, soft_wrap=True)
 
 
 def _commit() -> str:
@@ -120,20 +164,38 @@ def _commit() -> str:
     return name.stdout.strip()
 
 
-def report(sweep: Sweep, seeds: range, seconds: float) -> str:
+def _machine() -> str:
+    target = object_code.native()
+    known = ("avx", "avx2", "fma", "f16c", "avx512f", "avx512bf16", "neon", "sve")
+    has = [name for name in known if f"+{name}" in target.features.split(",")]
+    return (
+        f"{target.cpu} ({platform.machine()}, {', '.join(has) or 'no vector extensions'}; "
+        f"{os.cpu_count()} cores), code for {jit.host_target().vector_bits} bits"
+    )
+
+
+def report(sweep: Sweep, size: Size, seeds: range, seconds: float) -> str:
     """The page in Markdown."""
-    target = jit.host_target()
-    rows = "\n".join(f"| {kind} | {count:,} |" for kind, count in sweep.compared.items())
+    rows = "\n".join(f"| {clause} | {n:,} |" for clause, n in sorted(sweep.compared.items()))
     failures = "\n".join(f"- {text}" for text in sweep.failures) or "None."
+    wide = (
+        "" if object_code.native().vector_bits >= 512 else
+        "This machine has no vectors of 512 bits: code for them ran in halves, and in the "
+        "interpreter.\n\n"
+    )  # fmt: skip
+    dtypes_of_ops = "every dtype" if size.every_dtype else "one dtype each"
     return f"""# Bits: the same however a program runs
 
 Written by `make sweep-bits` on {datetime.date.today()}, commit {_commit()}, Treadle
-{treadle.__version__} on {target.cpu} ({platform.machine()}, {target.vector_bits} bits), in
-{seconds:.0f} s. Random programs of seeds {seeds.start} to {seeds.stop - 1}, forward and backward,
-every fourth to second order, each compared with its run on the default number of threads and
-evaluated at the end.
+{treadle.__version__}, in {seconds / 60:.0f} minutes, on {_machine()}.
 
-| varied | comparisons |
+A comparison is one subject run in one way against its plainest run: operation by operation, one
+thread, evaluated at the end. Subjects are the op table ({dtypes_of_ops}), the trainings (LeNet,
+GPT, LSTM) and the random programs of seeds {seeds.start} to {seeds.stop - 1}, forward and backward,
+every fourth to second order. A comparison of emulated FMA is one of 1,000 operands, of a function
+with the interpreter one of {size.operands}; whatever may run as a program is run three times.
+
+{wide}| clause | comparisons |
 | --- | ---: |
 {rows}
 
@@ -146,17 +208,17 @@ evaluated at the end.
 def main() -> int:
     """Runs the sweep and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--seeds", type=int, default=1000, help="how many programs")
+    parser.add_argument("--quick", action="store_true", help="few subjects: some minutes")
+    parser.add_argument("--seeds", type=int, help="how many programs")
     parser.add_argument("--first", type=int, default=1000, help="the first seed")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "sweep-bits.md")
     options = parser.parse_args()
-    seeds = range(options.first, options.first + options.seeds)
-    sweep = Sweep()
-    begin = time.monotonic()
-    expected = sweep.programs(seeds)
-    sweep.processes(expected, min(options.seeds, 20))
-    sweep.layouts_and_threads(expected)
-    options.out.write_text(report(sweep, seeds, time.monotonic() - begin))
+    size = QUICK if options.quick else FULL
+    count = size.programs if options.seeds is None else options.seeds
+    seeds = range(options.first, options.first + count)
+    console, sweep, begin = Console(highlight=False), Sweep(), time.monotonic()
+    sweep.run(parts(size, seeds), console)
+    options.out.write_text(report(sweep, size, seeds, time.monotonic() - begin))
     total = sum(sweep.compared.values())
     print(f"{total:,} comparisons, {len(sweep.failures)} differences; see {options.out}")
     return 1 if sweep.failures else 0

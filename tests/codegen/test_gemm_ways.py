@@ -13,7 +13,7 @@ from treadle.codegen.contraction import BLOCK, tile_for
 from treadle.codegen.gemm import matmul_problem, plan_matmul, plan_way
 from treadle.codegen.gemm_cost import Problem, Way, ways
 from treadle.codegen.hooks import Fused, Hook, Indices, Riders
-from treadle.ir.launch import In
+from treadle.ir.launch import In, Layout
 from treadle.ir.loop import Builder, Operand, Pointer
 
 
@@ -118,6 +118,14 @@ def test_any_tile_and_cut(contractions: Any, seed: int) -> None:
         plan = plan_way(problem_of(contractions, a, b, out, threads, bits), way)
         contractions.run(plan, [a, b], out, threads, bits)
         assert contractions.same_bits(out, expected), way
+
+
+@pytest.mark.parametrize(("size", "least", "most"), [(16, 1, 1), (32, 1, 1), (1024, 4, 8)])
+def test_work_is_cut_as_it_is_worth(size: int, least: int, most: int) -> None:
+    """Small products stay whole; of large ones a late thread holds up only a part of its own."""
+    matrix = Layout(dtypes.float32, (1, size, size), (size * size, size, 1))
+    (launch,) = plan_matmul(matrix, matrix, matrix, 2).launches
+    assert least <= launch.units <= most
 
 
 @pytest.mark.parametrize("depth", [1, 2, 6, 31, 513])

@@ -7,7 +7,7 @@ import pytest
 
 import treadle
 from treadle.base.flags import flags
-from treadle.compiler import program, tier0
+from treadle.compiler import fuse, program, tier0
 from treadle.nn import functional as F
 from treadle.ops.elementwise import add
 from treadle.testing.op_table import all_ops, evaluate, sample_dtypes, strided, usual
@@ -152,6 +152,22 @@ def test_a_group_never_waits_for_itself(groups):
         return (z.numpy(copy=True),)
 
     same_bits(step, floats(40, 30))
+
+
+def test_groups_that_wait_for_one_another_are_taken_apart(groups, monkeypatch):
+    """The second group's input lies before it, in a group that grew past it and waits for it."""
+    monkeypatch.setattr(fuse, "_MOST_STEPS", 3)
+
+    def step(x, z):
+        y = treadle.exp(x)
+        y.numpy()
+        total = y.sum(1, keepdim=True)
+        part = y / total
+        wide = z.to(treadle.float32)
+        return (treadle.stack([wide * part, wide / total]).numpy(copy=True),)
+
+    same_bits(step, floats(33, 5), floats(33, 5, seed=1).astype("float64"))
+    assert groups
 
 
 def test_sixteen_bits_are_rounded_at_every_node(groups):

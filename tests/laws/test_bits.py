@@ -1,205 +1,174 @@
 """The law of bits: a result never depends on how it was computed.
 
-Random programs (``treadle.testing.programs``) and a small training are run with other numbers of
-threads, other moments of evaluation, other layouts in memory, and in fresh processes with a cold
-and a warm kernel cache and with other vector widths. ``make sweep-bits`` does it for many more.
+Each clause over the op table, random programs and trainings, by ``treadle.testing.laws``; a few
+telling cases of what ``make sweep-bits`` does at length.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from functools import lru_cache
 
 import numpy as np
 import pytest
 
 import treadle
-from treadle.compiler import prepare, tier0
-from treadle.nn import functional as F
+from treadle.base import dtypes
+from treadle.testing import definitions, laws
+from treadle.testing.laws import Comparison, Elsewhere, Way
 from treadle.testing.networks import NETWORKS
 from treadle.testing.programs import (
-    Run,
     evaluated,
     fingerprint,
     first_difference,
-    run_program,
     run_training,
     same_bits,
 )
+from treadle.testing.rows import ROWS
 
-SEEDS = range(40)
-POLICIES = ("each", "some", "reads")
-
-
-@lru_cache(maxsize=None)
-def _expected(seed: int) -> Run:
-    with evaluated("end") as barrier:
-        return run_program(seed, barrier)
+PROGRAMS = range(8)
+KINDS = ("ops", "programs", "trainings")
 
 
 @lru_cache(maxsize=None)
-def _expected_training(name: str = "lenet") -> Run:
-    with evaluated("end") as barrier:
-        return run_training(barrier, name=name)
+def compared(kind: str) -> Comparison:
+    if kind == "ops":
+        return Comparison(laws.op_samples(every_dtype=False))
+    return Comparison(laws.programs(PROGRAMS) if kind == "programs" else laws.trainings())
 
 
-@pytest.fixture
-def threads(request, monkeypatch):
-    """Runs with that many threads, each launch cut for all of them however small it is."""
-    before = treadle.get_num_threads()
-    monkeypatch.setattr(prepare, "PARALLEL_WORK", 1)
-    tier0.forget_plans()
-    treadle.set_num_threads(request.param)
-    yield request.param
-    treadle.set_num_threads(before)
-    tier0.forget_plans()
+def same(kind: str, way: Way) -> bool:
+    """True where every subject has the bits of its plainest run; tells the others."""
+    wrong = [f"{v.case}: {v.difference}" for v in compared(kind).way(way) if v.difference]
+    assert not wrong, "\n".join(wrong)
+    return not wrong
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("seed", SEEDS)
-def test_moments_of_evaluation(seed, policy):
-    with evaluated(policy, seed) as barrier:
-        run = run_program(seed, barrier)
-    assert not first_difference(_expected(seed), run)
+@pytest.mark.parametrize("threads", laws.THREADS[1:])
+@pytest.mark.parametrize("kind", KINDS)
+def test_threads(kind, threads):
+    assert same(kind, Way(threads=threads))
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3], indirect=True)
-def test_threads(threads):
-    for seed in SEEDS:
-        assert not first_difference(_expected(seed), run_program(seed)), f"seed {seed}"
+@pytest.mark.parametrize("threads", laws.THREADS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_generic_and_fused_kernels(kind, threads):
+    assert same(kind, Way(programs="wait", threads=threads))
 
 
-def test_repetition():
-    programs = tier0.evaluator().programs
-    for seed in SEEDS:
-        before = programs.replays
-        for _ in range(3):
-            with evaluated("end") as barrier:
-                run = run_program(seed, barrier)
-            assert not first_difference(_expected(seed), run), f"seed {seed}"
-        assert programs.replays > before, f"seed {seed} ran by no program"
+@pytest.mark.parametrize("kind", KINDS)
+def test_programs_made_beside_the_run(kind):
+    assert same(kind, Way(programs="beside"))
 
 
-def test_layouts():
-    for seed in SEEDS:
-        run = run_program(seed, strided=True)
-        assert not first_difference(_expected(seed), run), f"seed {seed}"
+@pytest.mark.parametrize("policy", laws.POLICIES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_moments_of_evaluation(kind, policy):
+    assert same(kind, Way(policy=policy))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("policy", POLICIES)
-def test_training_and_moments_of_evaluation(policy, name):
-    with evaluated(policy) as barrier:
-        run = run_training(barrier, name=name)
-    assert not first_difference(_expected_training(name), run)
+@pytest.mark.parametrize("kind", ["ops", "trainings"])
+def test_moments_of_evaluation_of_programs(kind):
+    assert same(kind, Way(programs="wait", policy="reads"))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("threads", [1, 2, 3, 5], indirect=True)
-def test_training_and_threads(threads, name):
-    assert not first_difference(_expected_training(name), run_training(name=name))
+@pytest.mark.parametrize("place", laws.LAYOUTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_layouts(kind, place):
+    assert same(kind, Way(place=place))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_training_moves(name):
-    """What is compared is not constant."""
-    short = run_training(num_steps=1, name=name)
-    assert first_difference(_expected_training(name), short)
-    moved = _expected_training(name).results[3:]  # after the losses of three steps
-    assert not any(same_bits(x, y) for x, y in zip(moved[:2], short.results[1:3], strict=True))
+@pytest.mark.parametrize(
+    ("kind", "place"), [("trainings", "strided"), ("ops", "shifted"), ("ops", "expanded")]
+)
+def test_layouts_in_programs(kind, place):
+    assert same(kind, Way(programs="wait", place=place))
 
 
-def test_programs_differ():
-    assert len({fingerprint([_expected(seed)]) for seed in SEEDS}) == len(SEEDS)
+@pytest.mark.parametrize(("kind", "seed"), [("ops", 0), ("trainings", 1), ("trainings", 2)])
+def test_tiles_and_cuts(kind, seed):
+    assert same(kind, Way(programs="wait", threads=1 + seed, schedule=seed))
 
 
 # --- in fresh processes ---------------------------------------------------------------------------
 
-_PROCESS = """
-from treadle.runtime import jit
-from treadle.testing.networks import NETWORKS
-from treadle.testing.programs import fingerprint, run_program, run_training
-print(fingerprint([run_program(1, num_steps=8), *(run_training(name=n) for n in NETWORKS)]))
-print(jit.statistics().compiled, jit.statistics().loaded)
-"""
+
+def test_cold_and_warm_cache(tmp_path):
+    few = Comparison([*laws.programs([1]), *laws.trainings()])
+    for kind in ("cold cache, fused", "warm cache, fused"):
+        process = Elsewhere(kind, few.subjects, str(tmp_path))
+        assert [v for v in process.verdicts(few) if v.difference] == []
 
 
-def _start(cache, **variables: str) -> subprocess.Popen[str]:
-    environment = {name: x for name, x in os.environ.items() if not name.startswith("TREADLE_")}
-    environment |= {"TREADLE_CACHE_DIR": str(cache), **variables}
-    return subprocess.Popen(
-        [sys.executable, "-c", _PROCESS], env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+def test_vector_widths(tmp_path):
+    """Code for 512 bits runs in halves where there are no such vectors."""
+    few = Comparison([*laws.programs([1, 4]), *laws.trainings()])
+    kinds = ("vectors of 128 bits", "vectors of 512 bits")
+    processes = [Elsewhere(kind, few.subjects, str(tmp_path)) for kind in kinds]
+    for process in processes:
+        assert [v for v in process.verdicts(few) if v.difference] == []
 
 
-def _finish(process: subprocess.Popen[str]) -> tuple[str, int, int]:
-    """(fingerprint, kernels compiled, kernels loaded from the cache)."""
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    digest, compiled, loaded = out.split()
-    return digest, int(compiled), int(loaded)
+def test_contractions_for_wide_vectors_in_the_interpreter():
+    cases = [c for c in definitions.contraction_cases() if c.dtype is dtypes.float32]
+    for case in cases[::6]:
+        assert not definitions.wide_difference(case), case.name
 
 
-def test_cold_and_warm_cache_and_vector_widths(tmp_path):
-    here = fingerprint([run_program(1, num_steps=8), *map(_expected_training, NETWORKS)])
-    cold = _start(tmp_path / "native")
-    narrow = _start(tmp_path / "narrow", TREADLE_VECTOR_BITS="128", TREADLE_NUM_THREADS="1")
-    digest, compiled, loaded = _finish(cold)
-    assert (digest, loaded) == (here, 0)
-    assert compiled > 20
-    assert _finish(_start(tmp_path / "native")) == (here, 0, compiled)
-    assert _finish(narrow)[0] == here
+@pytest.mark.skipif(not definitions.has_fma(), reason="no x86-64 with FMA to compare with")
+@pytest.mark.parametrize("dtype", [dtypes.float32, dtypes.float64], ids=lambda d: d.short)
+def test_emulated_fma(dtype):
+    assert not definitions.fma_difference(dtype, 1000)
 
 
-# --- rows of a batch ------------------------------------------------------------------------------
+# --- definitions ----------------------------------------------------------------------------------
 
 
-def _row_by_row(function, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Results of all rows at once, and of every row by itself."""
-    together = function(treadle.from_numpy(x)).numpy()
-    alone = [function(treadle.from_numpy(x[i : i + 1])).numpy() for i in range(len(x))]
-    return together, np.concatenate(alone)
+def test_elementwise_functions_and_the_interpreter():
+    cases = list(definitions.elementwise_cases())
+    assert len(cases) > 400
+    usual = [case for case in cases if case.dtype is dtypes.float32]
+    others = [case for case in cases if case.dtype is not dtypes.float32]
+    wrong = [(c.name, text) for c in (*usual, *others[::4]) if (text := c.difference(32))]
+    assert wrong == []
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
-@pytest.mark.parametrize(("batch", "columns", "width"), [(2, 3, 5), (7, 10, 600), (64, 100, 1000)])
-def test_rows_of_linear(dtype, batch, columns, width):
-    rng = np.random.default_rng(batch)
-    weight = treadle.from_numpy(rng.normal(size=(columns, width)).astype(dtype))
-    bias = treadle.from_numpy(rng.normal(size=columns).astype(dtype))
-    x = rng.normal(size=(batch, width)).astype(dtype)
-    together, alone = _row_by_row(lambda t: F.linear(t, weight, bias), x)
-    assert same_bits(together, alone)
+@pytest.mark.parametrize("rows", ROWS, ids=lambda rows: rows.name)
+def test_rows_of_batches(rows):
+    assert not rows.check(rows.dtypes[0])
 
 
-@pytest.mark.parametrize(
-    ("batch", "shape", "window", "options"),
-    [
-        (5, (1, 28, 28), (20, 1, 5, 5), {}),
-        (9, (20, 12, 12), (50, 20, 5, 5), {}),
-        (3, (4, 9, 8), (6, 2, 3, 2), {"stride": 2, "padding": 1, "groups": 2}),
-    ],
-)
-def test_images_of_convolution(batch, shape, window, options):
-    rng = np.random.default_rng(batch)
-    weight = treadle.from_numpy(rng.normal(size=window).astype(np.float32))
-    x = rng.normal(size=(batch, *shape)).astype(np.float32)
-    together, alone = _row_by_row(lambda t: F.conv2d(t, weight, **options), x)
-    assert same_bits(together, alone)
+# --- what is compared is worth comparing ----------------------------------------------------------
 
 
-def _input_gradient(x: treadle.Tensor, weight: treadle.Tensor) -> treadle.Tensor:
-    x.requires_grad_()
-    F.conv2d(x, weight, padding=1).square().sum().backward()
-    return x.grad
+def test_subjects_differ():
+    one = compared("programs")
+    assert len({fingerprint([one.plain(s)]) for s in one.subjects}) == len(one.subjects)
 
 
-def test_images_of_the_input_gradient():
-    rng = np.random.default_rng(0)
-    weight = treadle.from_numpy(rng.normal(size=(8, 3, 3, 3)).astype(np.float32))
-    x = rng.normal(size=(6, 3, 10, 11)).astype(np.float32)
-    together, alone = _row_by_row(lambda t: _input_gradient(t, weight), x)
-    assert same_bits(together, alone)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_training_moves(name):
+    with evaluated("end") as barrier:
+        long, short = (run_training(barrier, steps, name) for steps in (3, 1))
+    assert first_difference(long, short)
+    moved = long.results[3:]  # after the losses of three steps
+    assert not any(same_bits(x, y) for x, y in zip(moved[:2], short.results[1:3], strict=True))
+
+
+def test_a_difference_is_told():
+    one = compared("trainings")
+    subject = one.subjects[0]
+    other = Comparison([subject._replace(run=lambda b, place: run_training(b, 3, "gpt", place))])
+    other._plain[subject.name, "contiguous"] = one.plain(subject)
+    (verdict,) = other.way(Way("threads", threads=2))
+    assert verdict.case == "training lenet, threads 2"
+    assert "other steps" in verdict.difference
+
+
+def test_one_different_bit_is_told():
+    x = np.arange(6, dtype=np.float32)
+    y = x.copy()
+    y.view(np.int32)[4] += 1
+    run = compared("programs").plain(compared("programs").subjects[0])
+    one, other = run._replace(results=[x]), run._replace(results=[y])
+    assert first_difference(one, other).startswith("result 0 differs, float32[6], in 1 elements")
+    assert treadle.get_num_threads() >= 1  # as it was: no way leaves its settings behind

@@ -17,6 +17,7 @@ CASES = {  # limits, a good array, bad values
     "not_nan": ((), [0.0, -np.inf, np.inf, 3.5], [np.nan, -np.nan]),
     "in_unit_interval": ((), [0.0, 1.0, 0.5, np.nan], [-0.5, 1.5, np.inf, -np.inf]),
     "index_in_range": ((5,), [0, 4, 2, 1], [5, -1, 2**62, -(2**63)]),
+    "index_wraps": ((5,), [0, 4, -5, -1], [5, -6, 2**62, -(2**63)]),
     "label_in_range": ((5, -7), [0, 4, -7, 1], [5, -1, -100, 2**62]),
 }
 

@@ -85,7 +85,7 @@ def test_references_keep_every_float_dtype(op: Op, dtype: dtypes.DType) -> None:
 def test_matmul_reference() -> None:
     for sample in matmul.samples():
         a, b = sample.args
-        expected = (a.astype(np.float64)[:, :, :, None] * b[:, None]).sum(2)
+        expected = (a.astype(np.float64)[..., None] * b[..., None, :, :]).sum(-2)
         np.testing.assert_allclose(matmul.reference(a, b), expected, rtol=1e-6, atol=1e-6)
 
 

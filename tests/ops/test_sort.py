@@ -97,6 +97,13 @@ def test_rows_whose_positions_do_not_fit_a_word_with_the_order(
     tier0.forget_plans()
 
 
+def test_there_is_room_for_every_thread_however_few_the_rows():
+    """The last of the threads may be the one that takes a row."""
+    layout = node_from_array(np.zeros((2, 300))).type.layout
+    plan = sort_plans.PLANS["sort"]([layout], {"axis": 1, "descending": False}, 5)
+    assert plan.workspaces == (5 * 2 * 300 * 8,) * 2
+
+
 @pytest.mark.parametrize("n", [100, 40000])
 @pytest.mark.parametrize("values", [[7], [3, 3 << 40], [-1, 0], [1 << 16, 2 << 16]])
 def test_digits_that_are_all_the_same_are_skipped(n: int, values: list[int], threads: None):

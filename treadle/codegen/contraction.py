@@ -104,6 +104,12 @@ def widen(k: Builder, value: Operand, acc: DType) -> Operand:
 
 
 def _flushed(k: Builder, value: Operand) -> Operand:
+    """Zero for a value that, rounded to float32 as usual, is subnormal.
+
+    That the dot instruction looks at the value so rounded is assumed. If it rounded to 24 bits with
+    an exponent without bounds, it would flush 2**-126 * [1 - 2**-24, 1 - 2**-25) too, which becomes
+    2**-126 here: a term between 2**-151 and 2**-150 taken from 2**-126 can tell.
+    """
     tiny = k.const(2.0**-126, dtypes.float32)
     is_tiny = k.compare("lt", k.op("abs", value), tiny)
     return k.select(is_tiny, k.const(0.0, dtypes.float32), value)
@@ -123,7 +129,8 @@ def multiply(
 ) -> None:
     """One block: ``acc[i, j] = sum of left[i, t] * right[t, j]`` for t < end, from +0.
 
-    For a tile with ``flush`` this is right where no subnormal can arise: none is looked for.
+    For a tile with ``flush`` pairs of steps lie swapped already, and this is right where no
+    subnormal can arise: none is looked for.
     """
     zero = k.const(0, tile.dtype)
     for row in range(tile.rows * tile.vectors):
@@ -133,7 +140,7 @@ def multiply(
     plain = replace(tile, flush=False)
     # A step keeps the multipliers busy for longer than a loop's end takes: no need to unroll.
     with k.loop(0, end) as t:
-        _step(k, plain, acc, line, left, right, in_pairs(k, t, end) if tile.flush else t)
+        _step(k, plain, acc, line, left, right, t)
 
 
 def in_pairs(k: Builder, t: Operand, end: Operand) -> Operand:

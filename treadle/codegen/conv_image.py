@@ -27,15 +27,14 @@ from treadle.codegen.conv_strip import (
     Strip,
     axes,
     dot,
-    is_bad,
     names,
     nest,
     point_of,
     volume,
 )
-from treadle.ir.loop import BEGIN, BOOL, END, I64, THREAD, Builder, Const, Kernel, Operand, Pointer
+from treadle.ir.loop import BEGIN, BOOL, END, I64, THREAD, Builder, Const, Kernel, Operand
 
-_CHUNK = 16  # channels copied, or values looked at, in a row
+_CHUNK = 16  # channels
 _IMAGE = 1 << 32  # what the images of a unit differ by in the list of lines
 PART = 256  # steps of k for which a panel of weights stays in a level-1 cache
 
@@ -102,21 +101,18 @@ def conv_order() -> Kernel:
 
 
 PACK_SIZES = (
-    "items", "panels", "columns", "s_group", "s_item", "channels", "depth", "last", "absent",
+    "items", "panels", "columns", "s_group", "s_item", "channels", "depth", "last",
 )  # fmt: skip
 
 
 def conv_pack(dtype: DType, source: DType) -> Kernel:
     """Packs the weight into panels (group, panel, depth, column) in the order of ``offsets``.
 
-    The last panel is filled up with zeros, whose products are dropped. ``noted[panel]`` becomes NaN
-    where terms can be ``absent`` and an element of the panel is not finite, else 0. A unit is a
-    panel.
+    The last panel is filled up with zeros, whose products are dropped. A unit is a panel.
     """
     k = Builder(f"conv_pack_{source.short}_{dtype.short}")
-    target, noted = k.pointer("target", dtype), k.pointer("noted", dtype)
-    weight, offsets = k.pointer("weight", source), k.pointer("offsets", I64)
-    ends = k.pointer("ends", I64)
+    target, weight = k.pointer("target", dtype), k.pointer("weight", source)
+    offsets, ends = k.pointer("offsets", I64), k.pointer("ends", I64)
     size = sizes(k, PACK_SIZES)
     columns = size.columns
     zero = k.const(0, dtype)
@@ -153,31 +149,7 @@ def conv_pack(dtype: DType, source: DType) -> Kernel:
                     move(k.add(line, k.load(offsets, t)), at)
         with k.loop(shown, columns) as item, k.loop(0, count) as t:
             k.store(target, k.add(k.add(to, k.mul(t, columns)), item), zero)
-        k.store(noted, unit, zero)
-        if dtype.kind == "f":
-            with k.when(k.compare("ne", size.absent, 0)):
-                k.store(noted, unit, note(k, target, to, k.mul(count, columns)))
     return k.kernel
-
-
-def note(k: Builder, values: Pointer, start: Operand, count: Operand) -> Operand:
-    """NaN where one of ``count`` values is not finite, else 0."""
-    dtype = values.dtype
-    zero = k.const(0, dtype)
-    sums, total = k.local(dtype, _CHUNK), k.local(dtype, 1)
-    with k.loop(0, _CHUNK, kind="vector") as j:
-        k.store(sums, j, zero)
-    whole = k.mul(k.div(count, _CHUNK), _CHUNK)
-    with k.loop(0, whole, step=_CHUNK) as i, k.loop(0, _CHUNK, kind="vector") as j:
-        product = k.mul(k.load(values, k.add(k.add(start, i), j)), zero)
-        k.store(sums, j, k.add(k.load(sums, j), product))
-    k.store(total, 0, zero)
-    with k.loop(whole, count) as i:
-        product = k.mul(k.load(values, k.add(start, i)), zero)
-        k.store(total, 0, k.add(k.load(total, 0), product))
-    with k.loop(0, _CHUNK, kind="unrolled") as j:
-        k.store(total, 0, k.add(k.load(total, 0), k.load(sums, j)))
-    return k.load(total, 0)
 
 
 IMAGE_SIZES = (
@@ -186,33 +158,30 @@ IMAGE_SIZES = (
     *names("pixels", "box", "boxes"),  # of the result; of a unit; units along each axis
     "box_images", "image_groups", "panels", "unit_panels", "panel_units",
     *names("step", "origin", "reach"),
-    "groups", "lines", "line_step", "line_terms",  # rows of taps, their distance, terms in each
-    "depth", "blocks", "dense_group", "dense_panel", "noted_group", "noted_panel",
+    "lines", "line_step", "line_terms",  # rows of taps, their distance, terms in each
+    "depth", "blocks", "dense_group", "dense_panel",
     "lanes", "panel_lanes",  # channels of the result in a group; in a panel before the next
     "out_image", "out_group", "out_panel", "out_lane", *names("o"),
     "share", "share_sums", "share_table",
 )  # fmt: skip
 
 
-def conv_image(tile: Tile, source: DType, lanes_apart: bool, together: int) -> Kernel:
+def conv_image(tile: Tile, source: DType) -> Kernel:
     """The kernel. A unit is a box of pixels of some images, in one group, for some panels.
 
     Args:
         tile: rows are pixels, columns output channels.
         source: dtype of the image and the result.
-        lanes_apart: every lane is a group of its own with one channel (depthwise).
-        together: so many steps of k read neighbours in the strip.
     """
-    return _ConvImage(tile, source, lanes_apart, together).kernel()
+    return _ConvImage(tile, source).kernel()
 
 
 class _ConvImage:
-    def __init__(self, tile: Tile, source: DType, lanes_apart: bool, together: int) -> None:
-        kind = "depthwise" if lanes_apart else "image"
-        k = self.k = Builder(f"conv_{kind}_{source.short}_{tile.name}_{together}")
-        self.tile, self.lanes_apart, self.together = tile, lanes_apart, together
+    def __init__(self, tile: Tile, source: DType) -> None:
+        k = self.k = Builder(f"conv_image_{source.short}_{tile.name}")
+        self.tile = tile
         self.out, self.dense = k.pointer("out", source), k.pointer("dense", tile.dtype)
-        self.noted, self.image = k.pointer("noted", tile.dtype), k.pointer("image", source)
+        self.image = k.pointer("image", source)
         self.scratch, self.sums = k.pointer("scratch", tile.dtype), k.pointer("sums", tile.dtype)
         self.places, self.ends = k.pointer("places", I64), k.pointer("ends", I64)
         self.table = k.pointer("table", I64)
@@ -241,8 +210,7 @@ class _ConvImage:
             first = k.mul(part, size.unit_panels)
             last = k.minimum(k.add(first, size.unit_panels), size.panels)
             self.pixels(images, extent)
-            bad = self.bad(group, first, last)
-            self.copy(group, first_image, images, start, extent, bad)
+            self.copy(group, first_image, images, start, extent)
             self.top = k.add(k.mul(start[1], size.step_h), size.origin_h)
             to = k.add(
                 k.add(k.mul(first_image, size.out_image), k.mul(group, size.out_group)),
@@ -251,26 +219,11 @@ class _ConvImage:
             pixels = k.mul(images, volume(k, extent))
             with k.loop(first, last) as panel:
                 at = k.add(k.mul(group, size.dense_group), k.mul(panel, size.dense_panel))
-                self.multiply(at, pixels, bad)
+                self.multiply(at, pixels)
                 shown = k.sub(size.lanes, k.mul(panel, size.panel_lanes))
-                if self.lanes_apart:
-                    shown = k.sub(size.groups, k.mul(group, self.tile.columns))
                 shown = k.minimum(shown, self.tile.columns)
                 self.write(k.add(to, k.mul(panel, size.out_panel)), images, extent, shown)
         return k.kernel
-
-    def bad(self, group: Operand, first: Operand, last: Operand) -> Operand:
-        """Whether a weight of these panels is infinite or NaN."""
-        k, dtype = self.k, self.tile.dtype
-        if dtype.kind != "f":
-            return Const(False, BOOL)
-        note = k.local(dtype, 1)
-        k.store(note, 0, k.const(0, dtype))
-        at = k.mul(group, self.size.noted_group)
-        with k.loop(first, last) as panel:
-            place = k.add(at, k.mul(panel, self.size.noted_panel))
-            k.store(note, 0, k.add(k.load(note, 0), k.load(self.noted, place)))
-        return is_bad(k, note, Const(0, I64))
 
     def pixels(self, images: Operand, extent: Point) -> None:
         """place(pixel) for all pixels of the unit; the last one again to fill a tile."""
@@ -292,7 +245,6 @@ class _ConvImage:
 
     def copy(
         self, group: Operand, first_image: Operand, images: Operand, start: Point, extent: Point,
-        bad: Operand,
     ) -> None:  # fmt: skip
         """The strip that these pixels read."""
         k, size = self.k, self.size
@@ -301,26 +253,12 @@ class _ConvImage:
         for a in range(3):
             low.append(k.add(k.mul(start[a], steps[a]), axes(size, "origin")[a]))
             span.append(k.add(k.mul(k.sub(extent[a], 1), steps[a]), reaches[a]))
-        channels: Operand = size.channels
-        if self.lanes_apart:
-            channels = k.minimum(
-                k.sub(size.groups, k.mul(group, self.tile.columns)), self.tile.columns
-            )
         source = k.add(k.mul(group, size.x_group), k.mul(first_image, size.x_image))
-        self.strip.copy(source, self.base, channels, images, low, span, bad, size.share)
+        self.strip.copy(source, self.base, size.channels, images, low, span, size.share)
 
-    def multiply(self, at: Operand, pixels: Operand, bad: Operand) -> None:
+    def multiply(self, dense: Operand, pixels: Operand) -> None:
         """One panel of weights for all pixels of the unit."""
-        k, tile = self.k, self.tile
-        with k.when(k.op("not", bad)):
-            self.tiles(tile, at, pixels, skip=False)
-        if tile.dtype.kind == "f":
-            with k.when(bad):
-                one = Tile(tile.dtype, 1, tile.vectors, tile.lanes, tile.flush)
-                self.tiles(one, at, pixels, skip=True)
-
-    def tiles(self, tile: Tile, dense: Operand, pixels: Operand, skip: bool) -> None:
-        k, size = self.k, self.size
+        k, size, tile = self.k, self.size, self.tile
         chain = Chain(k, tile)
         onward = k.add(self.total, k.div(size.share_sums, 2))
         with k.loop(0, size.blocks) as block:
@@ -345,7 +283,6 @@ class _ConvImage:
                     chain.run(
                         self.scratch, rows, self.places, k.add(part, low), self.dense,
                         k.add(line, k.mul(low, tile.columns)), k.sub(high, low),
-                        self.lanes_apart, 1 if skip else self.together, skip,
                     )  # fmt: skip
                     with k.when(is_last):
                         chain.add_to(self.sums, k.add(self.total, sums), first)

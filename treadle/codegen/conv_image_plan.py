@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from treadle.base.shapes import prod
 from treadle.codegen.contraction import BLOCK, Tile, Workspaces, in_order, tile_for
-from treadle.codegen.conv_depthwise import DepthwiseImage, depthwise_launches
+from treadle.codegen.conv_exact import Packed, exact_launches
 from treadle.codegen.conv_image import (
     IMAGE_SIZES,
     ORDER_SIZES,
@@ -16,11 +16,14 @@ from treadle.codegen.conv_image import (
     conv_order,
     conv_pack,
 )
-from treadle.codegen.conv_problem import TOGETHER, Axis, Kind, Numbers, Problem
+from treadle.codegen.conv_pixel_plan import PixelImage, PixelPlan
+from treadle.codegen.conv_problem import Axis, Kind, Numbers, Problem
 from treadle.ir.launch import Argument, In, KernelSpec, Launch, Out, Plan, Work
 from treadle.ir.loop import I64
 
 _STRIP_BYTES = 320 << 10  # of a strip at most: what leaves room in a level-2 cache
+_FEW_TAPS = 32  # up to so many may be multiplied by what is absent
+_PIXEL_COST = 1.15  # of a step of k, where pixels are in the lanes
 _PIXELS = 192  # of a unit, at least: how often a panel of weights in level 1 is used is a sixth
 
 
@@ -48,36 +51,42 @@ def image_plan(kind: Kind, p: Problem) -> Plan:
     """``forward`` and ``input``; the input of the plan 0 is the image, 1 the weight."""
     works = Workspaces()
     launches: list[Launch] = []
-    channels = (p.image if kind == "forward" else p.result).shape[1]
-    if channels == p.groups > 1 and prod(p.weight.shape[2:]) <= BLOCK:
-        launches += _depthwise(kind, p, works)
-    else:
-        for axes in _classes(kind, p):
-            launches += _ImagePlan(kind, p, axes, works).launches()
+    dense: list[Packed] = []
+    window = p.weight.shape[2:]
+    channels = (p.image if kind == "forward" else p.result).shape[1] // p.groups
+    with_gaps = kind == "input" and p.groups > 1 and channels == 1 and max(p.stride) > 1
+    with_gaps = with_gaps and prod(window) <= _FEW_TAPS
+    classes = [_with_gaps(p)] if with_gaps else _classes(kind, p)
+    for axes in classes:
+        image = _in_pixels(kind, p, axes, p.stride if with_gaps else (1, 1, 1))
+        pixels = PixelPlan(image, p.threads, p.vector_bits, works)
+        plan: PixelPlan | _ImagePlan = pixels
+        if p.groups == 1 or channels > 1:
+            other = _ImagePlan(kind, p, axes, works)
+            plan = pixels if _PIXEL_COST * pixels.cost < other.cost else other
+        launches += plan.launches()
+        dense.append(plan.packed)
+    if with_gaps or any(axis.has_absent for axes in classes for axis in axes):
+        launches += exact_launches(kind, p, works, dense, with_gaps)
     return Plan(tuple(launches), tuple(works.nbytes))
 
 
-def _depthwise(kind: Kind, p: Problem, works: Workspaces) -> list[Launch]:
-    """Every channel is convolved by itself, with few taps."""
+def _with_gaps(p: Problem) -> tuple[Axis, ...]:
+    """The axes of an input gradient in a strip that holds grad_out with gaps."""
+    return tuple(
+        Axis(p.result.shape[2 + a], p.image.shape[2 + a], 1, p.weight.shape[2 + a], p.pad[a],
+             -p.dilation[a])
+        for a in range(3)
+    )  # fmt: skip
+
+
+def _in_pixels(kind: Kind, p: Problem, axes: tuple[Axis, ...], gaps: Numbers) -> PixelImage:
     w_out, w_in, *w_taps = p.weight.strides
-    # From a group to the next, and from a result of a group to the next.
-    w_group, w_item = w_out * (p.weight.shape[0] // p.groups), w_out
-    gaps: Numbers = (1, 1, 1)
-    if kind == "forward":
-        axes = _classes(kind, p)[0]
-        source, target = p.image, p.result
-    else:
-        w_item, gaps = w_in, p.stride
-        source, target = p.result, p.image
-        axes = tuple(
-            Axis(source.shape[2 + a], target.shape[2 + a], 1, p.weight.shape[2 + a], p.pad[a],
-                 -p.dilation[a])
-            for a in range(3)
-        )  # fmt: skip
-    image = DepthwiseImage(
-        source, target, axes, gaps, tuple(w_taps), w_group, w_item, target.shape[1] // p.groups
-    )
-    return depthwise_launches(image, p.threads, p.vector_bits, works)
+    source, target, item, channel = p.image, p.result, w_out, w_in
+    if kind == "input":
+        source, target, item, channel = target, source, channel, item
+    w_group = w_out * (p.weight.shape[0] // p.groups)
+    return PixelImage(source, target, axes, gaps, tuple(w_taps), w_group, item, channel, p.groups)
 
 
 class _ImagePlan:
@@ -91,37 +100,31 @@ class _ImagePlan:
         self.w_out, self.w_in = (outputs, inputs) if forward else (inputs, outputs)
         self.channels = self.source.shape[1] // p.groups  # of a group
         self.m = self.target.shape[1] // p.groups
-        self.apart = p.groups > 1 and self.channels == 1
         # Where the groups of the weight lie, and its first axis is divided among them.
         self.w_group = outputs * p.weight.shape[0] // p.groups
         self.tile = self._tile()
+        self.cost = self._cost(self.tile)
         self.depth = self.channels * prod(p.weight.shape[2:])
+        self.terms = self.channels * prod(len(axis.present) for axis in axes)
         self.absent = any(axis.has_absent for axis in axes)
         self._cut()
 
     def _tile(self) -> Tile:
-        bits = self.p.vector_bits
-        shapes: tuple[tuple[int, int], ...] = ((6, 2),) if bits < 512 else ((14, 2),)
-        if not self.apart:
-            shapes = ((6, 2), (4, 3), (8, 1)) if bits < 512 else ((14, 2), (9, 3), (14, 1))
-        tiles = [tile_for(self.source.dtype, *shape, bits) for shape in shapes]
-        m = self.p.groups if self.apart else self.m
+        dtype, bits = self.source.dtype, self.p.vector_bits
+        shapes = ((6, 2), (4, 3), (8, 1)) if bits < 512 else ((14, 2), (9, 3), (14, 1))
+        return min((tile_for(dtype, *shape, bits) for shape in shapes), key=self._cost)
 
-        def cost(tile: Tile) -> float:
-            """Cycles for a pixel and a term."""
-            loads = tile.rows + tile.vectors
-            cycles = max(tile.rows * tile.vectors, loads) / 2
-            return -(-m // tile.columns) * cycles / tile.rows
-
-        return min(tiles, key=cost)
+    def _cost(self, tile: Tile) -> float:
+        """Cycles for a pixel and a term."""
+        cycles = max(tile.rows * tile.vectors, tile.rows + tile.vectors) / 2
+        return -(-self.m // tile.columns) * cycles / tile.rows
 
     def _cut(self) -> None:
         """The strip, and how many pixels, images and panels make a unit."""
         p, tile = self.p, self.tile
         n = self.source.shape[0]
-        self.groups = -(-p.groups // tile.columns) if self.apart else p.groups
-        self.panels = self.m if self.apart else -(-self.m // tile.columns)
-        channels = tile.columns if self.apart else self.channels
+        self.panels = -(-self.m // tile.columns)
+        channels = self.channels
         pitch = channels if channels < 64 else channels | 16  # against conflicts in the cache
         box = [axis.pixels for axis in self.axes]
 
@@ -133,7 +136,7 @@ class _ImagePlan:
 
         def units(images: int) -> int:
             boxes = [-(-axis.pixels // b) for b, axis in zip(box, self.axes, strict=True)]
-            return self.groups * -(-n // images) * prod(boxes)
+            return self.p.groups * -(-n // images) * prod(boxes)
 
         wanted = 4 * p.threads if p.threads > 1 else 1
         fewer = -(-wanted // min(self.panels, 4))  # units may also be cut along the panels
@@ -172,8 +175,8 @@ class _ImagePlan:
         ends, raw = works.new(blocks + 1, I64), works.new(2 * self.depth, I64)
         listed: tuple[Argument, ...] = (places, offsets, ends, raw, *self._order())
         columns = tile.columns
-        pack, dense, noted = self._pack(offsets, ends, blocks)
-        dense_panel = self.depth * columns
+        pack, dense = self._pack(offsets, ends, blocks)
+        dense_panel = self.terms * columns
         share = self.images * self.s_image
         pixels = self.images * prod(self.box)
         slots = -(-pixels // tile.rows) * tile.rows
@@ -186,11 +189,11 @@ class _ImagePlan:
             "share": share, "share_sums": 2 * slots * columns, "share_table": share_table,
         }  # fmt: skip
         args: tuple[Argument, ...] = (
-            Out(0, first), dense, noted, In(0), scratch, sums, places, ends, table,
+            Out(0, first), dense, In(0), scratch, sums, places, ends, table,
             *in_order(IMAGE_SIZES, values),
         )  # fmt: skip
         units = (
-            self.groups * -(-self.source.shape[0] // self.images) * prod(self.boxes)
+            self.p.groups * -(-self.source.shape[0] // self.images) * prod(self.boxes)
             * self.panel_units
         )  # fmt: skip
         work = (
@@ -200,37 +203,30 @@ class _ImagePlan:
             * self.depth
             * prod(axis.pixels for axis in self.axes)
         )
-        together = TOGETHER if self.channels % TOGETHER == 0 and not tile.flush else 1
-        key = (tile, dtype, self.apart, together)
+        key = (tile, dtype)
         return [
             Launch(KernelSpec(conv_order, ()), listed, 1, 0),
             pack,
             Launch(KernelSpec(conv_image, key), args, units, work),
         ]
 
-    def _pack(self, offsets: Work, ends: Work, blocks: int) -> tuple[Launch, Work, Work]:
-        """Packing the weight; where it goes, and what is noted of its panels."""
+    def _pack(self, offsets: Work, ends: Work, blocks: int) -> tuple[Launch, Work]:
+        """Packing the weight, and where it goes."""
         p, tile, works, dtype = self.p, self.tile, self.works, self.source.dtype
-        # Lanes are output channels of a group, or groups; panels go on with more of them, or
-        # with the next output channel of the same groups.
-        if self.apart:
-            packs, items, panels = self.m, p.groups, self.groups
-            s_group, s_item = self.w_out, self.w_group
-        else:
-            packs, items, panels = p.groups, self.m, self.panels
-            s_group, s_item = self.w_group, self.w_out
-        dense = works.new(packs * panels * self.depth * tile.columns, tile.dtype)
-        noted = works.new(packs * panels, tile.dtype)
+        packs = p.groups * self.panels
+        elements = packs * self.terms * tile.columns
+        dense = works.new(elements, tile.dtype)
+        self.packed = Packed(dense, elements)
         values = {
-            "items": items, "panels": panels, "columns": tile.columns, "s_group": s_group,
-            "s_item": s_item, "channels": self.channels, "depth": self.depth, "last": blocks,
-            "absent": int(self.absent),
+            "items": self.m, "panels": self.panels, "columns": tile.columns,
+            "s_group": self.w_group, "s_item": self.w_out,
+            "channels": self.channels, "depth": self.terms, "last": blocks,
         }  # fmt: skip
         args: tuple[Argument, ...] = (
-            dense, noted, In(1), offsets, ends, *in_order(PACK_SIZES, values)
+            dense, In(1), offsets, ends, *in_order(PACK_SIZES, values)
         )  # fmt: skip
         spec = KernelSpec(conv_pack, (tile.dtype, dtype))
-        return Launch(spec, args, packs * panels, 2 * prod(p.weight.shape)), dense, noted
+        return Launch(spec, args, packs, 2 * prod(p.weight.shape)), dense
 
     def _order(self) -> Numbers:
         values = {
@@ -262,28 +258,26 @@ class _ImagePlan:
         return {"lines": counts[1], "line_step": step, "line_terms": terms}
 
     def _sizes(self, blocks: int, dense_panel: int) -> dict[str, int]:
-        p, source, target, columns = self.p, self.source, self.target, self.tile.columns
+        source, target, columns = self.source, self.target, self.tile.columns
         x_image, x_channel, *xs = source.strides
         plane = prod(target.shape[2:])
         values = {
             "images": source.shape[0], "x_image": x_image, "x_channel": x_channel,
             "s_image": self.s_image, "s_channel": 1,
-            "clear": int(self.absent or self.apart),
-            "x_group": (columns if self.apart else self.channels) * x_channel,
+            "clear": int(self.absent),
+            "x_group": self.channels * x_channel,
             "channels": self.channels,
             "box_images": self.images, "image_groups": -(-source.shape[0] // self.images),
             "panels": self.panels, "unit_panels": self.unit_panels,
-            "panel_units": self.panel_units, "groups": p.groups,
+            "panel_units": self.panel_units,
             "depth": self.depth, "blocks": blocks,
-            "dense_group": dense_panel * (1 if self.apart else self.panels),
-            "dense_panel": dense_panel * (self.groups if self.apart else 1),
-            "noted_group": 1 if self.apart else self.panels,
-            "noted_panel": self.groups if self.apart else 1,
+            "dense_group": dense_panel * self.panels,
+            "dense_panel": dense_panel,
             "lanes": self.m, "panel_lanes": columns, **self._lines(),
             "out_image": target.shape[1] * plane,
-            "out_group": (columns if self.apart else 1) * self.m * plane,
-            "out_panel": (1 if self.apart else columns) * plane,
-            "out_lane": (self.m if self.apart else 1) * plane,
+            "out_group": self.m * plane,
+            "out_panel": columns * plane,
+            "out_lane": plane,
         }  # fmt: skip
         table = (self.boxes, self.box, self.axes, xs, self.s_axes, self._out_strides())
         for name, boxes, box, axis, x, s, o in zip("dhw", *table, strict=True):

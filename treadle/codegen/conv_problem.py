@@ -10,8 +10,6 @@ from treadle.ir.launch import Layout
 Kind = Literal["forward", "input", "weight"]
 Numbers = tuple[int, ...]
 
-TOGETHER = 4  # steps of k that are looked up together where they can be
-
 
 @dataclass(frozen=True, slots=True)
 class Problem:

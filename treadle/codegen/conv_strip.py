@@ -10,8 +10,7 @@ and the tile multiplies by that. It gives the same bits where the other factor i
 product is a zero, a chain that is not zero is not changed by adding one, a chain that is +0 or -0
 becomes one of the two, and the sign of a zero is never seen (``contraction`` says why). Where the
 other factor is infinite or NaN the product would be NaN. So packing notes which parts of the dense
-factor are not finite; what meets them is computed from a strip whose padding holds a ``marker``, a
-NaN that no other element has, and leaves those terms out, slowly.
+factor are not finite, and ``conv_exact`` computes again what meets them.
 """
 
 from __future__ import annotations
@@ -21,8 +20,7 @@ from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 
 from treadle.base import dtypes
-from treadle.base.dtypes import DType
-from treadle.codegen.contraction import Tile, both, negate, widen
+from treadle.codegen.contraction import Tile, negate, widen
 from treadle.ir.loop import I64, Builder, Const, Operand, Pointer
 
 AXES = ("d", "h", "w")
@@ -90,23 +88,19 @@ class Strip:
 
     def copy(
         self, source: Operand, target: Operand, channels: Operand, images: Operand,
-        start: Point, extent: Point, marked: Operand, elements: Operand,
+        start: Point, extent: Point, elements: Operand,
     ) -> None:  # fmt: skip
         """Copies ``extent`` elements from the point ``start`` of the image, which may lie outside.
 
         Args:
             source, target: of the first channel and image, at the image's origin and at ``start``.
-            marked: b1: padding is to hold the ``marker``, else zeros.
             elements: of the whole strip.
         """
         k, size = self.k, self.size
-        dtype = self.scratch.dtype
-        if dtype.kind == "f":
-            fill = k.select(marked, marker(k, dtype), k.const(0, dtype))
-        else:
-            fill = k.const(0, dtype)
         with k.when(k.compare("ne", size.clear, 0)):
-            self.fill(target, elements, fill)
+            end = k.add(target, elements)
+            with k.loop(target, end, kind="vector") as i:
+                k.store(self.scratch, i, k.const(0, self.scratch.dtype))
         low = [k.maximum(k.sub(0, s), 0) for s in start]
         high = [
             k.minimum(e, k.sub(n, s))
@@ -119,22 +113,14 @@ class Strip:
             s = k.add(target, k.mul(image, size.s_image))
             stride = size.x_channel if self.across else size.x_w
             near = k.compare("eq", stride, 1)
-            fast = negate(k, marked)
-            with k.when(both(k, fast, near)):
+            with k.when(near):
                 self._together(x, s, channels, low, high)
-            done = k.select(both(k, fast, near), channels, Const(0, I64))
-            if self.across:
-                whole = k.mul(k.div(channels, WORDS), WORDS)
-                with k.when(both(k, fast, negate(k, near))):
+            with k.when(negate(k, near)):
+                whole: Operand = Const(0, I64)
+                if self.across:
+                    whole = k.mul(k.div(channels, WORDS), WORDS)
                     self._transposed(x, s, whole, low, high)
-                done = k.select(both(k, fast, negate(k, near)), whole, done)
-            self._one_by_one(x, s, done, channels, low, high)
-
-    def fill(self, target: Operand, elements: Operand, value: Operand) -> None:
-        """Gives every element of a strip the same value."""
-        k = self.k
-        with k.loop(target, k.add(target, elements), kind="vector") as i:
-            k.store(self.scratch, i, value)
+                self._one_by_one(x, s, whole, channels, low, high)
 
     def _together(self, x: Operand, s: Operand, channels: Operand, low: Point, high: Point) -> None:
         """Both sides are contiguous along the same axis."""
@@ -173,37 +159,15 @@ class Strip:
     def _one_by_one(
         self, x: Operand, s: Operand, first: Operand, channels: Operand, low: Point, high: Point
     ) -> None:
-        """Every NaN becomes the same one, which is not the marker."""
-        k, size, dtype = self.k, self.size, self.scratch.dtype
+        k, size = self.k, self.size
         with k.loop(first, channels) as c, nest(k, low, high) as point:
             a = k.add(k.add(x, k.mul(c, size.x_channel)), dot(k, point, axes(size, "x")))
             b = k.add(k.add(s, k.mul(c, size.s_channel)), dot(k, point, axes(size, "s")))
-            value = widen(k, k.load(self.image, a), dtype)
-            if dtype.kind == "f":
-                is_nan = k.compare("ne", value, value)
-                value = k.select(is_nan, k.const(float("nan"), dtype), value)
-            k.store(self.scratch, b, value)
+            self._move(a, b)
 
     def _move(self, source: Operand, target: Operand) -> None:
         k = self.k
         k.store(self.scratch, target, widen(k, k.load(self.image, source), self.scratch.dtype))
-
-
-def marker(k: Builder, dtype: DType) -> Operand:
-    """A NaN with bits of its own."""
-    word = _word(dtype)
-    return k.bitcast(Const(0x7FF8_0000_0000_0DEA if word is I64 else 0x7FC0_0DEA, word), dtype)
-
-
-def is_marker(k: Builder, value: Operand) -> Operand:
-    """True for the ``marker`` only."""
-    word = _word(value.dtype)
-    bits = Const(0x7FF8_0000_0000_0DEA if word is I64 else 0x7FC0_0DEA, word)
-    return k.compare("eq", k.bitcast(value, word), bits)
-
-
-def _word(dtype: DType) -> DType:
-    return I64 if dtype.bits == 64 else dtypes.int32
 
 
 # the tile
@@ -258,48 +222,32 @@ class Chain:
 
     def run(
         self, image: Pointer, rows: Sequence[Operand], places: Pointer, at: Operand, dense: Pointer,
-        line: Operand, count: Operand, lanes_apart: bool, together: int = 1, skip: bool = False,
+        line: Operand, count: Operand, lanes_apart: bool = False,
     ) -> None:  # fmt: skip
         """``acc[i, j] += image[rows[i] + places[at + t] (+ j)] * dense[line + t, j]``, t < count.
 
-        Args:
-            lanes_apart: every lane has an element of the image of its own (depthwise).
-            together: so many steps have neighbouring elements, and only the first is looked up;
-                ``count`` is a multiple.
-            skip: leave out the terms whose element of the image is the ``marker``.
+        With ``lanes_apart`` every lane has an element of the image of its own (depthwise).
         """
-        k, columns = self.k, self.tile.columns
-        with k.loop(0, count, step=together) as t:
-            place = k.load(places, k.add(at, t))
-            start = k.add(line, k.mul(t, columns))
-            here = [k.add(row, place) for row in rows]
-            for step in range(together):
-                away = step * (columns if lanes_apart else 1)
-                self._step(
-                    image, here, away, dense, k.add(start, step * columns), lanes_apart, skip
-                )
-
-    def _step(
-        self, image: Pointer, rows: Sequence[Operand], away: int, dense: Pointer, start: Operand,
-        lanes_apart: bool, skip: bool,
-    ) -> None:  # fmt: skip
-        """One step of k: a rank-one update of the tile, row by row so that one term is live."""
         k, tile = self.k, self.tile
-        for vector in range(tile.vectors):
-            with k.loop(0, tile.lanes, kind="vector") as lane:
-                j = k.add(lane, vector * tile.lanes)
-                k.store(self.line, j, k.load(dense, k.add(start, j)))
-        for row in range(tile.rows):
-            here = k.add(rows[row], away)
-            term = None if lanes_apart else k.load(image, here)
+        with k.loop(0, count) as t:
+            place = k.load(places, k.add(at, t))
+            start = k.add(line, k.mul(t, tile.columns))
             for vector in range(tile.vectors):
                 with k.loop(0, tile.lanes, kind="vector") as lane:
                     j = k.add(lane, vector * tile.lanes)
-                    own = k.load(image, k.add(here, j)) if term is None else term
-                    self.add(own, k.load(self.line, j), k.add(j, row * tile.columns), skip)
+                    k.store(self.line, j, k.load(dense, k.add(start, j)))
+            # Row by row, so that one term is live.
+            for row in range(tile.rows):
+                here = k.add(rows[row], place)
+                term = None if lanes_apart else k.load(image, here)
+                for vector in range(tile.vectors):
+                    with k.loop(0, tile.lanes, kind="vector") as lane:
+                        j = k.add(lane, vector * tile.lanes)
+                        own = k.load(image, k.add(here, j)) if term is None else term
+                        self.add(own, k.load(self.line, j), k.add(j, row * tile.columns))
 
-    def add(self, a: Operand, b: Operand, place: Operand, skip: bool) -> None:
-        """``acc[place] += a * b``, unless it is to skip markers and ``a`` is one."""
+    def add(self, a: Operand, b: Operand, place: Operand) -> None:
+        """``acc[place] += a * b``."""
         k, tile = self.k, self.tile
         old = k.load(self.acc, place)
         if tile.dtype.kind != "f":
@@ -309,12 +257,4 @@ class Chain:
             if tile.flush:
                 tiny = k.compare("lt", k.op("abs", new), k.const(2.0**-126, dtypes.float32))
                 new = k.select(tiny, k.const(0.0, dtypes.float32), new)
-        if skip:
-            new = k.select(is_marker(k, a), old, new)
         k.store(self.acc, place, new)
-
-
-def is_bad(k: Builder, sums: Pointer, at: Operand) -> Operand:
-    """Whether what ``conv_pack`` noted there is something that was not finite."""
-    value = k.load(sums, at)
-    return k.compare("ne", value, value)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from treadle.base.dtypes import DType
 from treadle.codegen.contraction import BLOCK, Tile, ceil_div, sizes, widen
-from treadle.codegen.conv_image import PART, note
+from treadle.codegen.conv_image import PART
 from treadle.codegen.conv_strip import (
     STRIP_SIZES,
     WORDS,
@@ -23,7 +23,7 @@ from treadle.codegen.conv_strip import (
     nest,
     volume,
 )
-from treadle.ir.loop import BEGIN, BOOL, END, I64, THREAD, Builder, Const, Kernel, Operand
+from treadle.ir.loop import BEGIN, END, I64, THREAD, Builder, Const, Kernel, Operand
 
 GRAD_SIZES = (
     "items", "panels", "columns", "images", "s_image", "s_group", "s_item",
@@ -89,11 +89,11 @@ WEIGHT_SIZES = (
     "depth", "splits", "run",  # steps of k; of a copy; one split, or one for each block
     "panels", "grad_group", "grad_panel",
     "sums_split", "sums_group", "sums_panel", "unit_rows",
-    "swap", "absent", "share", "share_table",
+    "swap", "share", "share_table",
 )  # fmt: skip
 
 
-def conv_weight(tile: Tile, source: DType, lanes_apart: bool, together: int) -> Kernel:
+def conv_weight(tile: Tile, source: DType, lanes_apart: bool) -> Kernel:
     """The kernel. A unit is some channels of one group, for all of k or one block of it.
 
     Sums are (split, group, panel, row, column), where the rows are (channel, tap).
@@ -102,16 +102,15 @@ def conv_weight(tile: Tile, source: DType, lanes_apart: bool, together: int) -> 
         tile: rows are taps, columns output channels.
         source: dtype of the input and grad_out.
         lanes_apart: every lane is a group of its own with one channel (depthwise).
-        together: so many steps of k read neighbours in the strip.
     """
-    return _ConvWeight(tile, source, lanes_apart, together).kernel()
+    return _ConvWeight(tile, source, lanes_apart).kernel()
 
 
 class _ConvWeight:
-    def __init__(self, tile: Tile, source: DType, lanes_apart: bool, together: int) -> None:
+    def __init__(self, tile: Tile, source: DType, lanes_apart: bool) -> None:
         kind = "depthwise_weight" if lanes_apart else "weight"
-        k = self.k = Builder(f"conv_{kind}_{source.short}_{tile.name}_{together}")
-        self.tile, self.lanes_apart, self.together = tile, lanes_apart, together
+        k = self.k = Builder(f"conv_{kind}_{source.short}_{tile.name}")
+        self.tile, self.lanes_apart = tile, lanes_apart
         self.sums, self.grad = k.pointer("sums", tile.dtype), k.pointer("grad", tile.dtype)
         self.image, self.scratch = k.pointer("image", source), k.pointer("scratch", tile.dtype)
         self.chains = k.pointer("chains", tile.dtype)
@@ -145,9 +144,8 @@ class _ConvWeight:
             with k.loop(begin, k.select(whole, runs, k.add(split, 1))) as run:
                 k0 = k.mul(run, size.run)
                 length = k.minimum(k.sub(size.depth, k0), size.run)
-                bad = self.bad(grad, k0, length)
-                self.copy(k0, length, bad)
-                self.multiply(grad, to, k0, length, k.compare("eq", run, begin), bad)
+                self.copy(k0, length)
+                self.multiply(grad, to, k0, length, k.compare("eq", run, begin))
         return k.kernel
 
     def items(self, channels: Operand) -> Operand:
@@ -168,22 +166,7 @@ class _ConvWeight:
             k.store(self.table, k.add(end, row), last)
         return rows
 
-    def bad(self, grad: Operand, k0: Operand, length: Operand) -> Operand:
-        """Whether an element of grad_out in this run is infinite or NaN."""
-        k, tile, size = self.k, self.tile, self.size
-        if tile.dtype.kind != "f":
-            return Const(False, BOOL)
-        total = k.local(tile.dtype, 1)
-        k.store(total, 0, k.const(0, tile.dtype))
-        panels = k.select(k.compare("ne", size.absent, 0), size.panels, Const(0, I64))
-        with k.loop(0, panels) as panel:
-            at = k.add(grad, k.add(k.mul(panel, size.grad_panel), k.mul(k0, tile.columns)))
-            found = note(k, self.grad, at, k.mul(length, tile.columns))
-            k.store(total, 0, k.add(k.load(total, 0), found))
-        value = k.load(total, 0)
-        return k.compare("ne", value, value)
-
-    def copy(self, k0: Operand, length: Operand, bad: Operand) -> None:
+    def copy(self, k0: Operand, length: Operand) -> None:
         """The strips of all images in the run, and place(pixel) for its steps."""
         k, size = self.k, self.size
         pixels = axes(size, "pixels")
@@ -204,9 +187,7 @@ class _ConvWeight:
                 extent.append(k.add(k.mul(k.sub(k.sub(end[a], begin[a]), 1), step), reach))
             target = k.add(self.base, k.mul(k.sub(image, first), size.s_image))
             source = k.add(self.source, k.mul(image, size.x_image))
-            self.strip.copy(
-                source, target, self.copied, Const(1, I64), start, extent, bad, size.s_image
-            )
+            self.strip.copy(source, target, self.copied, Const(1, I64), start, extent, size.s_image)
             self.pixels(target, k.sub(origin, k0), length, begin, end, lo, hi)
 
     def pixels(
@@ -229,25 +210,17 @@ class _ConvWeight:
                 k.store(self.table, k.add(self.steps_at, at), place)
 
     def multiply(
-        self, grad: Operand, to: Operand, k0: Operand, length: Operand, first: Operand,
-        bad: Operand,
-    ) -> None:  # fmt: skip
+        self, grad: Operand, to: Operand, k0: Operand, length: Operand, first: Operand
+    ) -> None:
         """One run of k for all rows and panels of the unit."""
         k, tile, size = self.k, self.tile, self.size
         with k.loop(0, size.panels) as panel:
             dense = k.add(grad, k.add(k.mul(panel, size.grad_panel), k.mul(k0, tile.columns)))
             sums = k.add(to, k.mul(panel, size.sums_panel))
-            with k.when(k.op("not", bad)):
-                self.tiles(tile, dense, sums, length, first, skip=False)
-            if tile.dtype.kind == "f":
-                with k.when(bad):
-                    one = Tile(tile.dtype, 1, tile.vectors, tile.lanes, tile.flush)
-                    self.tiles(one, dense, sums, length, first, skip=True)
+            self.tiles(dense, sums, length, first)
 
-    def tiles(
-        self, tile: Tile, dense: Operand, to: Operand, length: Operand, first: Operand, skip: bool
-    ) -> None:
-        k = self.k
+    def tiles(self, dense: Operand, to: Operand, length: Operand, first: Operand) -> None:
+        k, tile = self.k, self.tile
         chain = Chain(k, tile)
         with k.loop(0, k.maximum(length, 1), step=BLOCK) as block:
             end = k.minimum(k.add(block, BLOCK), length)
@@ -267,7 +240,7 @@ class _ConvWeight:
                         chain.load(self.chains, k.add(self.onward, away))
                     chain.run(
                         self.scratch, rows, self.table, steps, self.grad, line, count,
-                        self.lanes_apart, 1 if skip else self.together, skip,
+                        self.lanes_apart,
                     )  # fmt: skip
                     with k.when(is_last):
                         chain.add_to(self.sums, k.add(to, away), starts)
@@ -277,7 +250,8 @@ class _ConvWeight:
 
 END_SIZES = (
     "splits", "sums_split", "sums_group", "sums_panel", "unit_rows", "panels", "parts",
-    "part_items", "items", "columns", "lanes", "lanes_group", "lanes_panel", "out_group", "out_panel", "out_lane", "out_item",
+    "part_items", "items", "columns", "lanes", "lanes_group", "lanes_panel",
+    "out_group", "out_panel", "out_lane", "out_item",
 )  # fmt: skip
 
 

@@ -6,7 +6,8 @@ import math
 
 from treadle.base.shapes import prod
 from treadle.codegen.contraction import BLOCK, Tile, Workspaces, in_order, tile_for
-from treadle.codegen.conv_problem import TOGETHER, Problem
+from treadle.codegen.conv_exact import Packed, exact_launches
+from treadle.codegen.conv_problem import Problem
 from treadle.codegen.conv_weight import (
     END_SIZES,
     GRAD_SIZES,
@@ -164,8 +165,7 @@ class _WeightPlan:
         args = (sums, grad, image, scratch, chains, table, *in_order(WEIGHT_SIZES, values))
         units = self.groups * self.channel_units * self.splits
         work = 2 * prod(p.weight.shape) * self.depth
-        near = p.stride[2] == 1 and self.pixels[2] % TOGETHER == 0 and not tile.flush
-        key = (tile, dtype, self.apart, TOGETHER if near else 1)
+        key = (tile, dtype, self.apart)
         launches.append(Launch(KernelSpec(conv_weight, key), args, units, work))
         items = self.channels * self.taps
         ending = shared | {
@@ -182,6 +182,9 @@ class _WeightPlan:
         spec = KernelSpec(conv_weight_end, (tile.dtype, dtype))
         work = prod(p.weight.shape) * (self.splits + 2)
         launches.append(Launch(spec, args, packs * self.channel_units, work))
+        if self.absent:
+            packed = Packed(grad, packs * grad_panel)
+            launches += exact_launches("weight", p, works, [packed])
         return Plan(tuple(launches), tuple(works.nbytes))
 
     def _grad_sizes(self) -> dict[str, int]:
@@ -211,7 +214,7 @@ class _WeightPlan:
             "x_group": (lanes if self.apart else self.channels) * x_channel,
             "channels": self.channels, "unit_channels": self.unit_channels,
             "channel_units": self.channel_units, "depth": self.depth, "run": self.run,
-            "swap": int(self.tile.flush), "absent": int(self.absent),
+            "swap": int(self.tile.flush),
         }  # fmt: skip
         for a, name in enumerate("dhw"):
             values |= {

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from treadle.base import dtypes
 from treadle.base.dtypes import DType
 from treadle.codegen.contraction import BLOCK, Tile, tile_for
 from treadle.codegen.gemm_pack import Access
@@ -124,9 +125,12 @@ def ways(problem: Problem) -> Iterator[Way]:
 
 def tiles(dtype: DType, bits: int) -> list[Tile]:
     """Register tiles: the largest, one for fewer rows, one for few columns, and one of scalars."""
-    shapes = (
-        ((14, 2), (8, 3), (24, 1), (1, 8)) if bits >= 512 else ((6, 2), (4, 3), (12, 1), (1, 8))
-    )
+    flush = dtype is dtypes.bfloat16  # whose masks take two registers more
+    if bits >= 512:
+        large = ((12 if flush else 14, 2), (8, 3))
+    else:
+        large = ((5, 2), (3, 3)) if flush else ((6, 2), (4, 3))
+    shapes = (*large, (8, 1), (1, 8))  # more than 8 rows would need too many addresses
     vectors = [tile_for(dtype, rows, count, bits) for rows, count in shapes]
     return [*vectors, replace(vectors[0], rows=4, vectors=3, lanes=1)]
 
@@ -180,9 +184,7 @@ def _cuts(problem: Problem, tile: Tile) -> set[tuple[int, int, int]]:
     least = -(-panels // most)
     found = set()
     for splits in {1, problem.blocks}:
-        parts = problem.batches * splits
-        for factor in _UNITS_PER_THREAD if problem.threads > 1 else (1,):
-            wanted = max(-(-problem.threads * factor // parts), 1)
+        for wanted in _wanted(problem, problem.batches * splits):
             few = min(wanted, _MOST_COLUMN_UNITS)
             for column_units in {*range(1, few + 1), wanted}:
                 pieces = max(column_units, least)
@@ -192,6 +194,13 @@ def _cuts(problem: Problem, tile: Tile) -> set[tuple[int, int, int]]:
     return found
 
 
+def _wanted(problem: Problem, parts: int) -> set[int]:
+    """Into how many units each of ``parts`` may be cut: not at all, or for all threads."""
+    if problem.threads == 1:
+        return {1}
+    return {1, *(-(-problem.threads * factor // parts) for factor in _UNITS_PER_THREAD)}
+
+
 def _tile_cost(problem: Problem, left: Side, right: Side, way: Way) -> float:
     tile, m, n = way.tile, left.items, right.items
     depth = min(max(problem.depth, 1), BLOCK)
@@ -199,7 +208,7 @@ def _tile_cost(problem: Problem, left: Side, right: Side, way: Way) -> float:
     row_tiles, panels = -(-rows // tile.rows), -(-columns // tile.columns)
     strips = -(-rows // way.strip)
     size = tile.rows * tile.vectors
-    step = max(size / 2, (tile.rows + tile.vectors) / 2, 4.0)
+    step = max(size / 2, 0.6 * (tile.rows + tile.vectors), 4.0)
     overhead = 40 + 2.0 * size
     ragged = (m % tile.rows > 0) / row_tiles + (n % tile.columns > 0) / panels
     overhead += min(ragged, 1) * (4.0 * size + 8 * tile.rows)
@@ -209,7 +218,10 @@ def _tile_cost(problem: Problem, left: Side, right: Side, way: Way) -> float:
         reach = right.step * item % 4096 == 0 and depth > 64
         lines = max(tile.columns * item / _LINE, 1)
         share = lines * depth * _LINE / _LEVEL_1
-        step += lines * (1.0 if share > 0.5 else 0.4 if share > 0.25 else 0.1)
+        apart = right.step * item
+        rough = apart > 512 or apart % _LINE  # far apart, or across lines
+        spilled = 1.0 if rough else 0.5
+        step += lines * (spilled if share > 0.5 else 0.3 if share > 0.25 else 0.1)
         step += 1.0 if reach else 0.0
     elif tile.columns * depth * item > _LEVEL_1 // 2 and row_tiles > 1:
         step += tile.columns * item / 128  # panels from level 2
@@ -221,9 +233,9 @@ def _tile_cost(problem: Problem, left: Side, right: Side, way: Way) -> float:
     if way.left != "direct":
         packing += rows * depth * {"depth": 0.25, "items": 0.5, "any": 2.0}[way.left] + 60 * strips
     if way.right != "direct":
-        full = columns // tile.lanes * tile.lanes / columns
-        rate = {"depth": 0.35, "items": 0.3, "any": 2.0}[way.right]
-        packing += columns * depth * (rate * full + 2.0 * (1 - full)) + 60
+        whole = n >= tile.columns and way.right != "any"
+        rate = {"depth": 0.35, "items": 0.3}[way.right] if whole else 2.0
+        packing += panels * tile.columns * depth * rate + 60
     packing += depth * (rows * _traffic(problem, left) + columns * _traffic(problem, right))
     blocks = 1 if way.splits > 1 else problem.depth / depth if problem.depth else 1.0
     unit = blocks * (packing + row_tiles * panels * (depth * step + overhead)) + 100
@@ -274,9 +286,7 @@ def _stream_ways(
         tile = replace(acc, rows=rows)
         row_units = -(-left.items // rows)
         for splits in {1, problem.blocks}:
-            parts = problem.batches * row_units * splits
-            for factor in _UNITS_PER_THREAD:
-                wanted = -(-problem.threads * factor // parts) if problem.threads > 1 else 1
+            for wanted in _wanted(problem, problem.batches * row_units * splits):
                 columns = -(-right.items // wanted)
                 columns = min(-(-columns // acc.lanes) * acc.lanes, CHAINS // rows)
                 way = Way("stream", tile, rows, columns, splits, swapped=swapped)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from treadle.base import dtypes
-from treadle.codegen.contraction import BLOCK
+from treadle.codegen.contraction import BLOCK, ceil_div, in_pairs
 from treadle.ir.loop import I64, Builder, Const, Operand, Pointer
 
 # How a kernel reads an operand: where it lies, or packed from one whose items, whose k or neither
@@ -85,21 +85,43 @@ class Source(NamedTuple):
 
 
 class Target(NamedTuple):
-    """Panels of ``width`` from ``start`` on, each of ``depth`` steps."""
+    """Panels of ``width`` from ``start`` on, each of ``depth`` steps.
+
+    With ``last``, no panel starts after this item, if it is not negative: a panel that would go
+    beyond the last item then ends with it. With ``swapped``, the steps of a pair change places.
+    """
 
     pointer: Pointer
     start: Operand
     width: int
     depth: Operand
+    last: Operand | None = None
+    swapped: bool = False
+
+    def panels(self, k: Builder, count: Operand) -> Operand:
+        """How many panels ``count`` items fill."""
+        full = k.div(count, self.width)
+        if self.last is None:
+            return full
+        return k.select(k.compare("ge", self.last, 0), ceil_div(k, count, self.width), full)
+
+    def item(self, k: Builder, lo: Operand, panel: Operand) -> Operand:
+        """Where a panel starts."""
+        item = k.add(lo, k.mul(panel, self.width))
+        return item if self.last is None else k.minimum(item, self.last)
+
+    def place(self, k: Builder, t: Operand) -> Operand:
+        """Where a step lies."""
+        return in_pairs(k, t, self.depth) if self.swapped else t
 
 
 def pack(
     k: Builder, access: Access, target: Target, source: Source, lo: Operand, hi: Operand, lanes: int
 ) -> None:
-    """Packs the items lo..hi; the last panel is filled up with zeros."""
+    """Packs the items lo..hi; a last panel that they do not fill is filled up with zeros."""
     if access == "items":
         _pack_items(k, target, source, lo, hi)
-    elif access == "depth" and target.width % lanes == 0 and lanes > 1:
+    elif access == "depth":
         _pack_depth(k, target, source, lo, hi, lanes)
     else:
         _pack_any(k, target, source, lo, lo, hi)
@@ -108,15 +130,16 @@ def pack(
 def _pack_items(k: Builder, target: Target, source: Source, lo: Operand, hi: Operand) -> None:
     """Items are contiguous: few steps of k at a time, so that lines of the source are read on."""
     width, panel_size = target.width, k.mul(target.depth, target.width)
-    panels = k.div(k.sub(hi, lo), width)
+    panels = target.panels(k, k.sub(hi, lo))
     with k.loop(0, target.depth, step=_LINES) as t0:
         t1 = k.minimum(k.add(t0, _LINES), target.depth)
         with k.loop(0, panels) as panel:
-            item = k.add(lo, k.mul(panel, width))
+            item = target.item(k, lo, panel)
             start = k.add(target.start, k.mul(panel, panel_size))
             near = source._replace(item=Const(1, I64))
             with k.loop(t0, t1) as t:
-                to, line = k.add(start, k.mul(t, width)), near.at(k, item, t)
+                to = k.add(start, k.mul(target.place(k, t), width))
+                line = near.at(k, item, t)
                 with k.loop(0, width, kind="vector") as j:
                     value = k.load(source.pointer, k.add(line, j))
                     term = source.read(value, k.add(item, j), t, j)
@@ -128,29 +151,28 @@ def _pack_depth(
     k: Builder, target: Target, source: Source, lo: Operand, hi: Operand, lanes: int
 ) -> None:
     """k is contiguous: square blocks are transposed in registers."""
-    vectors = target.width // lanes
     block = k.local(source.pointer.dtype, lanes * lanes)
-    count = k.div(k.sub(hi, lo), lanes)
+    panels = target.panels(k, k.sub(hi, lo))
     whole = k.mul(k.div(target.depth, lanes), lanes)
     near = source._replace(step=Const(1, I64))
     panel_size = k.mul(target.depth, target.width)
-    with k.loop(0, count) as vector:
-        item = k.add(lo, k.mul(vector, lanes))
-        start = k.add(target.start, k.mul(k.div(vector, vectors), panel_size))
-        start = k.add(start, k.mul(k.rem(vector, vectors), lanes))
+    with k.loop(0, panels) as panel, k.loop(0, target.width, step=lanes) as column:
+        item = k.add(target.item(k, lo, panel), column)
+        start = k.add(k.add(target.start, k.mul(panel, panel_size)), column)
         with k.loop(0, whole, step=lanes) as t0:
             k.transpose(block, source.pointer, near.at(k, item, t0), source.item, lanes)
-            for column in range(lanes):
-                t = k.add(t0, column)
-                to = k.add(start, k.mul(t, target.width))
+            for step in range(lanes):
+                t = k.add(t0, step)
+                place = k.add(t0, step ^ 1 if target.swapped else step)
+                to = k.add(start, k.mul(place, target.width))
                 with k.loop(0, lanes, kind="vector") as lane:
-                    value = k.load(block, k.add(lane, column * lanes))
+                    value = k.load(block, k.add(lane, step * lanes))
                     term = source.read(value, k.add(item, lane), t, lane)
                     k.store(target.pointer, k.add(to, lane), term)
         with k.loop(whole, target.depth) as t, k.loop(0, lanes) as lane:
-            to = k.add(k.add(start, k.mul(t, target.width)), lane)
+            to = k.add(k.add(start, k.mul(target.place(k, t), target.width)), lane)
             k.store(target.pointer, to, near.element(k, k.add(item, lane), t, Const(0, I64)))
-    _pack_any(k, target, source, lo, k.add(lo, k.mul(count, lanes)), hi)
+    _pack_any(k, target, source, lo, k.add(lo, k.mul(panels, target.width)), hi)
 
 
 def _pack_any(
@@ -167,24 +189,32 @@ def _pack_any(
         there = k.compare("lt", i, length)
         with k.when(there), k.loop(0, target.depth) as t:
             term = source.element(k, k.add(origin, i), t, Const(0, I64))
-            k.store(target.pointer, k.add(start, k.mul(t, width)), term)
+            k.store(target.pointer, k.add(start, k.mul(target.place(k, t), width)), term)
         with k.when(k.op("not", there)), k.loop(0, target.depth) as t:
             k.store(target.pointer, k.add(start, k.mul(t, width)), zero)
 
 
 def copy_rows(
-    k: Builder, target: Pointer, start: Operand, source: Source, lo: Operand, hi: Operand,
-    depth: Operand, lanes: int,
-) -> None:  # fmt: skip
-    """Items lo..hi with k contiguous, to rows ``ROW`` apart."""
+    k: Builder, target: Target, source: Source, lo: Operand, hi: Operand, lanes: int
+) -> None:
+    """Items lo..hi with k contiguous, to rows ``ROW`` apart; the target's width has no meaning."""
     near = source._replace(step=Const(1, I64))
-    whole = k.mul(k.div(depth, lanes), lanes)
+    whole = k.mul(k.div(target.depth, lanes), lanes)
+    terms, swapped = (k.local(target.pointer.dtype, lanes) for _ in range(2))
     with k.loop(lo, hi) as item:
         line = near.at(k, item, Const(0, I64))
-        to = k.add(start, k.mul(k.sub(item, lo), ROW))
-        with k.loop(0, whole, step=lanes) as t0, k.loop(0, lanes, kind="vector") as lane:
-            t = k.add(t0, lane)
-            term = source.read(k.load(source.pointer, k.add(line, t)), item, t, lane)
-            k.store(target, k.add(to, t), term)
-        with k.loop(whole, depth) as t:
-            k.store(target, k.add(to, t), near.element(k, item, t, Const(0, I64)))
+        to = k.add(target.start, k.mul(k.sub(item, lo), ROW))
+        with k.loop(0, whole, step=lanes) as t0:
+            with k.loop(0, lanes, kind="vector") as lane:
+                t = k.add(t0, lane)
+                term = source.read(k.load(source.pointer, k.add(line, t)), item, t, lane)
+                k.store(terms, lane, term)
+            if target.swapped:  # constant places: this becomes one shuffle
+                for place in range(lanes):
+                    k.store(swapped, place, k.load(terms, place ^ 1))
+            with k.loop(0, lanes, kind="vector") as lane:
+                term = k.load(swapped if target.swapped else terms, lane)
+                k.store(target.pointer, k.add(k.add(to, t0), lane), term)
+        with k.loop(whole, target.depth) as t:
+            term = near.element(k, item, t, Const(0, I64))
+            k.store(target.pointer, k.add(to, target.place(k, t)), term)

@@ -20,7 +20,6 @@ from treadle.codegen.contraction import (
     Tile,
     both,
     ceil_div,
-    in_pairs,
     multiply,
     multiply_add,
     negate,
@@ -164,7 +163,8 @@ class _Gemm:
         if self.least:
             self.least[1].reset()
         here.packed = k.mul(THREAD, self.size.right_share)
-        target = Target(self.packed_right, here.packed, tile.columns, here.depth)
+        last = k.sub(self.size.n, tile.columns)
+        target = Target(self.packed_right, here.packed, tile.columns, here.depth, last, tile.flush)
         pack(k, access, target, here.right, here.j0, here.j1, tile.lanes)
         if self.least:
             here.exponent = self.least[1].exponent()
@@ -177,12 +177,10 @@ class _Gemm:
         if self.least:
             self.least[0].reset()
         start = k.mul(THREAD, self.size.left_share)
+        target = Target(self.packed_left, start, tile.rows, here.depth, swapped=tile.flush)
         if access == "depth":
-            copy_rows(
-                k, self.packed_left, start, here.left, here.i0, here.i1, here.depth, tile.lanes
-            )
+            copy_rows(k, target, here.left, here.i0, here.i1, tile.lanes)
         else:
-            target = Target(self.packed_left, start, tile.rows, here.depth)
             pack(k, access, target, here.left, here.i0, here.i1, tile.lanes)
         here.packed_left = start
         if self.least:
@@ -211,16 +209,18 @@ class _Gemm:
     ) -> tuple[Factor, Operand, Operand]:
         """The vectors of a panel, of which the columns begin..end are this panel's to store.
 
-        Where the operand is read in place the last panel starts earlier, so that it ends with it.
+        The last panel starts earlier where it would go beyond the operand.
         """
-        k, tile, size = self.k, self.tile, self.size
+        k, tile, size, access = self.k, self.tile, self.size, self.key.right
         count = k.minimum(k.sub(here.j1, column), tile.columns)
-        if self.key.right != "direct":
+        skip = k.sub(column, k.minimum(column, k.maximum(k.sub(size.n, tile.columns), 0)))
+        if access == "any":
+            skip = Const(0, I64)
+        if access != "direct":
             start = k.add(here.packed, k.mul(panel, k.mul(here.depth, tile.columns)))
             places = [k.add(start, v * tile.lanes) for v in range(tile.vectors)]
             factor = Factor(self.packed_right, places, lambda t: k.mul(t, tile.columns))
-            return factor, Const(0, I64), count
-        skip = k.sub(column, k.minimum(column, k.maximum(k.sub(size.n, tile.columns), 0)))
+            return factor, skip, k.add(skip, count)
         start = here.right.at(k, k.sub(column, skip), Const(0, I64))
         places = [k.add(start, v * tile.lanes) for v in range(tile.vectors)]
         if tile.lanes == 1:  # a small operand may have fewer columns than the tile
@@ -261,10 +261,9 @@ class _Gemm:
         with k.loop(0, tile.rows * tile.columns, kind="vector") as place:
             k.store(self.spill, place, k.const(0, tile.dtype))
         with k.loop(0, here.depth) as t:
-            at = in_pairs(k, t, here.depth)
             for row in range(tile.rows):
-                term = k.load(left.pointer, k.add(left.places[row], left.step(at)))
-                start = k.add(right.places[0], right.step(at))
+                term = k.load(left.pointer, k.add(left.places[row], left.step(t)))
+                start = k.add(right.places[0], right.step(t))
                 line = row * tile.columns
                 with (
                     k.loop(0, tile.columns, step=tile.lanes) as column,

@@ -147,6 +147,8 @@ class _Printer(IndexPrinter):
             width = self.width if step or private else 1
             ty = self.memory_type(dtype, width)
             text = self.read(f"load {ty}, ptr {self.address(load.pointer, index)}, align {align}")
+        elif step == 2 and isinstance(index, Sum) and not private:
+            width, text = self.width, self.every_second(load.pointer, index)
         else:
             width = self.width
             scalar, ty = self.memory_type(dtype, 1), self.memory_type(dtype)
@@ -157,6 +159,19 @@ class _Printer(IndexPrinter):
         if dtype.kind == "b":
             text = self.emit(f"trunc {ty} {text} to {self.type(dtype, width)}")
         self.values[load.result.name] = Text(text, dtype, width == 1)
+
+    def every_second(self, pointer: Pointer, index: Sum) -> str:
+        """Two loads that end with the last lane's element, and a shuffle."""
+        width, dtype = self.width, pointer.dtype
+        ty, align = self.memory_type(dtype), dtype.itemsize
+        first = index._replace(lane=0)
+        low, high = (
+            self.read(f"load {ty}, ptr {self.address(pointer, at)}, align {align}")
+            for at in (first, self.add(first, Sum((), width - 1)))
+        )
+        lanes = (*range(0, width, 2), *range(width + 1, 2 * width, 2))
+        mask = ", ".join(f"i32 {lane}" for lane in lanes)
+        return self.emit(f"shufflevector {ty} {low}, {ty} {high}, <{width} x i32> <{mask}>")
 
     def store(self, store: Store) -> None:
         index, value = self.index(store.index), self.text(self.operand(store.value))

@@ -106,7 +106,6 @@ class _Fuser:
         self.trace = trace
         self.start = len(trace.externals) + len(trace.scalars)
         self.access: list[Access | None] = []
-        self.copied: set[int] = set()  # views that need a copy of what they look at
         self.group_of: dict[int, Group] = {}
         for value, layout in enumerate((*trace.externals, *trace.scalars)):
             single = isinstance(layout, Layout)
@@ -134,10 +133,13 @@ class _Fuser:
         lower: Any = sig.op.lower
         found = lower.move(access.layout, out, **sig.attrs)
         if found is None:
-            self.copied.add(value)
             return Access(value, out.layout, 0)
         strides, offset = found
-        return Access(access.root, Layout(out.dtype, out.shape, strides), access.offset + offset)
+        plain = (
+            strides == out.layout.strides
+        )  # values are known as row-major by their type's layout
+        layout = out.layout if plain else Layout(out.dtype, out.shape, strides)
+        return Access(access.root, layout, access.offset + offset)
 
     def _projected(self, value: int, source: int, index: int, layout: Layout) -> Access | None:
         """One of several results: a root of its own."""
@@ -155,7 +157,7 @@ class _Fuser:
         if grouping:
             for value in range(self.start, len(self.access)):
                 self._place(value)
-        return list(self._ordered()), self.access
+        return self._ordered(), self.access
 
     def _place(self, value: int) -> None:
         entry = self.entry(value)
@@ -261,10 +263,11 @@ class _Fuser:
         seen: set[int] = set()
         while todo:
             value = todo.pop()
-            if value < first or value in seen:
+            owner = self.group_of.get(value)
+            last = value if owner is None else owner.entries[-1]
+            if last < first or value in seen or value < self.start:
                 continue
             seen.add(value)
-            owner = self.group_of.get(value)
             if owner is group:
                 return True
             if owner is None:
@@ -349,13 +352,25 @@ class _Fuser:
 
     # --- order --------------------------------------------------------------------------------
 
-    def _ordered(self) -> Iterator[Step]:
+    def _ordered(self) -> list[Step]:
         """Steps as early as their inputs allow, else in the order of recording."""
         _, wanted = self._waits()
         for group in set(self.group_of.values()):
             self._split(group, wanted)
-        waits, wanted = self._waits()
-        return _topological(waits, wanted)
+        while True:
+            waits, wanted = self._waits()
+            steps = list(_topological(waits, wanted))
+            if len(steps) == len(waits):
+                return steps
+            # ``_depend_on`` looks no further back than its group: what lies before it may have
+            # joined a group that grew past it, and then waits for it too.
+            self._dissolve(_circle(waits, steps))
+
+    def _dissolve(self, circle: list[Any]) -> None:
+        """Lets the entries of the smallest group in a circle run one by one."""
+        groups = [step for step in circle if isinstance(step, Group)]
+        for value in min(groups, key=lambda group: len(group.entries)).entries:
+            del self.group_of[value]
 
     def _waits(self) -> tuple[dict[Any, set[Any]], set[int]]:
         """What every step waits for, and the values that must be in memory."""
@@ -413,13 +428,9 @@ def _topological(waits: dict[Any, set[Any]], wanted: set[int]) -> Iterator[Step]
         for source in sources:
             readers[source].append(step)
     ready: list[tuple[int, int, Any]] = []
-
-    def position(step: Any) -> int:
-        return step.first if isinstance(step, Group) else step
-
     for step, count in left.items():
         if not count:
-            heappush(ready, (position(step), id(step), step))
+            heappush(ready, (_position(step), id(step), step))
     while ready:
         at, _, step = heappop(ready)
         if isinstance(step, Group):
@@ -429,7 +440,22 @@ def _topological(waits: dict[Any, set[Any]], wanted: set[int]) -> Iterator[Step]
         for reader in readers[step]:
             left[reader] -= 1
             if not left[reader]:
-                heappush(ready, (position(reader), id(reader), reader))
+                heappush(ready, (_position(reader), id(reader), reader))
+
+
+def _circle(waits: dict[Any, set[Any]], done: list[Step]) -> list[Any]:
+    """Steps that wait for one another, where not all could be done."""
+    left = waits.keys() - {step.entry if step.group is None else step.group for step in done}
+    step = min(left, key=_position)
+    path: list[Any] = []
+    while step not in path:
+        path.append(step)
+        step = min(waits[step] & left, key=_position)
+    return path[path.index(step) :]
+
+
+def _position(step: Any) -> int:
+    return step.first if isinstance(step, Group) else step
 
 
 def _may_reduce(shape: Shape, axes: tuple[int, ...]) -> bool:

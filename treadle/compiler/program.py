@@ -7,7 +7,9 @@ Nothing that anybody can see changes before the call has succeeded.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Sequence
+from heapq import heappop, heappush
 from typing import Any, NamedTuple
 
 from treadle.base.errors import CompileError
@@ -260,23 +262,65 @@ def lay_out(storages: list[Storage]) -> int:
     >>> lay_out([a, b, c]), a.offset, b.offset, c.offset
     (192, 0, 64, 0)
     """
-    end = 0
-    used: list[Storage] = []  # by offset
+    gaps = _Gaps()
+    ends: list[tuple[int, int, int]] = []  # (last step, offset, size) of what is in use
     for s in storages:
-        used = [u for u in used if u.last >= s.first]
+        while ends and ends[0][0] < s.first:
+            _, offset, size = heappop(ends)
+            gaps.give_back(offset, size)
         size = _aligned(s.nbytes)
-        best, best_gap, at, start = len(used), -1, end, 0
-        for index, u in enumerate(used):
-            gap = u.offset - start
-            if gap >= size and (best_gap < 0 or gap < best_gap):
-                best, best_gap, at = index, gap, start
-            start = u.offset + _aligned(u.nbytes)
-        if best_gap < 0:
-            at = start
-        s.offset = at
-        used.insert(best, s)
-        end = max(end, at + size)
-    return end
+        if size:
+            s.offset = gaps.take(size)
+            heappush(ends, (s.last, s.offset, size))
+    return gaps.end
+
+
+class _Gaps:
+    """The free places below ``end``, none next to another."""
+
+    def __init__(self) -> None:
+        self.end = 0
+        self._by_size: list[tuple[int, int]] = []  # (size, offset), sorted
+        self._sizes: dict[int, int] = {}  # by offset
+        self._offsets: dict[int, int] = {}  # by where the gap ends
+
+    def take(self, size: int) -> int:
+        """The offset of ``size`` bytes in the smallest gap that has them, or at the end."""
+        at = bisect_left(self._by_size, (size, 0))
+        if at == len(self._by_size):
+            offset = self._offsets.get(self.end, self.end)
+            if offset < self.end:
+                self._remove(offset)
+            self.end = offset + size
+            return offset
+        found, offset = self._by_size[at]
+        self._remove(offset)
+        if found > size:
+            self._insert(offset + size, found - size)
+        return offset
+
+    def give_back(self, offset: int, size: int) -> None:
+        """Makes a place free, as one with the gaps beside it."""
+        after = self._sizes.get(offset + size)
+        if after is not None:
+            self._remove(offset + size)
+            size += after
+        before = self._offsets.get(offset)
+        if before is not None:
+            size += self._remove(before)
+            offset = before
+        self._insert(offset, size)
+
+    def _insert(self, offset: int, size: int) -> None:
+        insort(self._by_size, (size, offset))
+        self._sizes[offset] = size
+        self._offsets[offset + size] = offset
+
+    def _remove(self, offset: int) -> int:
+        size = self._sizes.pop(offset)
+        del self._offsets[offset + size]
+        del self._by_size[bisect_left(self._by_size, (size, offset))]
+        return size
 
 
 def _aligned(nbytes: int) -> int:

@@ -12,6 +12,7 @@ import os
 import threading
 import warnings
 from collections import OrderedDict, deque
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from treadle.base.errors import TreadleError
@@ -75,8 +76,13 @@ class Programs:
         try:
             known.program = build_program(trace, self.device, threads, at_once)
             self.fused += at_once
-        except TreadleError:
+        except (TreadleError, MemoryError):
             known.trace = None  # tier 0 tells which node it is and what is wrong
+        except Exception as error:
+            if at_once:
+                raise
+            known.trace = None
+            _warn(trace, error)
         self._known[keys.key] = known
         self._length += len(keys.key)
         while self._length > _MOST_NODES and len(self._known) > 1:
@@ -149,7 +155,9 @@ class _Workshop:
                 self._wake.wait_for(lambda: bool(self._jobs))
                 programs, known, trace = self._jobs.popleft()
                 self._is_busy = True
-            self._make(programs, known, trace)
+            with suppress(Exception):  # a warning that was made an error: told already
+                self._make(programs, known, trace)
+            del programs, known, trace
 
     def _make(self, programs: Programs, known: _Known, trace: Trace) -> None:
         from treadle.compiler.program import build_program
@@ -157,13 +165,13 @@ class _Workshop:
         try:
             program = build_program(trace, programs.device, known.threads, True)
         except Exception as error:
-            _warn_once(trace, error)  # the program of single kernels stays
+            _warn(trace, error)  # the program of single kernels stays
             return
         known.program = program
         programs.fused += 1
 
 
-def _warn_once(trace: Trace, error: Exception) -> None:
+def _warn(trace: Trace, error: Exception) -> None:
     warnings.warn(
         f"a step of {len(trace.entries)} operations cannot be fused and runs operation by "
         f"operation ({type(error).__name__}: {error}); this is a defect: please report it",

@@ -158,7 +158,7 @@ class Evaluator:
             self._recount(live)
             return False
         self.programs.replays += 1
-        for n in (*keys.externals, *keys.scalars):
+        for n in (*live, *keys.externals, *keys.scalars):
             n.uses = 0
         live.clear()  # first: a node without its inputs must never be put back as pending
         _forget_inputs(nodes)
@@ -364,7 +364,7 @@ class Evaluator:
     def _failure(self, owner: Node, call: bytes, code: int) -> Exception:
         """What a failed call has to say; its operands still lie where it read them."""
         error: Exception
-        plans = (p for p in owner.sig.plans.values() if isinstance(p, Prepared))
+        plans = (p for p in list(owner.sig.plans.values()) if isinstance(p, Prepared))
         known = (c.message for p in plans for c in p.calls if call.startswith(c.head))
         message = next(known, "")
         if isinstance(message, Refusal):
@@ -408,7 +408,6 @@ def _forget_inputs(done: list[Node]) -> None:
     further: so ``total = total + loss`` does not keep every step of a training alive.
     """
     for n in done:
-        n.uses = 0
         if n.needs_grad and not n.spent:
             for i in n.inputs:
                 if i.needs_grad and (not i.spent or type(i) is Leaf):

@@ -54,7 +54,7 @@ def keyed(live: list[Node]) -> Keyed | None:
     scalars: list[Scalar] = []
     add = parts.append
     for position, n in enumerate(reversed(live), 1):
-        if n.value is not None:
+        if n.value is not None or n.error is not None:
             return None
         n.uses = -position
         add(n.sig.key)
@@ -76,7 +76,7 @@ def keyed(live: list[Node]) -> Keyed | None:
                         add(layout_of(value))
                 add(~slot)
         if n.keep:
-            add(True)
+            add("kept")
     return Keyed(tuple(parts), list(slots), scalars)
 
 

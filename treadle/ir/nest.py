@@ -75,14 +75,14 @@ def _step_class(stride: int) -> str:
     return "c" if stride == 1 else "b" if stride == 0 else "s"
 
 
-def _nest_of(sizes: Shape, steps: Sequence[Strides], turns: bool) -> Nest:
+def _nest_of(sizes: Shape, steps: Sequence[Strides], turns: bool, is_vector: bool) -> Nest:
     """How to go over these axes.
 
     An operand that is read far apart along the last axis, but lies side by side along another, is
     turned round in square tiles on the way.
     """
     rank = len(sizes)
-    classes = "".join(_step_class(s[-1]) for s in steps)
+    classes = "".join(_step_class(s[-1]) if is_vector else "s" for s in steps)
     across = -1
     if turns and sizes[-1] >= _LEAST:
         across = next(
@@ -113,14 +113,20 @@ def nest_launch(
     strides: Sequence[Strides],
     flops: int = 1,
     turns: bool = True,
+    is_vector: bool = True,
 ) -> Launch:
     """A launch of ``build(*key, nest)`` over ``shape``; the first operand is the output.
 
     ``build`` makes the kernel with ``nest_kernel``, or with ``NestLoops`` where it ``turns`` no
-    operand round.
+    operand round. Where its last loop ``is_vector`` no loop, all steps are of class s: knowing one
+    would gain nothing, and one kernel serves all.
     """
     sizes, steps = coalesce(shape, strides)
-    nest = _nest_of(sizes, steps, turns)
+    nest = _nest_of(sizes, steps, turns, is_vector)
+    if nest.rank == 2 and nest.across < 0:
+        # One kernel serves two axes and three: a loop of one turn costs next to nothing.
+        sizes, steps = (sizes[0], 1, sizes[1]), [(s[0], 0, s[1]) for s in steps]
+        nest = nest._replace(rank=3, cut=2 * nest.cut)
     numbers = [size for axis, size in enumerate(sizes) if axis != nest.cut]
     for step, kind in zip(steps, nest.classes, strict=True):
         numbers += step[:-1]

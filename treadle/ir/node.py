@@ -81,7 +81,9 @@ class Signature:
         self.is_view = isinstance(op.lower, (View, Bundle))  # needs no memory of its own
         # What stands for it in the key of a graph. Every call of a user's function has a
         # signature of its own, which differs in nothing that matters to a program.
-        self.key: Any = (op, self.types) if isinstance(op.lower, Bundle) else self
+        self.key: Any = self
+        if isinstance(op.lower, Bundle):
+            self.key = op, self.types, len(inputs)
         # None: nothing flows back. A tuple: a rule per input. Joint: one rule for all.
         gradient = op.gradient
         differentiable = not isinstance(gradient, NoGradient) and any(

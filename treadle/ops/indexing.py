@@ -167,7 +167,10 @@ def _write_launches(
     )  # fmt: skip
     strides = [_without(s, axis) for s in (layout.strides, index_strides, patch_strides)]
     shape, flops = _without(sizes, axis), 2 * sizes[axis]
-    launch = nest_launch(write_kernel, (write,), arguments, shape, strides, flops, turns=False)
+    launch = nest_launch(
+        write_kernel, (write,), arguments, shape, strides, flops, turns=False,
+        is_vector=write.inside,
+    )  # fmt: skip
     return [launch]
 
 

@@ -29,7 +29,7 @@ from treadle.base.forking import COMPILATION, hold_across_fork
 from treadle.runtime import kernel_cache
 from treadle.runtime.object_code import LOCK, Target, binding, native, object_code
 
-GENERATOR_VERSION = 4  # raise it when the same loop IR comes to mean other native code
+GENERATOR_VERSION = 5  # raise it when the same loop IR comes to mean other native code
 NUMERICS_VERSION = 1  # raise it when an op's exact result changes
 
 SLOTS = 4  # kernels compiled at the same time; more gain little beside Python's own share

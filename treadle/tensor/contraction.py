@@ -38,7 +38,8 @@ def _check(name: str, x: Node, y: Node, inner: tuple[int, int]) -> None:
 def _batched(x: Node, batch: Shape) -> Node:
     """(…, m, k) as (prod(batch), m, k)."""
     matrix = x.shape[-2:]
-    return reshape(a.stretch(x, batch + matrix), shape=(prod(batch), *matrix))
+    whole = a.stretch(x, batch + matrix)
+    return whole if len(batch) == 1 else reshape(whole, shape=(prod(batch), *matrix))
 
 
 def matmul(input: Tensor, other: Tensor) -> Tensor:

@@ -50,7 +50,9 @@ class Case(NamedTuple):
         expected = interpret_op(self.op, tuple(drawn), self.sample.attrs)
         for one, other in zip(got, expected, strict=True):
             if not same_bits(one, other):
-                at = next(i for i in range(one.size) if not same_bits(one[i : i + 1], other[i : i + 1]))
+                at = next(
+                    i for i in range(one.size) if not same_bits(one[i : i + 1], other[i : i + 1])
+                )
                 values = [x[at] for x in drawn]
                 return f"of {values}: {one[at]!r} native, {other[at]!r} interpreted"
         return ""
@@ -148,7 +150,9 @@ def _fma(target: Target, a: Array, b: Array, c: Array) -> Array:
         for module in (jit, object_code):
             stack.enter_context(patch.object(module, "native", lambda: target))
         text = print_kernel(kernel)
-        entry = jit.compile_kernel(kernel.name, text, lambda: print_llvm(kernel, target.vector_bits))
+        entry = jit.compile_kernel(
+            kernel.name, text, lambda: print_llvm(kernel, target.vector_bits)
+        )
     out = np.empty_like(a)
     table = np.array([x.ctypes.data for x in (out, a, b, c)], np.int64)
     call = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, *(ctypes.c_int64,) * 3)(entry)

@@ -9,13 +9,12 @@ and ways, ``make sweep-bits`` all of them.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import numpy as np
@@ -211,6 +210,7 @@ class Comparison:
     def __init__(self, subjects: Sequence[Subject]) -> None:
         self.subjects = subjects
         self._plain: dict[tuple[str, str], Run] = {}
+        self._prints: dict[str, str] = {}
 
     def plain(self, one: Subject, place: str = "contiguous") -> Run:
         """What a subject gives when it is run the plainest way."""
@@ -220,6 +220,13 @@ class Comparison:
             with _settings(way):
                 self._plain[key] = _run(one, way)
         return self._plain[key]
+
+    def fingerprint(self, one: Subject) -> str:
+        """That of its plainest run, which is not kept for this."""
+        if one.name not in self._prints:
+            self._prints[one.name] = fingerprint([self.plain(one)])
+            del self._plain[one.name, "contiguous"]
+        return self._prints[one.name]
 
     def way(self, way: Way) -> Iterator[Verdict]:
         """A verdict for every subject."""
@@ -247,45 +254,46 @@ class Comparison:
 
 # --- in other processes -------------------------------------------------------------------------
 
-ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
-    "cold cache": ("cache", {"TREADLE_PROGRAMS": "off"}),
-    "warm cache": ("cache", {"TREADLE_PROGRAMS": "off"}),
-    "cold cache, fused": ("cache", {"TREADLE_PROGRAMS": "wait"}),
-    "warm cache, fused": ("cache", {"TREADLE_PROGRAMS": "wait"}),
-    "vectors of 128 bits": ("vectors", {"TREADLE_VECTOR_BITS": "128"}),
-    "vectors of 256 bits": ("vectors", {"TREADLE_VECTOR_BITS": "256"}),
-    "vectors of 512 bits": ("vectors", {"TREADLE_VECTOR_BITS": "512"}),
+ELSEWHERE: dict[str, tuple[str, dict[str, Any]]] = {
+    "cold cache": ("cache", {"programs": "off"}),
+    "warm cache": ("cache", {"programs": "off"}),
+    "cold cache, fused": ("cache", {"programs": "wait"}),
+    "warm cache, fused": ("cache", {"programs": "wait"}),
+    "vectors of 128 bits": ("vectors", {"vector_bits": 128}),
+    "vectors of 256 bits": ("vectors", {"vector_bits": 256}),
+    "vectors of 512 bits": ("vectors", {"vector_bits": 512}),
     "no FMA": ("emulated FMA", {}),
 }
-"""Processes: their clause, and their environment beside the cache folder."""
+"""Processes: their clause, and the flags that differ."""
 
 _WITHOUT_FMA = "no FMA"
 
 
 class Elsewhere:
-    """A process that runs subjects, three times where programs are fused.
+    """A process that runs subjects, three times where programs are fused; it starts at once.
 
     Args:
         kind: one of ``ELSEWHERE``.
-        names: of the subjects.
+        subjects: what it runs.
         cache: the folder of its kernel cache.
     """
 
-    def __init__(self, kind: str, names: Sequence[str], cache: str) -> None:
-        self.kind, self.names = kind, names
-        self.clause, variables = ELSEWHERE[kind]
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("TREADLE_")}
-        environment |= {"TREADLE_CACHE_DIR": cache, **variables}
+    def __init__(self, kind: str, subjects: Sequence[Subject], cache: str) -> None:
+        self.kind = kind
+        self.clause, differing = ELSEWHERE[kind]
+        names = [one.name for one in subjects]
+        asked = json.dumps(
+            {"kind": kind, "names": names, "flags": {"cache_dir": cache, **differing}}
+        )
         code = "from treadle.testing.laws import tell; tell()"
         self._process = subprocess.Popen(
-            [sys.executable, "-c", code], env=environment, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [sys.executable, "-c", code, asked], text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
-        self._asked = json.dumps({"kind": kind, "names": list(names)})
 
     def answer(self) -> tuple[dict[str, str], int, int]:
         """(fingerprint of every subject, kernels compiled, kernels loaded); waits for it."""
-        out, err = self._process.communicate(self._asked)
+        out, err = self._process.communicate()
         if self._process.returncode:
             raise RuntimeError(f"the process {self.kind!r} failed: {err}")
         told = json.loads(out)
@@ -293,16 +301,22 @@ class Elsewhere:
 
     def verdicts(self, compared: Comparison) -> Iterator[Verdict]:
         """The answers against what this process computes."""
-        fingerprints, _, _ = self.answer()
+        fingerprints, compiled, loaded = self.answer()
+        if self.kind.startswith(("cold", "warm")):
+            wrong = loaded if self.kind.startswith("cold") else compiled
+            text = f"{compiled} kernels compiled and {loaded} loaded" if wrong else ""
+            yield Verdict(self.clause, f"kernels, {self.kind}", text)
         for one in compared.subjects:
-            here, there = fingerprint([compared.plain(one)]), fingerprints[one.name]
+            here, there = compared.fingerprint(one), fingerprints[one.name]
             difference = "" if here == there else "other bits; run it here to see which"
             yield Verdict(self.clause, f"{one.name}, {self.kind}", difference)
 
 
 def tell() -> None:
-    """What a process of ``Elsewhere`` does: subjects from the input, fingerprints to the output."""
-    asked = json.load(sys.stdin)
+    """What a process of ``Elsewhere`` does: writes the fingerprints of what its argument names."""
+    asked = json.loads(sys.argv[1])
+    for name, value in asked["flags"].items():
+        setattr(flags, name.upper(), value)
     if asked["kind"] == _WITHOUT_FMA:
         old = first_x86_64()
         jit.native = object_code.native = lambda: old  # type: ignore[assignment]
@@ -314,7 +328,7 @@ def tell() -> None:
         told[name] = " and ".join(sorted(prints))
     statistics = jit.statistics()
     found = {"fingerprints": told, "compiled": statistics.compiled, "loaded": statistics.loaded}
-    print(json.dumps(found))
+    sys.stdout.write(json.dumps(found))
 
 
 __all__ = [

@@ -9,7 +9,7 @@ import numpy as np
 
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
-from treadle.nn import LSTM, GRU
+from treadle.nn import GRU, LSTM
 from treadle.nn import functional as F
 from treadle.random.generator import manual_seed
 from treadle.tensor import arithmetic as a

@@ -23,11 +23,12 @@ from treadle.runtime.cpu import cpu
 
 # Numbers that are there for speed, by module, with others that would do as well.
 _NUMBERS: dict[str, dict[str, tuple[int, ...]]] = {
-    "treadle.codegen.conv_depthwise": {"_VECTORS": (1, 2, 3, 8)},
     "treadle.codegen.conv_image": {"_CHUNK": (1, 5, 16)},
     "treadle.codegen.conv_image_plan": {
-        "_STRIP_BYTES": (1 << 9, 1 << 12, 320 << 10), "_PIXELS": (1, 10, 192)
+        "_STRIP_BYTES": (1 << 9, 1 << 12, 320 << 10), "_PIXELS": (1, 10, 192),
+        "_PIXEL_COST": (0, 1, 1000), "_FEW_TAPS": (0, 32),
     },
+    "treadle.codegen.conv_pixel_plan": {"_STRIP_BYTES": (1 << 9, 1 << 12, 320 << 10)},
     "treadle.codegen.conv_weight_plan": {
         "_STRIP_BYTES": (1 << 9, 1 << 12, 160 << 10), "_RUN": (1, 2, 4)
     },
@@ -111,7 +112,7 @@ def _drawn_tile(plan: Any, rng: np.random.Generator) -> Callable[[Any], Tile]:
     def tile(self: Any) -> Tile:
         chosen: Tile = choose(self)
         rows = int(rng.integers(1, 10))
-        vectors = 1 if self.apart else int(rng.integers(1, 4))
+        vectors = 1 if getattr(self, "apart", False) else int(rng.integers(1, 4))
         dtype = self.p.image.dtype
         return tile_for(dtype, rows, min(vectors, chosen.vectors + 1), self.p.vector_bits)
 

@@ -1,0 +1,183 @@
+"""Plans of convolutions with pixels in the lanes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from treadle.base.shapes import prod
+from treadle.codegen.contraction import BLOCK, Tile, Workspaces, in_order, tile_for
+from treadle.codegen.conv_exact import Packed
+from treadle.codegen.conv_image import ORDER_SIZES, PACK_SIZES, conv_order, conv_pack
+from treadle.codegen.conv_pixel import PIXEL_SIZES, conv_pixel
+from treadle.codegen.conv_problem import Axis, Numbers
+from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout, Out, Work
+from treadle.ir.loop import I64
+
+_STRIP_BYTES = 320 << 10  # of a strip at most: what leaves room in a level-2 cache
+
+
+class PixelImage(NamedTuple):
+    """A convolution; ``axes`` counts elements that lie ``gaps`` apart as so many."""
+
+    source: Layout
+    target: Layout
+    axes: tuple[Axis, ...]
+    gaps: Numbers
+    w_taps: Numbers  # strides of the weight: along the window,
+    w_group: int  # from one group to the next,
+    w_item: int  # from an output channel to the next,
+    w_channel: int  # and along the channels of the sum
+    groups: int
+
+    @property
+    def absent(self) -> bool:
+        """Whether the strip holds elements that are not there."""
+        return max(self.gaps) > 1 or any(axis.has_absent for axis in self.axes)
+
+    @property
+    def items(self) -> int:
+        """Output channels of a group."""
+        return self.target.shape[1] // self.groups
+
+
+class PixelPlan:
+    """The launches of one class of pixels."""
+
+    def __init__(
+        self, image: PixelImage, threads: int, vector_bits: int, works: Workspaces
+    ) -> None:
+        self.image, self.axes, self.works = image, image.axes, works
+        self.threads, self.vector_bits = threads, vector_bits
+        self.channels = image.source.shape[1] // image.groups
+        self.depth = self.channels * prod(axis.taps for axis in self.axes)
+        self.terms = self.channels * prod(len(axis.present) for axis in self.axes)
+        self.blocks = max(-(-self.depth // BLOCK), 1)
+        self.tile = self._tile()
+        self.cost = self._cost(self.tile)
+        self.panels = -(-image.items // self.tile.rows)
+        self.packs = image.groups * self.panels
+        self._cut()
+
+    def _tile(self) -> Tile:
+        shapes = ((1, 8), (2, 6), (3, 4), (4, 3), (5, 2), (6, 2))
+        if self.vector_bits >= 512:
+            shapes = ((1, 8), (2, 8), (3, 8), (4, 6), (8, 3), (14, 2))
+        dtype = self.image.source.dtype
+        return min((tile_for(dtype, *shape, self.vector_bits) for shape in shapes), key=self._cost)
+
+    def _cost(self, tile: Tile) -> float:
+        """Cycles for a pixel and a term; a vector that is not aligned costs more to load."""
+        pixels = [axis.pixels for axis in self.axes]
+        slots = prod(pixels[:2]) * -(-pixels[2] // tile.lanes)
+        tiles = -(-slots // tile.vectors) * -(-self.image.items // tile.rows)
+        cycles = max(tile.rows * tile.vectors, tile.rows + 1.5 * tile.vectors, 8) / 2
+        return tiles * cycles / max(prod(pixels), 1)
+
+    def _cut(self) -> None:
+        """Pixels of a unit along each axis: what the strip has room for, and enough units."""
+        image, lanes = self.image, self.tile.lanes
+        box = self.box = [axis.pixels for axis in self.axes]
+        wanted = 4 * self.threads if self.threads > 1 else 1
+        least = (1, 1, 8 * lanes)
+        while True:
+            self.boxes = [-(-axis.pixels // b) for b, axis in zip(box, self.axes, strict=True)]
+            self.extents = [
+                b + (axis.reach - 1) // axis.step for b, axis in zip(box, self.axes, strict=True)
+            ]
+            steps = [axis.step for axis in self.axes]
+            plane = prod(self.extents)
+            # An odd number of lines, against conflicts in the cache.
+            self.s_channel = -(-plane * prod(steps) // 16) * 16 | 16
+            self.inner = (self.extents[1] * self.extents[2], self.extents[2], 1)
+            self.phases = (plane * steps[2] * steps[1], plane * steps[2], plane)
+            self.units = image.target.shape[0] * image.groups * prod(self.boxes)
+            fits = self.channels * self.s_channel * self.tile.dtype.itemsize <= _STRIP_BYTES
+            cut = next((a for a in range(3) if box[a] > least[a]), None)
+            if cut is None or (fits and self.units >= wanted):
+                return
+            half = -(-box[cut] // 2)
+            box[cut] = half if cut < 2 else -(-half // lanes) * lanes
+
+    def launches(self) -> list[Launch]:
+        """Listing the terms of a pixel, packing the weights, and the sums."""
+        image, tile, works, threads = self.image, self.tile, self.works, self.threads
+        dtype = image.source.dtype
+        places, offsets = works.new(self.depth, I64), works.new(self.depth, I64)
+        ends, raw = works.new(self.blocks + 1, I64), works.new(2 * self.depth, I64)
+        listed: tuple[Argument, ...] = (places, offsets, ends, raw, *self._order())
+        # The lanes of a slot may go on beyond the last line.
+        share = self.channels * self.s_channel + tile.lanes
+        slots = self.box[0] * self.box[1] * -(-self.box[2] // tile.lanes)
+        share_table = 3 * (slots + tile.vectors)
+        scratch = works.new(threads * share, tile.dtype)
+        sums = works.new(threads * tile.rows * tile.columns, tile.dtype)
+        table = works.new(threads * share_table, I64)
+        strides = image.target.strides[2:]
+        first = sum(axis.first * stride for axis, stride in zip(self.axes, strides, strict=True))
+        pack = self._pack(offsets, ends)
+        values = self._sizes() | {"share": share, "share_table": share_table}
+        args: tuple[Argument, ...] = (
+            Out(0, first), self.packed.values, In(0), scratch, sums, places, ends, table,
+            *in_order(PIXEL_SIZES, values),
+        )  # fmt: skip
+        work = 2 * prod(image.target.shape[:2]) * self.terms
+        work *= prod(axis.pixels for axis in self.axes)
+        return [
+            Launch(KernelSpec(conv_order, ()), listed, 1, 0),
+            pack,
+            Launch(KernelSpec(conv_pixel, (tile, dtype)), args, self.units, work),
+        ]
+
+    def _pack(self, offsets: Work, ends: Work) -> Launch:
+        image, tile = self.image, self.tile
+        elements = self.packs * self.terms * tile.rows
+        self.packed = Packed(self.works.new(elements, tile.dtype), elements)
+        values = {
+            "items": image.items, "panels": self.panels, "columns": tile.rows,
+            "s_group": image.w_group, "s_item": image.w_item, "channels": self.channels,
+            "depth": self.terms, "last": self.blocks,
+        }  # fmt: skip
+        args: tuple[Argument, ...] = (
+            self.packed.values, In(1), offsets, ends, *in_order(PACK_SIZES, values)
+        )  # fmt: skip
+        spec = KernelSpec(conv_pack, (tile.dtype, image.source.dtype))
+        return Launch(spec, args, self.packs, 2 * elements)
+
+    def _order(self) -> Numbers:
+        values = {
+            "channels": self.channels, "s_channel": self.s_channel,
+            "w_channel": self.image.w_channel, "depth": self.depth, "swap": int(self.tile.flush),
+        }  # fmt: skip
+        table = (self.axes, self.inner, self.image.w_taps, self.phases)
+        for name, axis, s, w, phase in zip("dhw", *table, strict=True):
+            values |= {
+                f"taps_{name}": axis.taps, f"base_{name}": axis.base,
+                f"distance_{name}": axis.distance, f"spread_{name}": axis.spread,
+                f"low_{name}": axis.low, f"s_{name}": s, f"w_{name}": w,
+                f"phases_{name}": axis.step, f"phase_{name}": phase,
+            }  # fmt: skip
+        return in_order(ORDER_SIZES, values)
+
+    def _sizes(self) -> dict[str, int]:
+        image = self.image
+        x_image, x_channel, *xs = image.source.strides
+        o_image, o_channel, *outs = image.target.strides
+        outs = [stride * axis.every for stride, axis in zip(outs, self.axes, strict=True)]
+        direct = self.blocks == 1 and outs[2] == 1 and self.box[2] >= self.tile.lanes
+        values = {
+            "x_image": x_image, "x_channel": x_channel, "x_group": self.channels * x_channel,
+            "channels": self.channels, "groups": image.groups, "s_channel": self.s_channel,
+            "clear": int(image.absent and prod(self.boxes) > 1), "direct": int(direct),
+            "blocks": self.blocks, "depth": self.terms, "items": image.items,
+            "panels": self.panels, "out_image": o_image, "out_channel": o_channel,
+        }  # fmt: skip
+        for a, (name, axis) in enumerate(zip("dhw", self.axes, strict=True)):
+            values |= {
+                f"x_{name}": xs[a], f"size_{name}": axis.size, f"gap_{name}": image.gaps[a],
+                f"pixels_{name}": axis.pixels, f"box_{name}": self.box[a],
+                f"boxes_{name}": self.boxes[a], f"step_{name}": axis.step,
+                f"origin_{name}": axis.low, f"phases_{name}": axis.step,
+                f"extent_{name}": self.extents[a], f"s_{name}": self.inner[a],
+                f"phase_{name}": self.phases[a], f"o_{name}": outs[a],
+            }  # fmt: skip
+        return values
