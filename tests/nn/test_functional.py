@@ -163,6 +163,15 @@ def test_output_padding_beyond_the_stride():
     np.testing.assert_allclose(cut.numpy(), whole.numpy()[:, :, 2:], rtol=1e-5, atol=1e-6)
 
 
+def test_output_padding_of_a_stride_beyond_the_last_tap():
+    """Zeros, and the bias."""
+    x, w, b = (treadle.tensor(floats(*s)) for s in ((1, 2, 4), (2, 3, 3), (3,)))
+    short = F.conv_transpose1d(x, w, b, padding=1, dilation=4)
+    long = F.conv_transpose1d(x, w, b, padding=1, output_padding=3, dilation=4).numpy()
+    np.testing.assert_allclose(long[:, :, : short.shape[2]], short.numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(long[0, :, -2:], b.numpy()[:, None].repeat(2, 1))
+
+
 def test_conv3d_of_one_plane_is_conv2d():
     x, w = floats(2, 3, 5, 6), floats(4, 3, 3, 2)
     flat = F.conv2d(treadle.tensor(x), treadle.tensor(w), stride=2, padding=1)

@@ -149,7 +149,7 @@ matmul: Op = register(
         reference=lambda a, b: np.matmul(_widened(a), _widened(b)).astype(a.dtype),
         samples=_matmul_samples, errors=_matmul_errors,
         cost=_matmul_cost, dtypes=NUMERIC,
-        doc="out[b, m, n] = sum over k of a[b, m, k] * b[b, k, n] (or all without b); integers wrap",
+        doc="out[b, m, n] = sum over k of a[b, m, k] * b[b, k, n] (no b in 2-D); integers wrap",
     )
 )  # fmt: skip
 

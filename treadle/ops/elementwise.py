@@ -333,9 +333,7 @@ trunc: Op = define("trunc", 1, "trunc", "trunc", doc="x without its fraction", *
 round_: Op = define(
     "round", 1, "roundeven", "round", doc="the nearest integer, halves to even", **_steps
 )
-sign: Op = define(
-    "sign", 1, _sign, "sign", (_flat,), "-1, 0 or 1 (zeros and NaN stay as they are)"
-)
+sign: Op = define("sign", 1, _sign, "sign", (_flat,), "-1, 0 or 1 (zeros and NaN stay as they are)")
 
 # --- functions ------------------------------------------------------------------------------------
 

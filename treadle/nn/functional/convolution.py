@@ -7,11 +7,12 @@ from typing import Any
 
 from treadle.base.errors import DTypeError, ShapeError
 from treadle.ir.node import Node, located
-from treadle.nn.functional.common import along_channels, check_rank, real_node
+from treadle.nn.functional.common import along_channels, check_rank, node_of, real_node
 from treadle.ops.contraction import conv_forward, conv_input
 from treadle.ops.elementwise import add
 from treadle.ops.movement import reshape
 from treadle.tensor.handle import wrap
+from treadle.tensor.joining import pad
 from treadle.tensor.tensor import Tensor
 
 Numbers = tuple[int, ...]
@@ -183,9 +184,17 @@ def _transpose(
     # What output_padding adds takes the place of padding: so the forward convolution of the result
     # has exactly the pixels of the input.
     sides = tuple((p, p - min(more, p)) for p, more in zip(paddings, extra, strict=True))
-    out = conv_input(
-        x, w, stride=strides, padding=sides, dilation=dilations, groups=groups, size=size
+    # A stride or more beyond the last tap there would be more pixels: those elements are zeros.
+    beyond = tuple(
+        max(more - p - s + 1, 0) for more, p, s in zip(extra, paddings, strides, strict=True)
     )
+    reached = tuple(n - more for n, more in zip(size, beyond, strict=True))
+    out = conv_input(
+        x, w, stride=strides, padding=sides, dilation=dilations, groups=groups, size=reached
+    )
+    if any(beyond):
+        widths = [width for more in reversed(beyond) for width in (0, more)]
+        out = node_of(name, pad(wrap(out), widths))
     return _biased(name, out, bias, single)
 
 
