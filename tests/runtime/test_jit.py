@@ -11,7 +11,15 @@ import pytest
 
 from treadle.base.errors import CompileError
 from treadle.base.flags import flags
+from treadle.compiler.programs import wait_for_programs
 from treadle.runtime import jit, kernel_cache
+
+
+@pytest.fixture(autouse=True)
+def alone():
+    """What earlier tests have left to compile beside the run must not be counted here."""
+    wait_for_programs()
+
 
 ANSWER = """
 define i32 @NAME(ptr %args, i64 %begin, i64 %end, i64 %thread) nounwind {

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 from heapq import heappop, heappush
+from time import perf_counter
 from typing import Any, NamedTuple
 
 from treadle.base.errors import CompileError
@@ -57,6 +58,7 @@ class Program:
         self.tape = tape
         self.arena = arena
         self.results = results  # bytes of every storage that outlives the program
+        self.seconds = 0.0  # in kernels, so far
         self.kept = kept  # (position of the entry, its place or places) with storages as in run
 
     def run(self, nodes: Sequence[Node], externals: list[Node], scalars: list[Scalar]) -> bool:
@@ -80,7 +82,10 @@ class Program:
             memory = allocate(nbytes)
             memories.append(memory)
             addresses.append(memory.address)
-        if self.tape.run(addresses) >= 0:
+        begin = perf_counter()
+        failed = self.tape.run(addresses)
+        self.seconds += perf_counter() - begin
+        if failed >= 0:
             return False
         for position, place in self.kept:
             several = type(place) is tuple

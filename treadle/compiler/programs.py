@@ -1,8 +1,8 @@
 """Which graphs have a program: those that have been seen before.
 
 The second time a graph is seen it gets a program of the kernels that tier 0 ran, which takes no
-compiling. From the third time on its fused program is made beside the run, on a thread of low
-priority, and takes the other's place when it is ready.
+compiling. When it has spent some time in its kernels, its fused program is made beside the run, on
+a thread of low priority, and takes the other's place when it is ready.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _SMALLEST = 4  # nodes: for fewer the way of a program is no shorter
 _MOST_NODES = 1 << 18  # of all graphs with programs together, their keys being as long
 _SIGHTINGS = 1 << 12  # graphs seen once that are remembered (by the hash of their keys)
+_WORTH_COMPILING = 0.1  # seconds that a program has spent in its kernels
 _PATIENCE = 2.0  # seconds that the interpreter's exit waits for a kernel being compiled
 _NICE = 5
 
@@ -52,6 +53,7 @@ class Programs:
         self._length = 0
         self.replays = 0
         self.fused = 0  # programs whose nodes have been fused
+        self.worth_compiling = _WORTH_COMPILING
 
     def find(self, keys: Keyed, live: list[Node], threads: int) -> Program | None:
         """The program of a graph (last node first), if it was seen before."""
@@ -63,7 +65,8 @@ class Programs:
             known = self._first_program(keys, live, threads)
         else:
             self._known.move_to_end(key)
-            if known.trace is not None:
+            program = known.program
+            if known.trace is not None and program and program.seconds > self.worth_compiling:
                 _workshop.take(self, known)
         return known.program
 

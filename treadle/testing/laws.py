@@ -238,6 +238,14 @@ class Comparison:
 
     def _differs(self, one: Subject, way: Way, plain: Run) -> str:
         programs = tier0.evaluator().programs
+        programs.worth_compiling, usual = 0.0, programs.worth_compiling  # else nothing is fused
+        try:
+            return self._repeated(one, way, plain)
+        finally:
+            programs.worth_compiling = usual
+
+    def _repeated(self, one: Subject, way: Way, plain: Run) -> str:
+        programs = tier0.evaluator().programs
         before = programs.replays
         for time in range(1 if way.programs == "off" else 3):
             difference = first_difference(plain, _run(one, way))
