@@ -8,7 +8,6 @@ import os
 import platform
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -24,7 +23,6 @@ import treadle
 from treadle.runtime import jit
 
 ROOT = Path(__file__).resolve().parents[1]
-_SAMPLE_SECONDS = 0.02  # what one round of a short call takes, at least
 _PIPED_WIDTH = 150
 
 
@@ -150,19 +148,6 @@ def in_turn(
         measure()
     samples = [[measure() for measure in measures] for _ in range(rounds)]
     return [medians(column) for column in zip(*samples, strict=True)]
-
-
-def seconds_per_call(call: Callable[[], object]) -> float:
-    """The time of one call, out of as many as take a while."""
-    repeats = 1
-    while True:
-        begin = time.perf_counter()
-        for _ in range(repeats):
-            call()
-        seconds = time.perf_counter() - begin
-        if seconds >= _SAMPLE_SECONDS:
-            return seconds / repeats
-        repeats = max(2 * repeats, int(repeats * _SAMPLE_SECONDS / max(seconds, 1e-9) * 1.1))
 
 
 # --- tables -----------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,9 +18,8 @@ os.environ["XLA_FLAGS"] = (
 import jax
 import jax.numpy as jnp
 import numpy as np
+from timing import seconds_per_call
 from workloads import MEGA, loop_inputs
-
-_SAMPLE_SECONDS = 0.02
 
 
 def _layer_norm(x: Any, w: Any, b: Any) -> Any:
@@ -115,15 +113,7 @@ def kernel(case: dict[str, Any]) -> dict[str, float]:
         _calls.clear()
         _calls[key] = _build(case)
         _calls[key]()
-    call, repeats = _calls[key], 1
-    while True:
-        begin = time.perf_counter()
-        for _ in range(repeats):
-            call()
-        seconds = time.perf_counter() - begin
-        if seconds >= _SAMPLE_SECONDS:
-            return {"seconds": seconds / repeats}
-        repeats = max(2 * repeats, int(repeats * _SAMPLE_SECONDS / max(seconds, 1e-9) * 1.1))
+    return {"seconds": seconds_per_call(_calls[key])}
 
 
 for line in sys.stdin:

@@ -13,7 +13,8 @@ from typing import Any
 
 import treadle
 from bench import machine
-from bench.harness import Options, Peer, Row, in_turn, seconds_per_call
+from bench.harness import Options, Peer, Row, in_turn
+from bench.timing import seconds_per_call
 from bench.workloads import CONVS, GEMMS, LOOPS, Case, build, loop_bytes, out_size
 from treadle.base.flags import flags
 from treadle.base.shapes import prod

@@ -8,12 +8,11 @@ import os
 import random
 import sys
 import sysconfig
-import time
 from array import array
 from pathlib import Path
 from typing import Any
 
-_SAMPLE_SECONDS = 0.02
+from timing import seconds_per_call
 
 
 def _library() -> ctypes.CDLL:
@@ -48,16 +47,12 @@ def kernel(case: dict[str, Any]) -> dict[str, float]:
         i64(m), i64(n), i64(k), one, a, i64(m if ta else k), b, i64(k if tb else n), zero, c,
         i64(n),
     )  # fmt: skip
-    repeats = 1
-    while True:
-        begin = time.perf_counter()
-        for _ in range(repeats):
-            if _dnnl.dnnl_sgemm(*arguments):
-                raise SystemExit("dnnl_sgemm refused its arguments")
-        seconds = time.perf_counter() - begin
-        if seconds >= _SAMPLE_SECONDS:
-            return {"seconds": seconds / repeats}
-        repeats = max(2 * repeats, int(repeats * _SAMPLE_SECONDS / max(seconds, 1e-9) * 1.1))
+
+    def multiply() -> None:
+        if _dnnl.dnnl_sgemm(*arguments):
+            raise SystemExit("dnnl_sgemm refused its arguments")
+
+    return {"seconds": seconds_per_call(multiply)}
 
 
 def version() -> str:

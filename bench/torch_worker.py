@@ -14,10 +14,9 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from timing import seconds_per_call
 from torch.nn import functional as F
 from workloads import build, out_size
-
-_SAMPLE_SECONDS = 0.02
 
 
 def recording(repeats: int) -> dict[str, float]:
@@ -67,15 +66,7 @@ def kernel(case: dict[str, Any]) -> dict[str, float]:
         alone = case["kind"] == "conv" and case["part"] != "forward"
         _kernels[key] = _gradient(case) if alone else build(torch, F, case)
         _kernels[key]()
-    call, repeats = _kernels[key], 1
-    while True:
-        begin = time.perf_counter()
-        for _ in range(repeats):
-            call()
-        seconds = time.perf_counter() - begin
-        if seconds >= _SAMPLE_SECONDS:
-            return {"seconds": seconds / repeats}
-        repeats = max(2 * repeats, int(repeats * _SAMPLE_SECONDS / max(seconds, 1e-9) * 1.1))
+    return {"seconds": seconds_per_call(_kernels[key])}
 
 
 # --- trainings ----------------------------------------------------------------------------------
