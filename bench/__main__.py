@@ -15,7 +15,17 @@ from dataclasses import asdict
 from functools import partial
 
 from bench import compiling, demo, importing, kernels, memory, recording, step, threads
-from bench.harness import Options, Peer, Row, environment, find_torch, print_table
+from bench.harness import (
+    ModelOptions,
+    Options,
+    Peer,
+    Row,
+    environment,
+    find_torch,
+    print_table,
+)
+from bench.models import report
+from bench.models.catalog import PROGRAMS
 
 BENCHMARKS: dict[str, tuple[Callable[[Options], list[Row]], str]] = {
     "recording": (recording.run, "2,000 operations on 4x4, their gradient, and reading it"),
@@ -23,6 +33,7 @@ BENCHMARKS: dict[str, tuple[Callable[[Options], list[Row]], str]] = {
     "gemm": (partial(kernels.run, only="gemm"), "matrix products beside oneDNN and PyTorch"),
     "conv": (partial(kernels.run, only="conv"), "convolutions beside PyTorch"),
     "loops": (partial(kernels.run, only="loop"), "loops beside PyTorch and JAX"),
+    "models": (report.run, "whole models beside PyTorch, JAX and ONNX Runtime"),
     "import": (importing.run, "import treadle, less bare Python"),
     "memory": (memory.run, "10,000 steps whose summed loss nobody reads"),
     "compile": (compiling.run, "compiling kernels, and loading them from the cache"),
@@ -49,6 +60,30 @@ def _arguments() -> argparse.Namespace:
         "--onednn", metavar="PYTHON", default="",
         help="interpreter of an environment with oneDNN (onednn-cpu-gomp)",
     )  # fmt: skip
+    models = parser.add_argument_group("of models")
+    models.add_argument(
+        "--only", action="append", default=[], choices=[*PROGRAMS], metavar="PROGRAM",
+        help=f"run this program (may be given again); there are {', '.join(PROGRAMS)}",
+    )  # fmt: skip
+    models.add_argument(
+        "--check", action="store_true", help="compare the losses of 20 steps with PyTorch's instead"
+    )
+    models.add_argument(
+        "--one-thread", action="store_true",
+        help="on one thread and by CPU time, which says most on a machine that has other work",
+    )  # fmt: skip
+    models.add_argument(
+        "--beside", action="append", default=[], choices=report.PEERS, metavar="PEER",
+        help=f"compare with this only (may be given again); there are {', '.join(report.PEERS)}",
+    )  # fmt: skip
+    models.add_argument(
+        "--profile", choices=[*PROGRAMS], default="", metavar="PROGRAM",
+        help="say where the time of a step goes instead",
+    )  # fmt: skip
+    models.add_argument(
+        "--ort", metavar="PYTHON", default="",
+        help="interpreter that has ONNX Runtime, with PyTorch and onnxscript to export the models",
+    )  # fmt: skip
     options = parser.parse_args()
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:
@@ -71,7 +106,11 @@ def main() -> int:
         facts = environment(torch)
         if not arguments.json:
             print(facts["text"], flush=True)
-        options = Options(arguments.rounds, torch, jax, onednn)
+        of_models = ModelOptions(
+            tuple(arguments.only), arguments.check, arguments.one_thread, arguments.profile,
+            tuple(arguments.beside), arguments.ort,
+        )  # fmt: skip
+        options = Options(arguments.rounds, torch, jax, onednn, of_models)
         for name in arguments.names or BENCHMARKS:
             results[name] = BENCHMARKS[name][0](options)
             if not arguments.json:

@@ -8,7 +8,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,7 +29,7 @@ _PIPED_WIDTH = 150
 @dataclass(frozen=True)
 class Row:
     """One figure. ``limit`` is what the machine allows, ``bound`` what the figure may be at most;
-    ``unit`` is "s", "MB", "ratio" or "" for a count."""
+    ``unit`` is "s", "MB", "ratio", "relative" (a difference) or "" for a count."""
 
     what: str
     treadle: float
@@ -52,6 +52,18 @@ class Options(NamedTuple):
     torch: Peer
     jax: Peer
     onednn: Peer
+    models: ModelOptions
+
+
+class ModelOptions(NamedTuple):
+    """What it said of whole models."""
+
+    only: tuple[str, ...] = ()  # programs; all where there is none
+    is_check: bool = False
+    is_alone: bool = False  # one thread, and its CPU time
+    profile: str = ""  # the program whose time is to be split
+    beside: tuple[str, ...] = ()  # peers; all that are there where it names none
+    onnx: str = ""  # an interpreter that has ONNX Runtime and can export from PyTorch
 
 
 # --- peers ------------------------------------------------------------------------------------
@@ -65,17 +77,27 @@ def find_torch(interpreter: str) -> str:
 
 
 class Peer:
-    """Another library in a process of its own: it computes when it is asked, or else sleeps."""
+    """A library in a process of its own: it computes when it is asked, or else sleeps.
 
-    def __init__(self, name: str, interpreter: str) -> None:
+    ``module`` is what it runs (by default the file of this folder that is called after it), with
+    the environment's ``variables`` set.
+    """
+
+    def __init__(
+        self, name: str, interpreter: str, module: str = "",
+        variables: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self.name = name
+        self.interpreter = interpreter
         self.version = ""
         self._process: subprocess.Popen[str] | None = None
         if interpreter:
-            worker = Path(__file__).with_name(f"{name.lower()}_worker.py")
+            worker = str(Path(__file__).with_name(f"{name.lower()}_worker.py"))
+            run = ["-m", module] if module else [worker]
             self._process = subprocess.Popen(
-                [interpreter, "-u", str(worker), str(treadle.get_num_threads())],
+                [interpreter, "-u", *run, str(treadle.get_num_threads())],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                cwd=ROOT if module else None, env={**os.environ, **(variables or {})},
             )  # fmt: skip
             self.version = self.ask("version")
 
@@ -101,7 +123,11 @@ class Peer:
         if self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
-            self._process.wait(timeout=10)
+            try:
+                self._process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
 
 
 def environment(torch: Peer) -> dict[str, Any]:
@@ -163,6 +189,8 @@ def show(value: float | None, unit: str) -> str:
                 return f"{value * factor:.3g} {name}" if value * factor < 1e3 else f"{value:.0f} s"
     if unit == "ratio":
         return f"{value:.2f}"
+    if unit == "relative":
+        return f"{value:.1e}"
     return f"{value:,.2f} MB" if unit == "MB" else f"{value:,.0f}"
 
 

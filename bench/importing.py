@@ -12,7 +12,7 @@ from statistics import median
 from bench.harness import ROOT, Options, Row
 
 _BOUND = 0.2
-_OWN_BOUND = 0.08  # what Treadle may add to NumPy
+_OWN_BOUND = 0.05  # what Treadle may add to NumPy
 _ROUNDS = 15  # at least
 
 

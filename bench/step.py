@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
 import treadle
+from bench.clock import Clock
 from bench.harness import Options, Row, alternate
 from treadle import nn, optim
 from treadle.cli.demo import LeNet
@@ -18,31 +16,6 @@ from treadle.compiler.tier0 import Evaluator
 from treadle.runtime import pool
 
 _BATCH = 64
-
-
-class _Clock:
-    """Sums the time spent inside methods while it is on."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def on(self, owner: type, name: str) -> Iterator[None]:
-        inner: Callable[..., Any] = getattr(owner, name)
-
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            begin = time.perf_counter()
-            try:
-                return inner(*args, **kwargs)
-            finally:
-                spent = time.perf_counter() - begin
-                self.seconds[name] = self.seconds.get(name, 0.0) + spent
-
-        setattr(owner, name, timed)
-        try:
-            yield
-        finally:
-            setattr(owner, name, inner)
 
 
 class _Training:
@@ -60,7 +33,7 @@ class _Training:
         )
 
     def step(self) -> dict[str, float]:
-        clock = _Clock()
+        clock = Clock()
         with clock.on(Evaluator, "evaluate"), clock.on(pool, "run_tape"):
             times = [time.perf_counter()]
             loss = self.loss(self.net(self.images), self.labels)
@@ -72,9 +45,9 @@ class _Training:
             loss.item()
             times.append(time.perf_counter())
         forward, backward, rest = (e - s for s, e in pairwise(times))
-        evaluate, run = clock.seconds["evaluate"], clock.seconds["run_tape"]
-        return {"forward": forward, "backward": backward, "optimizer": rest - evaluate,
-                "tape": evaluate - run, "run": run, "total": times[-1] - times[0]}  # fmt: skip
+        tape, run = clock.seconds["evaluate"], clock.seconds["run_tape"]
+        return {"forward": forward, "backward": backward, "optimizer": rest - tape - run,
+                "tape": tape, "run": run, "total": times[-1] - times[0]}  # fmt: skip
 
 
 def run(options: Options) -> list[Row]:

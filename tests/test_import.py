@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 import treadle
+from tools import public_names
+from treadle.tensor.names import FUNCTIONS, METHODS
 
 FILE = Path(treadle.__file__)
 LAZY_PACKAGES = (
@@ -21,8 +24,11 @@ LAZY_PACKAGES = (
     "pickle", "platform", "subprocess", "tempfile",
 )  # fmt: skip
 LAZY_ROOMS = (
-    "autograd", "cuda", "data", "io", "nn", "optim", "train", "utils", "vision", "testing",
+    "autograd", "cuda", "data", "io", "nn", "optim", "profiler", "random", "special", "testing",
+    "train", "utils", "vision",
 )  # fmt: skip
+# by ``tensor/later.py``
+FAMILIES = tuple(f"tensor.{module.rpartition('.')[2]}" for module in {*FUNCTIONS, *METHODS})
 # by an import in the function that builds or plans a kernel
 COMPILING = ("codegen", "compiler.lower", "ir.loop", "ops.mathlib")
 HOW = '`import treadle` loads {}; docs/architecture.md, "What is loaded when", says how not to'
@@ -48,7 +54,7 @@ def test_packages_are_imported_when_needed(loaded, package):
     assert package not in loaded, HOW.format(package)
 
 
-@pytest.mark.parametrize("room", [*LAZY_ROOMS, "cli", *COMPILING])
+@pytest.mark.parametrize("room", [*LAZY_ROOMS, "cli", *sorted(FAMILIES), *COMPILING])
 def test_rooms_are_imported_when_named(loaded, room):
     assert f"treadle.{room}" not in loaded, HOW.format(f"treadle.{room}")
 
@@ -56,6 +62,45 @@ def test_rooms_are_imported_when_named(loaded, room):
 def test_all_public_names_resolve():
     out = _run("import treadle; print([n for n in dir(treadle) if not hasattr(treadle, n)])")
     assert out == "[]\n"
+
+
+def test_importing_makes_no_named_tuples():
+    out = _run(
+        "import treadle\n"
+        "kinds = [c for c in tuple.__subclasses__() if c.__module__.startswith('treadle')]\n"
+        "print(sorted(c.__name__ for c in kinds))\n"
+    )
+    assert out == "['Record', 'Size']\n", "derive it from treadle.base.record.Record"
+
+
+# --- functions and methods that are loaded later -------------------------------------------------
+
+
+def test_the_table_of_names_is_up_to_date():
+    assert public_names.FILE.read_text() == public_names.text(), "run python -m tools.public_names"
+
+
+def test_every_function_and_method_is_where_the_table_says():
+    for module, names in FUNCTIONS.items():
+        loaded = importlib.import_module(module)
+        assert all(getattr(treadle, name) is getattr(loaded, name) for name in names.split())
+        assert {*names.split()} <= {*dir(treadle)} & _type_checker_names()
+    for module, names in METHODS.items():
+        methods = vars(importlib.import_module(module).Methods)
+        assert all(getattr(treadle.Tensor, name) is methods[name] for name in names.split())
+
+
+def test_methods_are_loaded_by_the_first_look_up():
+    out = _run(
+        "import sys, treadle\n"
+        "x = treadle.tensor([3, 1])\n"
+        "print('sort' in dir(x), 'treadle.tensor.sorting' in sys.modules)\n"
+        "print(treadle.Tensor.argsort(x).tolist(), x.sort().values.tolist(), x[0].item())\n"
+        "class Mine(treadle.Tensor):\n"
+        "    def __repr__(self): return 'mine: ' + super().__repr__()\n"
+        "print(Mine([1.0]))\n"
+    )
+    assert out == "True False\n[1, 0] [1, 3] 3\nmine: tensor([1.])\n"
 
 
 # --- NumPy ----------------------------------------------------------------------------------------
@@ -169,7 +214,10 @@ def _type_checker_names() -> set[str]:
     for node in ast.parse(FILE.read_text()).body:
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             for statement in node.body:
-                names |= {alias.asname or alias.name for alias in statement.names}
+                if statement.names[0].name == "*":
+                    names |= {*FUNCTIONS[statement.module].split()}
+                else:
+                    names |= {alias.asname or alias.name for alias in statement.names}
     return names
 
 

@@ -24,7 +24,8 @@ SOURCES = [*MODULES, *(p for folder in ("tests", "bench", "tools", "examples")
 ROOMS = (
     "base", "ir", "ops", "autodiff", "codegen", "compiler", "runtime", "tensor", "autograd",
     "random", "linalg", "fft", "func", "special", "distributions", "nn", "optim", "amp", "data",
-    "io", "export", "train", "graph", "interop", "vision", "distributed", "testing", "cli", "utils",
+    "io", "export", "train", "graph", "interop", "vision", "distributed", "profiler", "testing",
+    "cli", "utils",
 )  # fmt: skip
 MAY_IMPORT_ANY = {"", "cli"}
 

@@ -114,10 +114,12 @@ def tables() -> dict[str, Table]:
     # erf(x) = x + x p(z) below 1, 1 - exp(p(x - 1)) above
     add("erf", {f32: 7, f64: 14}, lambda z: mp.erf(mp.sqrt(z)) / mp.sqrt(z) - 1,
         lambda z: 1, mpf(0), one)  # fmt: skip
-    add("log_erfc", {f32: 8}, lambda t: mp.log(mp.erfc(1 + t)), lambda t: mp.erfc(1 + t),
-        mpf(0), mpf(3))  # fmt: skip
     add("log_erfc", {f64: 20}, lambda t: mp.log(mp.erfc(1 + t)), lambda t: mp.erfc(1 + t),
         mpf(0), mpf(5))  # fmt: skip
+    # 4 (1 - erfc(x)^(1/4)) = x + x p(x), relative to erf(x)
+    add("erfc_root", {f32: 11}, lambda x: 4 * (1 - mp.root(mp.erfc(x), 4)) / x - 1,
+        lambda x: x * mp.root(mp.erfc(x), 4) ** 3 / mp.erf(x), mpf(10) ** -9,
+        mpf("3.95"))  # fmt: skip
     return found
 
 

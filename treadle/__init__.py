@@ -12,6 +12,7 @@ tensor([2., 4., 6.])
 from __future__ import annotations
 
 import importlib
+from math import e, inf, nan, pi
 from typing import TYPE_CHECKING, Any
 
 from treadle.base.dtypes import (
@@ -37,25 +38,6 @@ from treadle.base.dtypes import float64 as double
 from treadle.base.dtypes import int16 as short
 from treadle.base.dtypes import int32 as int
 from treadle.base.dtypes import int64 as long
-from treadle.random import (
-    Generator,
-    bernoulli,
-    default_generator,
-    get_rng_state,
-    initial_seed,
-    manual_seed,
-    multinomial,
-    normal,
-    rand,
-    rand_like,
-    randint,
-    randint_like,
-    randn,
-    randn_like,
-    randperm,
-    seed,
-    set_rng_state,
-)
 from treadle.runtime import cpu as _cpu
 from treadle.runtime.memory import empty_cache, memory_stats
 from treadle.runtime.pool import get_num_threads, set_num_threads
@@ -114,9 +96,6 @@ from treadle.tensor.arithmetic import (
     tanh,
     trunc,
 )
-from treadle.tensor.closeness import allclose, equal, isclose, nan_to_num
-from treadle.tensor.contraction import addmm, bmm, dot, matmul, mm, mv, outer
-from treadle.tensor.counting import *  # noqa: F403
 from treadle.tensor.creation import (
     arange,
     as_tensor,
@@ -136,9 +115,6 @@ from treadle.tensor.creation import (
     zeros,
     zeros_like,
 )
-from treadle.tensor.cumulative import *  # noqa: F403
-from treadle.tensor.exchange import from_dlpack
-from treadle.tensor.functions import *  # noqa: F403
 from treadle.tensor.grad_mode import (
     enable_grad,
     inference_mode,
@@ -146,34 +122,8 @@ from treadle.tensor.grad_mode import (
     no_grad,
     set_grad_enabled,
 )
-from treadle.tensor.joining import *  # noqa: F403
-from treadle.tensor.memory import memory_by_owner, memory_summary, reset_peak_memory_stats
-from treadle.tensor.movement import *  # noqa: F403
-from treadle.tensor.printing import get_printoptions, printoptions, set_printoptions
-from treadle.tensor.reduction import (
-    all,
-    amax,
-    amin,
-    any,
-    argmax,
-    argmin,
-    count_nonzero,
-    log_softmax,
-    logsumexp,
-    max,
-    mean,
-    min,
-    norm,
-    prod,
-    softmax,
-    std,
-    std_mean,
-    sum,
-    var,
-    var_mean,
-)
-from treadle.tensor.selection import *  # noqa: F403
-from treadle.tensor.sorting import *  # noqa: F403
+from treadle.tensor.later import WHERE as _FUNCTIONS
+from treadle.tensor.later import hand_over as _hand_over
 from treadle.tensor.tensor import Device as device
 from treadle.tensor.tensor import Size, Tensor
 
@@ -185,6 +135,7 @@ if TYPE_CHECKING:
         io,
         nn,
         optim,
+        profiler,
         random,
         special,
         testing,
@@ -192,28 +143,83 @@ if TYPE_CHECKING:
         utils,
         vision,
     )
+    from treadle.compiler.explain import explain
     from treadle.io import load, save
+    from treadle.random import (
+        Generator,
+        bernoulli,
+        default_generator,
+        get_rng_state,
+        initial_seed,
+        manual_seed,
+        multinomial,
+        normal,
+        rand,
+        rand_like,
+        randint,
+        randint_like,
+        randn,
+        randn_like,
+        randperm,
+        seed,
+        set_rng_state,
+    )
+    from treadle.tensor.assembly import *  # noqa: F403
+    from treadle.tensor.closeness import *  # noqa: F403
+    from treadle.tensor.contraction import *  # noqa: F403
+    from treadle.tensor.counting import *  # noqa: F403
+    from treadle.tensor.cumulative import *  # noqa: F403
+    from treadle.tensor.einsum import *  # noqa: F403
+    from treadle.tensor.exchange import *  # noqa: F403
+    from treadle.tensor.functions import *  # noqa: F403
+    from treadle.tensor.joining import *  # noqa: F403
+    from treadle.tensor.memory import *  # noqa: F403
+    from treadle.tensor.movement import *  # noqa: F403
+    from treadle.tensor.printing import *  # noqa: F403
+    from treadle.tensor.products import *  # noqa: F403
+    from treadle.tensor.queries import *  # noqa: F403
+    from treadle.tensor.reduction import *  # noqa: F403
+    from treadle.tensor.selection import *  # noqa: F403
+    from treadle.tensor.sorting import *  # noqa: F403
+    from treadle.tensor.spellings import *  # noqa: F403
+    from treadle.tensor.statistics import *  # noqa: F403
 
 __version__ = "0.1.0"
 
 multiply, divide, subtract, negative, absolute, clip = mul, div, sub, neg, abs, clamp
 true_divide = div
+newaxis = None
 
-_LAZY = frozenset({
-    "autograd", "cuda", "data", "io", "nn", "optim", "random", "special", "testing",
+_ROOMS = frozenset({
+    "autograd", "cuda", "data", "io", "nn", "optim", "profiler", "random", "special", "testing",
     "train", "utils", "vision",
 })  # fmt: skip
-_FROM_IO = frozenset({"load", "save"})
+_OF_ROOMS = {
+    "compiler.explain": "explain",
+    "io": "load save",
+    "random": "Generator bernoulli default_generator get_rng_state initial_seed manual_seed "
+              "multinomial normal rand rand_like randint randint_like randn randn_like randperm "
+              "seed set_rng_state",
+}  # fmt: skip
+_RANDOM_METHODS = (
+    "bernoulli bernoulli_ cauchy_ exponential_ geometric_ log_normal_ multinomial normal_ random_ "
+    "uniform_"
+)
+_hand_over("treadle.random.sampling", _RANDOM_METHODS)
+_MODULES = _FUNCTIONS | {
+    name: f"treadle.{room}" for room, names in _OF_ROOMS.items() for name in names.split()
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Rooms that a program may not need are imported when they are first named."""
-    if name in _LAZY:
+    """What a program may not need is imported when it is first named."""
+    if name in _ROOMS:
         return importlib.import_module(f"treadle.{name}")
-    if name in _FROM_IO:
-        return getattr(importlib.import_module("treadle.io"), name)
+    if name in _MODULES:
+        found = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)
+        return found
     raise AttributeError(f"module 'treadle' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY, *_FROM_IO})
+    return sorted({*globals(), *_ROOMS, *_MODULES})

@@ -9,6 +9,7 @@ import treadle
 from treadle import nn
 from treadle.compiler.ahead import kernels_ahead
 from treadle.compiler.tier0 import evaluate, evaluator, forget_plans
+from treadle.ir.call import write_out
 from treadle.ir.node import recorder
 
 
@@ -40,6 +41,7 @@ def step() -> treadle.Tensor:
 
 def test_the_kernels_found_are_those_that_are_asked_for(device):
     step_result = step()
+    write_out(recorder.state)
     nodes = list(recorder.state.pending)
     found = kernels_ahead(nodes, device.threads(), device.vector_bits)
     assert len(found) == len(set(found)) > 15

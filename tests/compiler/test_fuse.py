@@ -7,7 +7,7 @@ import pytest
 
 import treadle
 from treadle.base.flags import flags
-from treadle.compiler import fuse, program, tier0
+from treadle.compiler import assembly, fuse, tier0
 from treadle.nn import functional as F
 from treadle.ops.elementwise import add
 from treadle.testing.op_table import all_ops, evaluate, sample_dtypes, strided, usual
@@ -18,21 +18,19 @@ def groups(monkeypatch):
     """The groups that programs are made of while the test runs: (kind, names of the ops)."""
     found: list[tuple[str, list[str]]] = []
     single: list[str] = []
-    make_group, make_entry = program._Builder._group, program._Builder._entry
+    make_group, make_entry = assembly.Assembly._group, assembly.Assembly._entry
 
-    def group(self, made, results):
-        space = made.space
-        kind = "map" if space.axes is None else "rows" if made.uses_results else "sum"
-        entries = [self.trace.entries[v - self.first] for v in made.entries]
-        found.append((kind, [e.sig.op.name for e in entries]))
-        make_group(self, made, results)
+    def group(self, step):
+        entries = [self.trace.entry(v) for v in step.group.entries]
+        found.append((step.group.kind, [e.sig.op.name for e in entries]))
+        make_group(self, step)
 
     def entry(self, value):
-        single.append(self.trace.entries[value - self.first].sig.op.name)
+        single.append(self.trace.entry(value).sig.op.name)
         make_entry(self, value)
 
-    monkeypatch.setattr(program._Builder, "_group", group)
-    monkeypatch.setattr(program._Builder, "_entry", entry)
+    monkeypatch.setattr(assembly.Assembly, "_group", group)
+    monkeypatch.setattr(assembly.Assembly, "_entry", entry)
     with flags.context(programs="wait"):
         yield found
     tier0.evaluator().programs.clear()

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import treadle
+from treadle.base.errors import CompileError
 from treadle.base.flags import flags
 from treadle.compiler import tier0
-from treadle.compiler.program import Storage, lay_out
+from treadle.compiler.arena import Storage, lay_out, verify_arena
 
 
 def replays() -> int:
@@ -177,3 +178,15 @@ def test_what_is_in_use_at_the_same_time_lies_apart():
             for b in storages[:i]:
                 if b.last >= a.first and a.nbytes and b.nbytes:
                     assert a.offset + a.nbytes <= b.offset or b.offset + b.nbytes <= a.offset
+        verify_arena(storages, end)
+
+
+def test_the_verifier_of_the_arena():
+    one, two = Storage(64, 0), Storage(128, 1)
+    one.last = two.last = 1
+    with pytest.raises(CompileError, match="128 bytes at 0, in use from step 1 to 1, share memory"):
+        verify_arena([one, two], 192)
+    two.offset = 64
+    verify_arena([one, two], 192)
+    with pytest.raises(CompileError, match="or lie outside"):
+        verify_arena([one, two], 128)

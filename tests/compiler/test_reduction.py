@@ -12,9 +12,10 @@ import pytest
 
 from treadle.base import dtypes
 from treadle.codegen.llvm import print_llvm
-from treadle.compiler import reduction
+from treadle.compiler import reduction, reduction_kernels
 from treadle.compiler.reduction import CHUNK, plain, plan_reduction
 from treadle.ir.launch import In, KernelSpec, Layout, Out, Plan, Work
+from treadle.ir.loop_arithmetic import fma
 from treadle.ir.loop_text import print_kernel
 from treadle.ir.loop_verify import verify_kernel
 from treadle.ir.node import type_of
@@ -34,10 +35,17 @@ LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 # --- the order, written down once more ------------------------------------------------------------
 
 
-def stripes_of(x: np.ndarray, merge: Callable[[Any, Any], Any]) -> np.ndarray:
-    """One chunk (rows, n): 16 stripes in order, then s[i] with s[i+8], [i+4], [i+2], [i+1]."""
-    stripe = [reduce(merge, [x[:, r] for r in range(s, x.shape[1], 16)]) for s in range(16)
-              if s < x.shape[1]]  # fmt: skip
+Merge = Callable[[Any, Any], Any]
+
+
+def stripes_of(x: np.ndarray, merge: Merge, step: Merge | None) -> np.ndarray:
+    """One chunk (rows, n): 16 stripes in order, then s[i] with s[i+8], [i+4], [i+2], [i+1].
+
+    With a ``step`` a stripe begins with zeros, and that takes its elements in.
+    """
+    columns = [[x[:, r] for r in range(s, x.shape[1], 16)] for s in range(min(16, x.shape[1]))]
+    zeros = np.zeros(len(x), x.dtype)
+    stripe = [reduce(step, c, zeros) if step else reduce(merge, c) for c in columns]
     for half in (8, 4, 2, 1):
         for i in range(half):
             if i + half < len(stripe):
@@ -47,13 +55,14 @@ def stripes_of(x: np.ndarray, merge: Callable[[Any, Any], Any]) -> np.ndarray:
 
 
 def ordered(
-    x: np.ndarray, axes: Sequence[int], merge: Callable[[Any, Any], Any], chunk: int = CHUNK
+    x: np.ndarray, axes: Sequence[int], merge: Merge, chunk: int = CHUNK, step: Merge | None = None
 ) -> np.ndarray:
     """The reduction over ``axes`` in the order of the design, in the dtype of ``x``."""
     kept = [a for a in range(x.ndim) if a not in axes]
     shape = [x.shape[a] for a in kept]
     rows = np.transpose(x, [*kept, *axes]).reshape(int(np.prod(shape)), -1)
-    parts = [stripes_of(rows[:, at : at + chunk], merge) for at in range(0, rows.shape[1], chunk)]
+    cuts = range(0, rows.shape[1], chunk)
+    parts = [stripes_of(rows[:, at : at + chunk], merge, step) for at in cuts]
     while len(parts) > 1:
         pairs = [merge(a, b) for a, b in zip(parts[::2], parts[1::2], strict=False)]
         parts = pairs + parts[len(pairs) * 2 :]
@@ -194,7 +203,8 @@ def test_moments_are_sums_in_float64(
     x = values(shape, dtype)
     wide = x.astype(np.float64)
     n = wide.size / np.prod([s for a, s in enumerate(shape) if a not in axes])
-    s1, s2 = ordered(wide, axes, np.add), ordered(wide * wide, axes, np.add)
+    exact = np.vectorize(lambda total, v: fma(v, v, total, dtypes.float64))
+    s1, s2 = ordered(wide, axes, np.add), ordered(wide, axes, np.add, step=exact)
     mean, var = run("moments", x, axes, 2)
     np.testing.assert_array_equal(mean, (s1 / n).astype(dtype))
     np.testing.assert_array_equal(var, np.maximum((s2 - s1 * s1 / n) / n, 0).astype(dtype))
@@ -332,7 +342,8 @@ def test_every_access_is_in_range_and_lanes_are_independent(
     """As the interpreter sees it, with short chunks and any cut into pieces."""
     if (len(axes) > 1 or not np.prod(shape)) and name == "argmax":
         pytest.skip("argmax takes one axis that is not empty")
-    monkeypatch.setattr(reduction, "CHUNK", 32)
+    for module in (reduction, reduction_kernels):
+        monkeypatch.setattr(module, "CHUNK", 32)
     x = values(shape)
     op = registry.get(name)
     with np.errstate(invalid="ignore"):
@@ -355,7 +366,7 @@ def test_the_table_of_every_op_fits_its_bound() -> None:
     for op in registry.OPS.values():
         if op.family == "reduce":
             for dtype in op.dtypes:
-                width = reduction._table_width(plain(op.name, dtype))
+                width = reduction_kernels.table_width(plain(op.name, dtype))
                 size = sum(a.itemsize for a, _ in op.lower.accumulators(dtype))
-                assert 16 * width * size <= reduction._TABLE_BYTES
+                assert 16 * width * size <= reduction_kernels._TABLE_BYTES
                 assert width >= 64

@@ -201,7 +201,7 @@ ERRORS = [
     ("kernel k(%a: ptr f32 %b: i64) {\n}", "line 1: found '%b'; expected ','"),
     ("kernel k() {", "line 1: found the end of the text; expected 1 more '}'"),
     ("kernel k() {\n}\n}", "line 3: found '}'; expected the end of the text after"),
-    ("kernel k() {\n  %0 = frob f32\n}", "line 2: found 'frob'; expected an operation: load, add,"),
+    ("kernel k() {\n  %0 = frob f32\n}", "line 2: found 'frob'; expected an operation: load, ch"),
     ("kernel k() {\n\n  goto 3\n}", "line 3: found 'goto'; expected a statement:"),
     ("kernel k() {\n  %0 = add i64 1\n}", "line 2: found the end of the line; expected ','"),
     ("kernel k() {\n  %0 = neg i64 1, 2\n}", "line 2: found ','; expected the end of the line"),

@@ -174,7 +174,7 @@ NODES = [
     ),
     (
         [None],
-        "kernel k, statement None: expected an Assign, Load, Store, Local, Transpose, Loop, If",
+        "kernel k, statement None: expected an Assign, Load, Store, Local, Choose, Transpose, L",
     ),
 ]
 

@@ -30,7 +30,7 @@ def stated(name: str, dtype: DType) -> float:
     found = re.search(r"at most ([\d.]+) ulp \(f32\) and ([\d.]+) ulp \(f64\)", doc)
     assert found is not None, f"{name} does not state its error"
     bound = float(found.group(1 if dtype is float32 else 2))
-    assert bound <= (1.7 if name in CORE else 4)
+    assert bound <= (2 if name in CORE else 4)
     return bound
 
 

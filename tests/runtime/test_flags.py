@@ -41,7 +41,7 @@ def test_environment_is_parsed():
         ("TREADLE_NUM_THREADS", "many", "expected a whole number from 0 to 4096"),
         ("TREADLE_NUM_THREADS", "-1", "expected a whole number from 0 to 4096"),
         ("TREADLE_VECTOR_BITS", "100", "expected one of 0, 128, 256, 512"),
-        ("TREADLE_DEBUG", "time,speed", "a comma list out of graph,source,asm,time"),
+        ("TREADLE_DEBUG", "time,speed", "a comma list out of graph,passes,source"),
         ("TREADLE_HUGE_PAGES", "maybe", "expected one of 1, 0, true, false"),
     ],
 )

@@ -7,9 +7,10 @@ the rules are written in ops, a gradient can be differentiated again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
 
 from treadle.base.collector import without_collector
 from treadle.base.errors import GradientError
@@ -18,6 +19,34 @@ from treadle.ir.op import NoGradient
 from treadle.ops.elementwise import add
 
 _order = attrgetter("order")
+
+
+class Hooks:
+    """What is called with the adjoint of a value once it is known: a node in, a node out."""
+
+    __slots__ = ("__weakref__", "calls")
+
+    def __init__(self) -> None:
+        self.calls: dict[int, Callable[[Node], Node]] = {}
+        _alive.add(self)
+
+
+_alive: WeakSet[Hooks] = WeakSet()
+hooks_of_nodes: WeakKeyDictionary[Node, Hooks] = WeakKeyDictionary()  # a leaf's are its owner's
+
+
+def has_hooks() -> bool:
+    """Whether there is a hook anywhere."""
+    return any(hooks.calls for hooks in _alive)
+
+
+def _hooked(n: Node, adjoint: Any) -> Any:
+    """The adjoint after the hooks of the value."""
+    owner = n.owner() if isinstance(n, Leaf) else None
+    hooks = getattr(owner, "_hooks", None) if isinstance(n, Leaf) else hooks_of_nodes.get(n)
+    for call in [] if hooks is None else list(hooks.calls.values()):
+        adjoint = call(adjoint)
+    return adjoint
 
 
 def reachable(outputs: Iterable[Node]) -> list[Node]:
@@ -54,14 +83,19 @@ def backward(
     found: dict[Node, Any] = {}
     for out, adjoint in zip(outputs, adjoints, strict=True):
         _accumulate(found, out, adjoint)
+    hooked = has_hooks()
     state = recorder.state
     grad_enabled, site = state.grad_enabled, state.site
     state.grad_enabled = create_graph
     try:
         for n in order:
-            if n not in found or type(n) is Leaf:
+            if n not in found:
                 continue
-            if leading is not None and n not in leading:
+            if leading is not None and n not in leading and n not in targets:
+                continue
+            if hooked:
+                found[n] = _hooked(n, found[n])
+            if type(n) is Leaf or (leading is not None and n not in leading):
                 continue
             if n.spent:
                 raise GradientError(

@@ -19,13 +19,15 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
+
+from treadle.base.record import Record
 
 PREFIX = "TREADLE_"
-DEBUG_TOPICS = ("graph", "source", "asm", "time")
+DEBUG_TOPICS = ("graph", "passes", "source", "asm", "time", "explain")
 
 
-class Flag(NamedTuple):
+class Flag(Record):
     """One flag: ``parse`` turns text or a value into the flag's type or raises ValueError."""
 
     name: str
@@ -88,6 +90,20 @@ def _topics(value: Any) -> frozenset[str]:
     return topics
 
 
+_UNITS = {"": 0, "B": 0, "K": 10, "M": 20, "G": 30, "T": 40}
+
+
+def _bytes(value: Any) -> int:
+    """A number of bytes, or a text such as 500M or 1.5GiB (of 1024 each)."""
+    text = str(value).strip().upper()
+    number = text.rstrip("BIKMGT")
+    unit = text[len(number) :].removesuffix("B").removesuffix("I")
+    count = int(float(number) * (1 << _UNITS[unit])) if unit in _UNITS else -1
+    if count < 0 or isinstance(value, float):
+        raise ValueError
+    return count
+
+
 def _default_cache_dir() -> str:
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
     return _path(os.path.join(base, "treadle"))
@@ -114,9 +130,13 @@ _FLAGS = {
              "recorded operations after which evaluation starts by itself"),
         Flag("PENDING_BYTES", _integer(1), "a whole number of bytes, 1 or more", 1 << 30,
              "bytes of pending results after which evaluation starts by itself"),
+        Flag("MEMORY_LIMIT", _bytes, "a number of bytes, as 500M or 1.5GiB, or 0", 0,
+             "what tensors may take together; 0 takes what the machine has"),
         Flag("PROGRAMS", _one_of("beside", "wait", "off"), "one of beside, wait, off", "beside",
              "compile what repeats to fused programs beside the run, or make it wait for them; "
              "the results are the same"),
+        Flag("CHECK", _one_of("off", "shadow"), "off or shadow", "off",
+             "shadow: run every program again op by op and compare the bits"),
     )
 }  # fmt: skip
 
@@ -144,7 +164,9 @@ class Flags:
     HUGE_PAGES: bool
     PENDING_NODES: int
     PENDING_BYTES: int
+    MEMORY_LIMIT: int
     PROGRAMS: str
+    CHECK: str
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         """Reads ``environ``; warns of a name that starts with ``TREADLE_`` and is no flag."""

@@ -17,11 +17,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import NamedTuple
 
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
 from treadle.base.errors import DTypeError
+from treadle.base.record import Record
 from treadle.ir.launch import Work
 from treadle.ir.loop import Builder, Operand, Pointer
 
@@ -116,7 +116,7 @@ def _flushed(k: Builder, value: Operand) -> Operand:
 
 
 # the tile
-class Factor(NamedTuple):
+class Factor(Record):
     """A factor of the product: the element for step t of k is at place + step(t) (+ the lane)."""
 
     pointer: Pointer

@@ -17,7 +17,6 @@ of the image, where that is whole and not outside.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
@@ -36,34 +35,6 @@ from treadle.codegen.conv_problem import Kind, Numbers, Problem
 from treadle.codegen.conv_strip import Chain, Point, axes, dot, names, nest
 from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout, Out, Work
 from treadle.ir.loop import BEGIN, END, I64, Builder, Const, Kernel, Operand
-
-_NOTE = 16384  # elements behind a note
-
-
-def conv_note(dtype: DType) -> Kernel:
-    """``noted[first + unit]`` becomes NaN where an element of a chunk is not finite, else 0."""
-    k = Builder(f"conv_note_{dtype.short}")
-    noted, values = k.pointer("noted", dtype), k.pointer("values", dtype)
-    first, count = k.size("first"), k.size("count")
-    zero, columns = k.const(0, dtype), 32
-    sums, total = k.local(dtype, columns), k.local(dtype, 1)
-    with k.loop(BEGIN, END) as unit:
-        start = k.mul(unit, _NOTE)
-        stop = k.minimum(k.add(start, _NOTE), count)
-        whole = k.sub(stop, k.rem(k.sub(stop, start), columns))
-        with k.loop(0, columns, kind="vector") as j:
-            k.store(sums, j, zero)
-        with k.loop(start, whole, step=columns) as i, k.loop(0, columns, kind="vector") as j:
-            product = k.mul(k.load(values, k.add(i, j)), zero)
-            k.store(sums, j, k.add(k.load(sums, j), product))
-        k.store(total, 0, zero)
-        with k.loop(whole, stop) as i:
-            k.store(total, 0, k.add(k.load(total, 0), k.mul(k.load(values, i), zero)))
-        with k.loop(0, columns, kind="unrolled") as i:
-            k.store(total, 0, k.add(k.load(total, 0), k.load(sums, i)))
-        k.store(noted, k.add(first, unit), k.load(total, 0))
-    return k.kernel
-
 
 EXACT_SIZES = (
     "notes", "chunks", "items",  # chunks of lanes in a group, which has so many items
@@ -211,17 +182,22 @@ class _ConvExact:
             k.store(self.sums, lane, total)
 
 
-class Packed(NamedTuple):
-    """A packed dense factor."""
+class Notes:
+    """Numbers that are NaN where a part of a factor is not finite: room for ``most``."""
 
-    values: Work
-    elements: int
+    def __init__(self, dtype: DType, most: int, works: Workspaces) -> None:
+        self.values = works.new(most, dtype)
+        self.dtype, self.count = dtype, 0
+
+    def more(self, count: int) -> Work:
+        """Where so many begin, of one more factor."""
+        first = self.count
+        self.count += count
+        return self.values._replace(offset=first * self.dtype.itemsize)
 
 
-def exact_launches(
-    kind: Kind, p: Problem, works: Workspaces, packed: Sequence[Packed], gaps: bool = False
-) -> list[Launch]:
-    """Computes again what has absent terms, if a factor ``packed`` is not finite.
+def exact_launches(kind: Kind, p: Problem, notes: Notes, gaps: bool = False) -> list[Launch]:
+    """Computes again what has absent terms, if a factor is not finite.
 
     With ``gaps`` the strip holds, too, what lies between two elements of the source.
     """
@@ -229,23 +205,15 @@ def exact_launches(
     if dtype.kind != "f":
         return []
     tile = tile_for(dtype, 1, 1, p.vector_bits)
-    chunks = [-(-elements // _NOTE) for _, elements in packed]
-    notes = sum(chunks)
-    noted = works.new(notes, tile.dtype)
-    launches = []
-    for number, (factor, elements) in enumerate(packed):
-        first = sum(chunks[:number])
-        spec = KernelSpec(conv_note, (tile.dtype,))
-        launches.append(Launch(spec, (noted, factor, first, elements), chunks[number], elements))
-    values = _exact_sizes(kind, p) | {"notes": notes, "gaps": int(gaps)}
+    values = _exact_sizes(kind, p) | {"notes": notes.count, "gaps": int(gaps)}
     values["chunks"] = -(-values["items"] // tile.lanes)
     image, other = (1, 0) if kind == "weight" else (0, 1)
     args: tuple[Argument, ...] = (
-        Out(0), In(other), In(image), noted, *in_order(EXACT_SIZES, values)
+        Out(0), In(other), In(image), notes.values, *in_order(EXACT_SIZES, values)
     )  # fmt: skip
     work = 2 * prod(p.result.shape) * prod(p.weight.shape[1:])
     units = p.groups * values["chunks"]
-    return [*launches, Launch(KernelSpec(conv_exact, (tile, dtype)), args, units, work)]
+    return [Launch(KernelSpec(conv_exact, (tile, dtype)), args, units, work)]
 
 
 def _exact_sizes(kind: Kind, p: Problem) -> dict[str, int]:

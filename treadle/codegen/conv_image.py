@@ -18,12 +18,12 @@ side, whatever the layout of the image.
 from __future__ import annotations
 
 from treadle.base.dtypes import DType
-from treadle.codegen.contraction import BLOCK, Tile, both, ceil_div, sizes, widen
+from treadle.codegen.contraction import Tile, both, ceil_div, sizes
 from treadle.codegen.conv_strip import (
     STRIP_SIZES,
-    WORDS,
     Chain,
     Point,
+    Square,
     Strip,
     axes,
     dot,
@@ -32,125 +32,10 @@ from treadle.codegen.conv_strip import (
     point_of,
     volume,
 )
-from treadle.ir.loop import BEGIN, BOOL, END, I64, THREAD, Builder, Const, Kernel, Operand
+from treadle.ir.loop import BEGIN, END, I64, THREAD, Builder, Const, Kernel, Operand
 
-_CHUNK = 16  # channels
-_IMAGE = 1 << 32  # what the images of a unit differ by in the list of lines
+_PAIR = 1 << 32  # the table keeps two numbers in one: an image and a line, two steps of k
 PART = 256  # steps of k for which a panel of weights stays in a level-1 cache
-
-ORDER_SIZES = (
-    *names("taps", "base", "distance", "spread", "low", "phases", "phase"),
-    "channels", "s_channel", *names("s"),  # strides of the strip
-    "w_channel", *names("w"),  # strides of the weight
-    "depth", "swap",  # k; 1 where pairs of terms change places
-)  # fmt: skip
-
-
-def conv_order() -> Kernel:
-    """Lists the terms of a pixel in the order in which they are added.
-
-    ``places``: where the element lies in the strip, from that of the pixel; ``offsets``: where the
-    factor lies in the weight; ``ends``: where the blocks of k end in these lists, after a 0.
-    ``raw`` has room for twice the depth. Where the strip keeps every ``phases``-th element of an
-    axis together, the next ones follow ``phase`` further on. One unit.
-    """
-    k = Builder("conv_order")
-    places, offsets, ends, raw = (k.pointer(n, I64) for n in ("places", "offsets", "ends", "raw"))
-    size = sizes(k, ORDER_SIZES)
-    taps = axes(size, "taps")
-    zero: Operand = Const(0, I64)
-    with k.loop(BEGIN, END):
-        with nest(k, [zero] * 3, taps) as tap:
-            there: Operand = Const(True, BOOL)
-            strip = weight = zero
-            for a, axis in enumerate("dhw"):
-                spread = getattr(size, f"spread_{axis}")
-                reached = k.add(
-                    getattr(size, f"base_{axis}"),
-                    k.mul(tap[a], getattr(size, f"distance_{axis}")),
-                )
-                there = both(k, there, k.compare("eq", k.rem(reached, spread), 0))
-                place = k.sub(k.div(reached, spread), getattr(size, f"low_{axis}"))
-                phases, phase = getattr(size, f"phases_{axis}"), getattr(size, f"phase_{axis}")
-                strip = k.add(strip, k.mul(k.div(place, phases), getattr(size, f"s_{axis}")))
-                strip = k.add(strip, k.mul(k.rem(place, phases), phase))
-                weight = k.add(weight, k.mul(tap[a], getattr(size, f"w_{axis}")))
-            number = k.add(k.mul(k.add(k.mul(tap[0], taps[1]), tap[1]), taps[2]), tap[2])
-            first = k.mul(number, size.channels)
-            with k.loop(0, size.channels) as c:
-                at = k.add(first, c)
-                place = k.add(strip, k.mul(c, size.s_channel))
-                k.store(raw, at, k.select(there, place, -1))
-                k.store(raw, k.add(size.depth, at), k.add(weight, k.mul(c, size.w_channel)))
-        count = k.local(I64, 1)
-        k.store(count, 0, zero)
-        k.store(ends, 0, zero)
-        with k.loop(0, k.maximum(size.depth, 1), step=BLOCK) as start:
-            length = k.minimum(k.sub(size.depth, start), BLOCK)
-            with k.loop(0, length) as t:
-                other = k.op("xor", t, size.swap)
-                at = k.add(start, k.select(k.compare("lt", other, length), other, t))
-                place = k.load(raw, at)
-                with k.when(k.compare("ge", place, 0)):
-                    to = k.load(count, 0)
-                    k.store(places, to, place)
-                    k.store(offsets, to, k.load(raw, k.add(size.depth, at)))
-                    k.store(count, 0, k.add(to, 1))
-            k.store(ends, k.add(k.div(start, BLOCK), 1), k.load(count, 0))
-    return k.kernel
-
-
-PACK_SIZES = (
-    "items", "panels", "columns", "s_group", "s_item", "channels", "depth", "last",
-)  # fmt: skip
-
-
-def conv_pack(dtype: DType, source: DType) -> Kernel:
-    """Packs the weight into panels (group, panel, depth, column) in the order of ``offsets``.
-
-    The last panel is filled up with zeros, whose products are dropped. A unit is a panel.
-    """
-    k = Builder(f"conv_pack_{source.short}_{dtype.short}")
-    target, weight = k.pointer("target", dtype), k.pointer("weight", source)
-    offsets, ends = k.pointer("offsets", I64), k.pointer("ends", I64)
-    size = sizes(k, PACK_SIZES)
-    columns = size.columns
-    zero = k.const(0, dtype)
-    count = k.load(ends, size.last)
-    with k.loop(BEGIN, END) as unit:
-        panel = k.rem(unit, size.panels)
-        first = k.mul(panel, columns)
-        base = k.add(k.mul(k.div(unit, size.panels), size.s_group), k.mul(first, size.s_item))
-        shown = k.minimum(k.sub(size.items, first), columns)
-        to = k.mul(k.mul(unit, size.depth), columns)
-        whole = k.mul(k.div(shown, WORDS), WORDS)
-
-        def move(line: Operand, at: Operand) -> None:
-            k.store(target, at, widen(k, k.load(weight, line), dtype))
-
-        # Channels in chunks, each for all taps: taps lie together in the weight, and a line of it
-        # is to be read before it leaves the level-1 cache.
-        taps = ceil_div(k, count, size.channels)
-        with k.loop(0, size.channels, step=_CHUNK) as chunk, k.loop(0, taps) as tap:
-            start = k.add(k.mul(tap, size.channels), chunk)
-            stop = k.minimum(k.add(chunk, _CHUNK), size.channels)
-            stop = k.minimum(k.add(k.mul(tap, size.channels), stop), count)
-            with k.loop(0, whole, step=WORDS) as item:
-                lines = [k.add(base, k.mul(k.add(item, j), size.s_item)) for j in range(WORDS)]
-                with k.loop(start, stop) as t:
-                    offset = k.load(offsets, t)
-                    at = k.add(k.add(to, k.mul(t, columns)), item)
-                    for j, line in enumerate(lines):
-                        move(k.add(line, offset), k.add(at, j))
-            with k.loop(whole, shown) as item:
-                line = k.add(base, k.mul(item, size.s_item))
-                with k.loop(start, stop) as t:
-                    at = k.add(k.add(to, k.mul(t, columns)), item)
-                    move(k.add(line, k.load(offsets, t)), at)
-        with k.loop(shown, columns) as item, k.loop(0, count) as t:
-            k.store(target, k.add(k.add(to, k.mul(t, columns)), item), zero)
-    return k.kernel
-
 
 IMAGE_SIZES = (
     *STRIP_SIZES,
@@ -186,7 +71,8 @@ class _ConvImage:
         self.places, self.ends = k.pointer("places", I64), k.pointer("ends", I64)
         self.table = k.pointer("table", I64)
         self.size = sizes(k, IMAGE_SIZES)
-        self.strip = Strip(k, self.size, self.image, self.scratch, across=True)
+        self.strip = Strip(k, self.size, self.image, self.scratch, tile.lanes)
+        self.square = Square(k, tile.dtype, tile.lanes)
 
     def kernel(self) -> Kernel:
         k, size = self.k, self.size
@@ -209,9 +95,9 @@ class _ConvImage:
             ]
             first = k.mul(part, size.unit_panels)
             last = k.minimum(k.add(first, size.unit_panels), size.panels)
+            self.top = k.add(k.mul(start[1], size.step_h), size.origin_h)
             self.pixels(images, extent)
             self.copy(group, first_image, images, start, extent)
-            self.top = k.add(k.mul(start[1], size.step_h), size.origin_h)
             to = k.add(
                 k.add(k.mul(first_image, size.out_image), k.mul(group, size.out_group)),
                 dot(k, start, axes(size, "o")),
@@ -236,12 +122,18 @@ class _ConvImage:
             place = k.add(k.mul(image, size.s_image), dot(k, point, steps))
             at = k.add(self.rows_at, k.add(k.mul(image, count), number))
             k.store(self.table, at, k.add(self.base, place))
-            line = k.add(k.mul(image, _IMAGE), k.mul(point[1], size.step_h))
+            line = k.add(k.mul(image, _PAIR), k.mul(point[1], size.step_h))
             k.store(self.table, k.add(at, self.lines_away), line)
         end = k.add(self.rows_at, k.mul(images, count))
         last = k.load(self.table, k.sub(end, 1))
         for row in range(self.tile.rows - 1):
             k.store(self.table, k.add(end, row), last)
+        # In the place of its first line, the terms that a tile may have: from and to.
+        lines = k.add(self.rows_at, self.lines_away)
+        pixels = k.mul(images, count)
+        with k.loop(0, pixels, step=self.tile.rows) as pixel:
+            low, high = self.present(pixel, k.minimum(k.add(pixel, self.tile.rows), pixels))
+            k.store(self.table, k.add(lines, pixel), k.add(k.mul(high, _PAIR), low))
 
     def copy(
         self, group: Operand, first_image: Operand, images: Operand, start: Point, extent: Point,
@@ -277,7 +169,8 @@ class _ConvImage:
                     chain.clear()
                     with k.when(goes_on):
                         chain.load(self.sums, k.add(onward, sums))
-                    low, high = self.present(pixel, k.minimum(k.add(pixel, tile.rows), pixels))
+                    terms = k.load(self.table, k.add(at, self.lines_away))
+                    low, high = k.op("and", terms, _PAIR - 1), k.op("shr", terms, 32)
                     low = k.minimum(k.maximum(k.sub(low, part), 0), count)
                     high = k.minimum(k.maximum(k.sub(high, part), low), count)
                     chain.run(
@@ -296,7 +189,7 @@ class _ConvImage:
         above = k.load(self.table, k.add(lines, first))
         below = k.load(self.table, k.sub(k.add(lines, end), 1))
         several = k.compare("ne", k.op("shr", above, 32), k.op("shr", below, 32))
-        top, bottom = (k.add(self.top, k.op("and", n, _IMAGE - 1)) for n in (above, below))
+        top, bottom = (k.add(self.top, k.op("and", n, _PAIR - 1)) for n in (above, below))
         distance = k.op("abs", size.line_step)
         low = ceil_div(k, k.sub(0, bottom), distance)
         high = k.minimum(ceil_div(k, k.sub(size.size_h, top), distance), size.lines)
@@ -309,36 +202,30 @@ class _ConvImage:
 
     def write(self, to: Operand, images: Operand, extent: Point, shown: Operand) -> None:
         """Sums of a panel to the result, where channels lie apart; some channels at a time."""
-        k, size, columns = self.k, self.size, self.tile.columns
-        strides = axes(size, "o")
-        words = min(WORDS, columns)
-        row = k.mul(extent[2], columns)
-        with k.loop(0, images) as image:
-            to_image = k.add(to, k.mul(image, size.out_image))
-            sums = k.mul(k.mul(image, volume(k, extent)), columns)
-            sums = k.add(self.total, sums)
-            whole = k.mul(k.div(shown, words), words)
-            with k.loop(0, whole, step=words) as lane:
-                lines = [
-                    k.add(to_image, k.mul(k.add(lane, j), size.out_lane)) for j in range(words)
-                ]
-                at = k.add(sums, lane)
-                with k.loop(0, extent[0]) as d, k.loop(0, extent[1]) as h:
-                    place = k.add(k.mul(d, strides[0]), k.mul(h, strides[1]))
-                    here = [k.add(line, place) for line in lines]
-                    source = k.add(at, k.mul(k.add(k.mul(d, extent[1]), h), row))
-                    with k.loop(0, extent[2]) as w:
-                        along, item = k.mul(w, strides[2]), k.add(source, k.mul(w, columns))
-                        for j in range(words):
-                            self._put(k.add(here[j], along), k.add(item, j))
-            with k.loop(whole, shown) as lane, nest(k, [Const(0, I64)] * 3, extent) as point:
-                line = k.add(to_image, k.mul(lane, size.out_lane))
-                number = k.add(
-                    k.mul(k.add(k.mul(point[0], extent[1]), point[1]), extent[2]), point[2]
-                )
-                item = k.add(k.add(sums, lane), k.mul(number, columns))
-                self._put(k.add(line, dot(k, point, strides)), item)
-
-    def _put(self, to: Operand, item: Operand) -> None:
-        k = self.k
-        k.store(self.out, to, k.convert(k.load(self.sums, item), self.out.dtype))
+        k, size = self.k, self.size
+        strides, columns = axes(size, "o"), self.tile.columns
+        # Lines that follow one another in the result are one.
+        joined = k.compare("eq", strides[1], k.mul(extent[2], strides[2]))
+        height = k.select(joined, 1, extent[1])
+        width = k.select(joined, k.mul(extent[1], extent[2]), extent[2])
+        near = k.compare("eq", strides[2], 1)
+        turned = both(k, near, self.square.fits(shown, width))
+        count = k.select(turned, 0, shown)
+        with k.loop(0, images) as image, k.loop(0, extent[0]) as d, k.loop(0, height) as h:
+            place = k.add(to, k.mul(image, size.out_image))
+            place = k.add(place, k.add(k.mul(d, strides[0]), k.mul(h, strides[1])))
+            number = k.add(k.mul(k.add(k.mul(image, extent[0]), d), height), h)
+            source = k.add(self.total, k.mul(k.mul(number, width), columns))
+            with self.square.along(count, shown, shown) as lane:
+                line = k.add(place, k.mul(lane, size.out_lane))
+                with self.square.along(Const(0, I64), width, width) as w:
+                    item = k.add(k.add(source, lane), k.mul(w, columns))
+                    self.square.move(
+                        self.sums, item, Const(columns, I64), self.out, k.add(line, w),
+                        size.out_lane,
+                    )  # fmt: skip
+            with k.loop(0, count) as lane, k.loop(0, width) as w:
+                line = k.add(place, k.mul(lane, size.out_lane))
+                total = k.load(self.sums, k.add(k.add(source, lane), k.mul(w, columns)))
+                value = k.convert(total, self.out.dtype)
+                k.store(self.out, k.add(line, k.mul(w, strides[2])), value)

@@ -6,24 +6,21 @@ import itertools
 from collections.abc import Sequence
 
 from treadle.base.shapes import prod
-from treadle.codegen.contraction import BLOCK, Tile, Workspaces, in_order, tile_for
-from treadle.codegen.conv_exact import Packed, exact_launches
-from treadle.codegen.conv_image import (
-    IMAGE_SIZES,
-    ORDER_SIZES,
-    PACK_SIZES,
-    conv_image,
-    conv_order,
-    conv_pack,
-)
+from treadle.codegen.contraction import Tile, Workspaces, accumulator, in_order, tile_for
+from treadle.codegen.conv_depthwise import DepthwisePlan
+from treadle.codegen.conv_exact import Notes, exact_launches
+from treadle.codegen.conv_image import IMAGE_SIZES, conv_image
 from treadle.codegen.conv_pixel_plan import PixelImage, PixelPlan
 from treadle.codegen.conv_problem import Axis, Kind, Numbers, Problem
-from treadle.ir.launch import Argument, In, KernelSpec, Launch, Out, Plan, Work
+from treadle.codegen.conv_terms import Terms, Weight
+from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout, Out, Plan
 from treadle.ir.loop import I64
 
 _STRIP_BYTES = 320 << 10  # of a strip at most: what leaves room in a level-2 cache
+_IMAGES_BYTES = 640 << 10
 _FEW_TAPS = 32  # up to so many may be multiplied by what is absent
 _PIXEL_COST = 1.15  # of a step of k, where pixels are in the lanes
+_FEW_CHANNELS, _FEW_COST = 8, 0.97  # a strip of so few is not worth turning round
 _PIXELS = 192  # of a unit, at least: how often a panel of weights in level 1 is used is a sixth
 
 
@@ -50,25 +47,35 @@ def _classes(kind: Kind, p: Problem) -> list[tuple[Axis, ...]]:
 def image_plan(kind: Kind, p: Problem) -> Plan:
     """``forward`` and ``input``; the input of the plan 0 is the image, 1 the weight."""
     works = Workspaces()
-    launches: list[Launch] = []
-    dense: list[Packed] = []
-    window = p.weight.shape[2:]
-    channels = (p.image if kind == "forward" else p.result).shape[1] // p.groups
-    with_gaps = kind == "input" and p.groups > 1 and channels == 1 and max(p.stride) > 1
-    with_gaps = with_gaps and prod(window) <= _FEW_TAPS
-    classes = [_with_gaps(p)] if with_gaps else _classes(kind, p)
-    for axes in classes:
-        image = _in_pixels(kind, p, axes, p.stride if with_gaps else (1, 1, 1))
-        pixels = PixelPlan(image, p.threads, p.vector_bits, works)
-        plan: PixelPlan | _ImagePlan = pixels
-        if p.groups == 1 or channels > 1:
-            other = _ImagePlan(kind, p, axes, works)
-            plan = pixels if _PIXEL_COST * pixels.cost < other.cost else other
-        launches += plan.launches()
-        dense.append(plan.packed)
-    if with_gaps or any(axis.has_absent for axes in classes for axis in axes):
-        launches += exact_launches(kind, p, works, dense, with_gaps)
+    weight = _weight(kind, p)
+    classes = _classes(kind, p)
+    notes = Notes(accumulator(p.image.dtype), len(classes) * weight.groups * weight.items, works)
+    depthwise = DepthwisePlan(kind, p, weight, works, notes)
+    gaps = kind == "input" and p.groups > 1 and weight.channels == 1 and max(p.stride) > 1
+    gaps = gaps and (depthwise.fits or prod(p.weight.shape[2:]) <= _FEW_TAPS)
+    plans: list[DepthwisePlan | PixelPlan | _ImagePlan] = [depthwise]
+    if not depthwise.fits:
+        several = [_with_gaps(p)] if gaps else classes
+        plans = [_plan_of(kind, p, axes, gaps, weight, works, notes) for axes in several]
+    launches = [launch for plan in plans for launch in plan.launches()]
+    if gaps or any(axis.has_absent for axes in classes for axis in axes):
+        launches += exact_launches(kind, p, notes, gaps)
     return Plan(tuple(launches), tuple(works.nbytes))
+
+
+def _plan_of(
+    kind: Kind, p: Problem, axes: tuple[Axis, ...], gaps: bool, weight: Weight, works: Workspaces,
+    notes: Notes,
+) -> PixelPlan | _ImagePlan:  # fmt: skip
+    """The plan of one class of pixels, with pixels or channels in the lanes."""
+    source, target = (p.image, p.result) if kind == "forward" else (p.result, p.image)
+    image = PixelImage(source, target, axes, p.stride if gaps else (1, 1, 1), weight)
+    pixels = PixelPlan(image, p.threads, p.vector_bits, works, notes)
+    if p.groups > 1 and weight.channels == 1:
+        return pixels
+    channels = _ImagePlan(p, source, target, weight, axes, works, notes)
+    times = _PIXEL_COST if weight.channels > _FEW_CHANNELS else _FEW_COST
+    return pixels if times * pixels.cost < channels.cost else channels
 
 
 def _with_gaps(p: Problem) -> tuple[Axis, ...]:
@@ -80,32 +87,27 @@ def _with_gaps(p: Problem) -> tuple[Axis, ...]:
     )  # fmt: skip
 
 
-def _in_pixels(kind: Kind, p: Problem, axes: tuple[Axis, ...], gaps: Numbers) -> PixelImage:
-    w_out, w_in, *w_taps = p.weight.strides
-    source, target, item, channel = p.image, p.result, w_out, w_in
-    if kind == "input":
-        source, target, item, channel = target, source, channel, item
-    w_group = w_out * (p.weight.shape[0] // p.groups)
-    return PixelImage(source, target, axes, gaps, tuple(w_taps), w_group, item, channel, p.groups)
+def _weight(kind: Kind, p: Problem) -> Weight:
+    (outputs, inputs), (w_out, w_in, *w_taps) = p.weight.shape[:2], p.weight.strides
+    outputs //= p.groups
+    group, taps = outputs * w_out, tuple(w_taps)
+    if kind == "forward":
+        return Weight(inputs, outputs, p.groups, group, w_out, w_in, taps)
+    return Weight(outputs, inputs, p.groups, group, w_in, w_out, taps)
 
 
 class _ImagePlan:
     """The launches for one class of pixels."""
 
-    def __init__(self, kind: Kind, p: Problem, axes: Sequence[Axis], works: Workspaces) -> None:
-        self.p, self.axes, self.works = p, axes, works
-        forward = kind == "forward"
-        self.source, self.target = (p.image, p.result) if forward else (p.result, p.image)
-        outputs, inputs = p.weight.strides[:2]
-        self.w_out, self.w_in = (outputs, inputs) if forward else (inputs, outputs)
-        self.channels = self.source.shape[1] // p.groups  # of a group
-        self.m = self.target.shape[1] // p.groups
-        # Where the groups of the weight lie, and its first axis is divided among them.
-        self.w_group = outputs * p.weight.shape[0] // p.groups
+    def __init__(
+        self, p: Problem, source: Layout, target: Layout, weight: Weight, axes: Sequence[Axis],
+        works: Workspaces, notes: Notes,
+    ) -> None:  # fmt: skip
+        self.p, self.weight, self.axes = p, weight, axes
+        self.works, self.notes = works, notes
+        self.source, self.target = source, target
         self.tile = self._tile()
         self.cost = self._cost(self.tile)
-        self.depth = self.channels * prod(p.weight.shape[2:])
-        self.terms = self.channels * prod(len(axis.present) for axis in axes)
         self.absent = any(axis.has_absent for axis in axes)
         self._cut()
 
@@ -117,14 +119,14 @@ class _ImagePlan:
     def _cost(self, tile: Tile) -> float:
         """Cycles for a pixel and a term."""
         cycles = max(tile.rows * tile.vectors, tile.rows + tile.vectors) / 2
-        return -(-self.m // tile.columns) * cycles / tile.rows
+        return -(-self.weight.items // tile.columns) * cycles / tile.rows
 
     def _cut(self) -> None:
         """The strip, and how many pixels, images and panels make a unit."""
         p, tile = self.p, self.tile
         n = self.source.shape[0]
-        self.panels = -(-self.m // tile.columns)
-        channels = self.channels
+        self.panels = -(-self.weight.items // tile.columns)
+        channels = self.weight.channels
         pitch = channels if channels < 64 else channels | 16  # against conflicts in the cache
         box = [axis.pixels for axis in self.axes]
 
@@ -151,7 +153,7 @@ class _ImagePlan:
         while (
             images < n
             and images * prod(box) < _PIXELS
-            and strip(images + 1) * tile.dtype.itemsize <= 2 * _STRIP_BYTES
+            and strip(images + 1) * tile.dtype.itemsize <= _IMAGES_BYTES
             and units(images + 1) >= fewer
         ):
             images += 1
@@ -170,13 +172,10 @@ class _ImagePlan:
     def launches(self) -> list[Launch]:
         """Listing the terms, packing the weight, and the sums."""
         p, tile, dtype, works = self.p, self.tile, self.source.dtype, self.works
-        blocks = max(-(-self.depth // BLOCK), 1)
-        places, offsets = works.new(self.depth, I64), works.new(self.depth, I64)
-        ends, raw = works.new(blocks + 1, I64), works.new(2 * self.depth, I64)
-        listed: tuple[Argument, ...] = (places, offsets, ends, raw, *self._order())
+        strip = (1, self.s_axes, (0, 0, 0))
+        terms = Terms(self.weight, self.axes, strip, tile, works, self.notes)
+        pack, dense = terms.packing(dtype, tile.columns)
         columns = tile.columns
-        pack, dense = self._pack(offsets, ends, blocks)
-        dense_panel = self.terms * columns
         share = self.images * self.s_image
         pixels = self.images * prod(self.box)
         slots = -(-pixels // tile.rows) * tile.rows
@@ -185,97 +184,59 @@ class _ImagePlan:
         share_table = 2 * (pixels + tile.rows)
         table = works.new(p.threads * share_table, I64)
         first = sum(a.first * s for a, s in zip(self.axes, self._out_strides(), strict=True))
-        values = self._sizes(blocks, dense_panel) | {
+        values = self._sizes(terms) | {
             "share": share, "share_sums": 2 * slots * columns, "share_table": share_table,
         }  # fmt: skip
         args: tuple[Argument, ...] = (
-            Out(0, first), dense, In(0), scratch, sums, places, ends, table,
-            *in_order(IMAGE_SIZES, values),
+            Out(0, first), dense, In(0), scratch, sums, terms.places, terms.ends,
+            table, *in_order(IMAGE_SIZES, values),
         )  # fmt: skip
         units = (
             self.p.groups * -(-self.source.shape[0] // self.images) * prod(self.boxes)
             * self.panel_units
         )  # fmt: skip
-        work = (
-            2
-            * self.source.shape[0]
-            * self.target.shape[1]
-            * self.depth
-            * prod(axis.pixels for axis in self.axes)
-        )
+        work = 2 * prod(self.target.shape[:2]) * terms.depth
+        work *= prod(axis.pixels for axis in self.axes)
         key = (tile, dtype)
         return [
-            Launch(KernelSpec(conv_order, ()), listed, 1, 0),
+            terms.listing(),
             pack,
             Launch(KernelSpec(conv_image, key), args, units, work),
         ]
 
-    def _pack(self, offsets: Work, ends: Work, blocks: int) -> tuple[Launch, Work]:
-        """Packing the weight, and where it goes."""
-        p, tile, works, dtype = self.p, self.tile, self.works, self.source.dtype
-        packs = p.groups * self.panels
-        elements = packs * self.terms * tile.columns
-        dense = works.new(elements, tile.dtype)
-        self.packed = Packed(dense, elements)
-        values = {
-            "items": self.m, "panels": self.panels, "columns": tile.columns,
-            "s_group": self.w_group, "s_item": self.w_out,
-            "channels": self.channels, "depth": self.terms, "last": blocks,
-        }  # fmt: skip
-        args: tuple[Argument, ...] = (
-            dense, In(1), offsets, ends, *in_order(PACK_SIZES, values)
-        )  # fmt: skip
-        spec = KernelSpec(conv_pack, (tile.dtype, dtype))
-        return Launch(spec, args, packs, 2 * prod(p.weight.shape)), dense
-
-    def _order(self) -> Numbers:
-        values = {
-            "channels": self.channels, "s_channel": 1, "w_channel": self.w_in, "depth": self.depth,
-            "swap": int(self.tile.flush),
-        }  # fmt: skip
-        for name, axis, s, w in zip(
-            "dhw", self.axes, self.s_axes, self.p.weight.strides[2:], strict=True
-        ):
-            values |= {
-                f"taps_{name}": axis.taps, f"base_{name}": axis.base,
-                f"distance_{name}": axis.distance, f"spread_{name}": axis.spread,
-                f"low_{name}": axis.low, f"s_{name}": s, f"w_{name}": w,
-                f"phases_{name}": 1, f"phase_{name}": 0,
-            }  # fmt: skip
-        return in_order(ORDER_SIZES, values)
-
     def _out_strides(self) -> Numbers:
         return self.target.strides[2:]
 
-    def _lines(self) -> dict[str, int]:
+    def _lines(self, all_terms: int) -> dict[str, int]:
         """How the terms lie that a whole row of taps has, for tiles that skip some rows."""
         depth, height, _ = self.axes
         counts = [len(axis.present) for axis in self.axes]
-        terms = counts[2] * self.channels
+        terms = counts[2] * self.weight.channels
         if len(depth.present) > 1 or self.tile.flush or not terms * counts[1]:
-            return {"lines": 1, "line_step": 0, "line_terms": self.depth}
+            return {"lines": 1, "line_step": 0, "line_terms": all_terms}
         step = (height.places[1] - height.places[0]) if counts[1] > 1 else 1
         return {"lines": counts[1], "line_step": step, "line_terms": terms}
 
-    def _sizes(self, blocks: int, dense_panel: int) -> dict[str, int]:
+    def _sizes(self, terms: Terms) -> dict[str, int]:
         source, target, columns = self.source, self.target, self.tile.columns
+        dense_panel = terms.present * columns
         x_image, x_channel, *xs = source.strides
         plane = prod(target.shape[2:])
         values = {
             "images": source.shape[0], "x_image": x_image, "x_channel": x_channel,
             "s_image": self.s_image, "s_channel": 1,
             "clear": int(self.absent),
-            "x_group": self.channels * x_channel,
-            "channels": self.channels,
+            "x_group": self.weight.channels * x_channel,
+            "channels": self.weight.channels,
             "box_images": self.images, "image_groups": -(-source.shape[0] // self.images),
             "panels": self.panels, "unit_panels": self.unit_panels,
             "panel_units": self.panel_units,
-            "depth": self.depth, "blocks": blocks,
+            "depth": terms.depth, "blocks": terms.blocks,
             "dense_group": dense_panel * self.panels,
             "dense_panel": dense_panel,
-            "lanes": self.m, "panel_lanes": columns, **self._lines(),
+            "lanes": self.weight.items, "panel_lanes": columns, **self._lines(terms.depth),
             "out_image": target.shape[1] * plane,
-            "out_group": self.m * plane,
+            "out_group": self.weight.items * plane,
             "out_panel": columns * plane,
             "out_lane": plane,
         }  # fmt: skip

@@ -9,9 +9,8 @@ and the result is written in one go.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from treadle.base.dtypes import DType
+from treadle.base.record import Record
 from treadle.codegen.contraction import Tile, both, ceil_div, negate, sizes, widen
 from treadle.codegen.conv_strip import Chain, Point, axes, dot, names, nest, point_of, volume
 from treadle.ir.loop import BEGIN, END, I64, THREAD, Builder, Const, Kernel, Operand
@@ -40,7 +39,7 @@ def conv_pixel(tile: Tile, source: DType) -> Kernel:
     return _ConvPixel(tile, source).kernel()
 
 
-class _Part(NamedTuple):
+class _Part(Record):
     """What a tile computes."""
 
     dense: Operand  # where its weights lie,
@@ -209,23 +208,35 @@ class _ConvPixel:
                     k.store(self.out, k.add(line, lane), k.convert(total, self.out.dtype))
 
     def step(self, starts: list[Operand], line: Operand) -> None:
-        """One step of k; of the longer side of the tile a single vector or term is live."""
+        """One step of k: the shorter side of the tile is live, of the longer one a single one."""
         k, tile = self.k, self.tile
 
-        def add(row: int, vector: int, term: Operand, read: bool) -> None:
+        def term(row: int) -> Operand:
+            return k.load(self.dense, k.add(line, row))
+
+        def read(vector: int) -> None:
+            with k.loop(0, tile.lanes, kind="vector") as lane:
+                pixel = k.load(self.scratch, k.add(starts[vector], lane))
+                k.store(self.chain.line, k.add(lane, vector * tile.lanes), pixel)
+
+        def add(row: int, vector: int, factor: Operand) -> None:
             with k.loop(0, tile.lanes, kind="vector") as lane:
                 j = k.add(lane, vector * tile.lanes)
-                pointer, start = (self.scratch, starts[vector]) if read else (self.chain.line, None)
-                at = k.add(start, lane) if start is not None else j
-                if read:
-                    k.store(self.chain.line, j, k.load(pointer, at))
-                pixel = k.load(self.chain.line, j)
-                self.chain.add(term, pixel, k.add(j, row * tile.columns))
+                self.chain.add(factor, k.load(self.chain.line, j), k.add(j, row * tile.columns))
 
-        terms = [k.load(self.dense, k.add(line, row)) for row in range(tile.rows)]
+        if tile.rows < tile.vectors:
+            terms = [term(row) for row in range(tile.rows)]
+            for vector in range(tile.vectors):
+                read(vector)
+                for row in range(tile.rows):
+                    add(row, vector, terms[row])
+            return
         for vector in range(tile.vectors):
-            for row in range(tile.rows):
-                add(row, vector, terms[row], row == 0)
+            read(vector)
+        for row in range(tile.rows):
+            factor = term(row)
+            for vector in range(tile.vectors):
+                add(row, vector, factor)
 
     def write(self, part: _Part) -> None:
         """The sums of a tile to the result, line by line."""

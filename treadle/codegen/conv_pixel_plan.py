@@ -2,60 +2,45 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from treadle.base.record import Record
 from treadle.base.shapes import prod
-from treadle.codegen.contraction import BLOCK, Tile, Workspaces, in_order, tile_for
-from treadle.codegen.conv_exact import Packed
-from treadle.codegen.conv_image import ORDER_SIZES, PACK_SIZES, conv_order, conv_pack
+from treadle.codegen.contraction import Tile, Workspaces, in_order, tile_for
+from treadle.codegen.conv_exact import Notes
 from treadle.codegen.conv_pixel import PIXEL_SIZES, conv_pixel
 from treadle.codegen.conv_problem import Axis, Numbers
-from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout, Out, Work
+from treadle.codegen.conv_terms import Terms, Weight
+from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout, Out
 from treadle.ir.loop import I64
 
 _STRIP_BYTES = 320 << 10  # of a strip at most: what leaves room in a level-2 cache
 
 
-class PixelImage(NamedTuple):
+class PixelImage(Record):
     """A convolution; ``axes`` counts elements that lie ``gaps`` apart as so many."""
 
     source: Layout
     target: Layout
     axes: tuple[Axis, ...]
     gaps: Numbers
-    w_taps: Numbers  # strides of the weight: along the window,
-    w_group: int  # from one group to the next,
-    w_item: int  # from an output channel to the next,
-    w_channel: int  # and along the channels of the sum
-    groups: int
+    weight: Weight
 
     @property
     def absent(self) -> bool:
         """Whether the strip holds elements that are not there."""
         return max(self.gaps) > 1 or any(axis.has_absent for axis in self.axes)
 
-    @property
-    def items(self) -> int:
-        """Output channels of a group."""
-        return self.target.shape[1] // self.groups
-
 
 class PixelPlan:
     """The launches of one class of pixels."""
 
     def __init__(
-        self, image: PixelImage, threads: int, vector_bits: int, works: Workspaces
+        self, image: PixelImage, threads: int, vector_bits: int, works: Workspaces, notes: Notes
     ) -> None:
-        self.image, self.axes, self.works = image, image.axes, works
+        self.image, self.axes, self.works, self.notes = image, image.axes, works, notes
         self.threads, self.vector_bits = threads, vector_bits
-        self.channels = image.source.shape[1] // image.groups
-        self.depth = self.channels * prod(axis.taps for axis in self.axes)
-        self.terms = self.channels * prod(len(axis.present) for axis in self.axes)
-        self.blocks = max(-(-self.depth // BLOCK), 1)
         self.tile = self._tile()
         self.cost = self._cost(self.tile)
-        self.panels = -(-image.items // self.tile.rows)
-        self.packs = image.groups * self.panels
+        self.panels = -(-image.weight.items // self.tile.rows)
         self._cut()
 
     def _tile(self) -> Tile:
@@ -69,7 +54,7 @@ class PixelPlan:
         """Cycles for a pixel and a term; a vector that is not aligned costs more to load."""
         pixels = [axis.pixels for axis in self.axes]
         slots = prod(pixels[:2]) * -(-pixels[2] // tile.lanes)
-        tiles = -(-slots // tile.vectors) * -(-self.image.items // tile.rows)
+        tiles = -(-slots // tile.vectors) * -(-self.image.weight.items // tile.rows)
         cycles = max(tile.rows * tile.vectors, tile.rows + 1.5 * tile.vectors, 8) / 2
         return tiles * cycles / max(prod(pixels), 1)
 
@@ -90,8 +75,9 @@ class PixelPlan:
             self.s_channel = -(-plane * prod(steps) // 16) * 16 | 16
             self.inner = (self.extents[1] * self.extents[2], self.extents[2], 1)
             self.phases = (plane * steps[2] * steps[1], plane * steps[2], plane)
-            self.units = image.target.shape[0] * image.groups * prod(self.boxes)
-            fits = self.channels * self.s_channel * self.tile.dtype.itemsize <= _STRIP_BYTES
+            self.units = image.target.shape[0] * image.weight.groups * prod(self.boxes)
+            strip = image.weight.channels * self.s_channel * self.tile.dtype.itemsize
+            fits = strip <= _STRIP_BYTES
             cut = next((a for a in range(3) if box[a] > least[a]), None)
             if cut is None or (fits and self.units >= wanted):
                 return
@@ -102,11 +88,11 @@ class PixelPlan:
         """Listing the terms of a pixel, packing the weights, and the sums."""
         image, tile, works, threads = self.image, self.tile, self.works, self.threads
         dtype = image.source.dtype
-        places, offsets = works.new(self.depth, I64), works.new(self.depth, I64)
-        ends, raw = works.new(self.blocks + 1, I64), works.new(2 * self.depth, I64)
-        listed: tuple[Argument, ...] = (places, offsets, ends, raw, *self._order())
+        strip = (self.s_channel, self.inner, self.phases)
+        terms = Terms(image.weight, self.axes, strip, tile, works, self.notes)
+        pack, dense = terms.packing(dtype, tile.rows)
         # The lanes of a slot may go on beyond the last line.
-        share = self.channels * self.s_channel + tile.lanes
+        share = image.weight.channels * self.s_channel + tile.lanes
         slots = self.box[0] * self.box[1] * -(-self.box[2] // tile.lanes)
         share_table = 3 * (slots + tile.vectors)
         scratch = works.new(threads * share, tile.dtype)
@@ -114,61 +100,31 @@ class PixelPlan:
         table = works.new(threads * share_table, I64)
         strides = image.target.strides[2:]
         first = sum(axis.first * stride for axis, stride in zip(self.axes, strides, strict=True))
-        pack = self._pack(offsets, ends)
-        values = self._sizes() | {"share": share, "share_table": share_table}
+        values = self._sizes(terms) | {"share": share, "share_table": share_table}
         args: tuple[Argument, ...] = (
-            Out(0, first), self.packed.values, In(0), scratch, sums, places, ends, table,
-            *in_order(PIXEL_SIZES, values),
+            Out(0, first), dense, In(0), scratch, sums, terms.places, terms.ends,
+            table, *in_order(PIXEL_SIZES, values),
         )  # fmt: skip
-        work = 2 * prod(image.target.shape[:2]) * self.terms
+        work = 2 * prod(image.target.shape[:2]) * terms.present
         work *= prod(axis.pixels for axis in self.axes)
         return [
-            Launch(KernelSpec(conv_order, ()), listed, 1, 0),
+            terms.listing(),
             pack,
             Launch(KernelSpec(conv_pixel, (tile, dtype)), args, self.units, work),
         ]
 
-    def _pack(self, offsets: Work, ends: Work) -> Launch:
-        image, tile = self.image, self.tile
-        elements = self.packs * self.terms * tile.rows
-        self.packed = Packed(self.works.new(elements, tile.dtype), elements)
-        values = {
-            "items": image.items, "panels": self.panels, "columns": tile.rows,
-            "s_group": image.w_group, "s_item": image.w_item, "channels": self.channels,
-            "depth": self.terms, "last": self.blocks,
-        }  # fmt: skip
-        args: tuple[Argument, ...] = (
-            self.packed.values, In(1), offsets, ends, *in_order(PACK_SIZES, values)
-        )  # fmt: skip
-        spec = KernelSpec(conv_pack, (tile.dtype, image.source.dtype))
-        return Launch(spec, args, self.packs, 2 * elements)
-
-    def _order(self) -> Numbers:
-        values = {
-            "channels": self.channels, "s_channel": self.s_channel,
-            "w_channel": self.image.w_channel, "depth": self.depth, "swap": int(self.tile.flush),
-        }  # fmt: skip
-        table = (self.axes, self.inner, self.image.w_taps, self.phases)
-        for name, axis, s, w, phase in zip("dhw", *table, strict=True):
-            values |= {
-                f"taps_{name}": axis.taps, f"base_{name}": axis.base,
-                f"distance_{name}": axis.distance, f"spread_{name}": axis.spread,
-                f"low_{name}": axis.low, f"s_{name}": s, f"w_{name}": w,
-                f"phases_{name}": axis.step, f"phase_{name}": phase,
-            }  # fmt: skip
-        return in_order(ORDER_SIZES, values)
-
-    def _sizes(self) -> dict[str, int]:
+    def _sizes(self, terms: Terms) -> dict[str, int]:
         image = self.image
+        channels = image.weight.channels
         x_image, x_channel, *xs = image.source.strides
         o_image, o_channel, *outs = image.target.strides
         outs = [stride * axis.every for stride, axis in zip(outs, self.axes, strict=True)]
-        direct = self.blocks == 1 and outs[2] == 1 and self.box[2] >= self.tile.lanes
+        direct = terms.blocks == 1 and outs[2] == 1 and self.box[2] >= self.tile.lanes
         values = {
-            "x_image": x_image, "x_channel": x_channel, "x_group": self.channels * x_channel,
-            "channels": self.channels, "groups": image.groups, "s_channel": self.s_channel,
+            "x_image": x_image, "x_channel": x_channel, "x_group": channels * x_channel,
+            "channels": channels, "groups": image.weight.groups, "s_channel": self.s_channel,
             "clear": int(image.absent and prod(self.boxes) > 1), "direct": int(direct),
-            "blocks": self.blocks, "depth": self.terms, "items": image.items,
+            "blocks": terms.blocks, "depth": terms.present, "items": image.weight.items,
             "panels": self.panels, "out_image": o_image, "out_channel": o_channel,
         }  # fmt: skip
         for a, (name, axis) in enumerate(zip("dhw", self.axes, strict=True)):

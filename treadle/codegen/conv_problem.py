@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from treadle.base.shapes import prod
 from treadle.ir.launch import Layout
 
 Kind = Literal["forward", "input", "weight"]
@@ -31,10 +32,10 @@ class Problem:
         spatial = self.image.shape[2:]
         same = spatial == self.result.shape[2:] and self.weight.shape[2:] == (1, 1, 1)
         plain = self.stride == (1, 1, 1) and self.pad == (0, 0, 0) and self.groups == 1
-        return same and plain and all(_flat(x) for x in (self.image, self.result))
+        return same and plain and all(is_flat(x) for x in (self.image, self.result))
 
 
-def _flat(layout: Layout) -> bool:
+def is_flat(layout: Layout) -> bool:
     """Whether the spatial axes have one common stride."""
     expected = layout.strides[-1]
     for size, stride in zip(reversed(layout.shape[2:]), reversed(layout.strides[2:]), strict=True):
@@ -42,6 +43,15 @@ def _flat(layout: Layout) -> bool:
             return False
         expected = stride * size if size != 1 else expected
     return True
+
+
+def in_one_row(layout: Layout) -> Layout:
+    """The pixels of an image as one row, where the spatial axes have one common stride."""
+    n, channels, *sizes = layout.shape
+    image, channel, *_, step = layout.strides
+    if not is_flat(layout):
+        return layout
+    return Layout(layout.dtype, (n, channels, 1, 1, prod(sizes)), (image, channel, 0, 0, step))
 
 
 @dataclass(frozen=True, slots=True)

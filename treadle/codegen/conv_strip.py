@@ -20,7 +20,8 @@ from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 
 from treadle.base import dtypes
-from treadle.codegen.contraction import Tile, negate, widen
+from treadle.base.dtypes import DType
+from treadle.codegen.contraction import Tile, both, negate, widen
 from treadle.ir.loop import I64, Builder, Const, Operand, Pointer
 
 AXES = ("d", "h", "w")
@@ -73,18 +74,103 @@ def volume(k: Builder, counts: Point) -> Operand:
     return k.mul(k.mul(counts[0], counts[1]), counts[2])
 
 
+class FiniteNote:
+    """Notes whether all elements seen are finite; of integers, nothing."""
+
+    def __init__(self, k: Builder, dtype: DType, lanes: int) -> None:
+        self.k, self.dtype, self.lanes = k, dtype, lanes
+        self.bits = dtypes.uint64 if dtype.bits == 64 else dtypes.uint32
+        self.most = k.local(self.bits, lanes)
+
+    def reset(self) -> None:
+        """Nothing seen."""
+        k = self.k
+        with k.loop(0, self.lanes, kind="vector") as lane:
+            k.store(self.most, lane, k.const(0, self.bits))
+
+    def see(self, value: Operand, slot: Operand) -> None:
+        """Keeps the largest magnitude of a slot, as bits: infinities and NaNs are the largest."""
+        k = self.k
+        if self.dtype.kind != "f":
+            return
+        magnitude = k.const((1 << (self.dtype.bits - 1)) - 1, self.bits)
+        bits = k.op("and", k.bitcast(value, self.bits), magnitude)
+        k.store(self.most, slot, k.maximum(k.load(self.most, slot), bits))
+
+    def put(self, noted: Pointer, place: Operand) -> None:
+        """NaN where one of them was not finite, else 0."""
+        k, zero = self.k, self.k.const(0, self.dtype)
+        if self.dtype.kind != "f":
+            return
+        for slot in range(1, self.lanes):
+            most = k.maximum(k.load(self.most, 0), k.load(self.most, slot))
+            k.store(self.most, 0, most)
+        k.store(noted, place, k.mul(k.bitcast(k.load(self.most, 0), self.dtype), zero))
+
+
+class Square:
+    """Turns square blocks of ``dtype`` round: what lies in rows becomes lanes."""
+
+    def __init__(
+        self, k: Builder, dtype: DType, lanes: int, note: FiniteNote | None = None
+    ) -> None:
+        self.k, self.lanes, self.note = k, lanes, note
+        self.block = k.local(dtype, lanes * lanes)
+
+    def turn(self, source: Pointer, index: Operand, stride: Operand) -> None:
+        """Column j becomes ``source[index + i * stride + j]`` for every i."""
+        self.k.transpose(self.block, source, index, stride, self.lanes)
+
+    def store(self, column: int, target: Pointer, place: Operand) -> None:
+        """A column to where it lies together."""
+        k = self.k
+        with k.loop(0, self.lanes, kind="vector") as lane:
+            element = k.load(self.block, k.add(lane, column * self.lanes))
+            value = as_element(k, element, target.dtype)
+            if self.note:
+                self.note.see(value, lane)
+            k.store(target, k.add(place, lane), value)
+
+    def move(
+        self, source: Pointer, index: Operand, stride: Operand, target: Pointer, place: Operand,
+        step: Operand,
+    ) -> None:  # fmt: skip
+        """``target[place + j * step + i] = source[index + i * stride + j]``."""
+        self.turn(source, index, stride)
+        for column in range(self.lanes):
+            self.store(column, target, self.k.add(place, self.k.mul(step, column)))
+
+    def fits(self, rows: Operand, columns: Operand) -> Operand:
+        """Whether a part of so many is covered by blocks, of which the last ones may overlap."""
+        k = self.k
+        return both(k, *(k.compare("ge", count, self.lanes) for count in (rows, columns)))
+
+    @contextmanager
+    def along(self, low: Operand, high: Operand, end: Operand) -> Iterator[Operand]:
+        """Where blocks begin that cover low..high of what ends at ``end``."""
+        k = self.k
+        with k.loop(low, high, step=self.lanes) as i:
+            yield k.minimum(i, k.sub(end, self.lanes))
+
+
+def as_element(k: Builder, value: Operand, dtype: DType) -> Operand:
+    """An element as a term of sums, or a sum as an element of the result."""
+    return widen(k, value, dtype) if value.dtype.bits <= dtype.bits else k.convert(value, dtype)
+
+
 class Strip:
     """Copies parts of ``image`` into ``scratch``, in the accumulator's dtype.
 
-    ``across``: channels lie together in the strip (in the image they may, or not); else the
-    elements of a row do.
+    ``lanes``: channels lie together in the strip, and in the image channels or elements of a row
+    do, of which so many are turned round at a time; 0: elements of a row lie together in the strip.
     """
 
     def __init__(
-        self, k: Builder, size: SimpleNamespace, image: Pointer, scratch: Pointer, across: bool
+        self, k: Builder, size: SimpleNamespace, image: Pointer, scratch: Pointer, lanes: int
     ) -> None:
         self.k, self.size, self.image, self.scratch = k, size, image, scratch
-        self.across = across
+        self.lanes = lanes
+        self.square = Square(k, image.dtype, lanes) if lanes else None
 
     def copy(
         self, source: Operand, target: Operand, channels: Operand, images: Operand,
@@ -111,59 +197,60 @@ class Strip:
         with k.loop(0, images) as image:
             x = k.add(source, k.mul(image, size.x_image))
             s = k.add(target, k.mul(image, size.s_image))
-            stride = size.x_channel if self.across else size.x_w
-            near = k.compare("eq", stride, 1)
-            with k.when(near):
-                self._together(x, s, channels, low, high)
-            with k.when(negate(k, near)):
-                whole: Operand = Const(0, I64)
-                if self.across:
-                    whole = k.mul(k.div(channels, WORDS), WORDS)
-                    self._transposed(x, s, whole, low, high)
-                self._one_by_one(x, s, whole, channels, low, high)
+            if self.square:
+                self._channels(x, s, channels, low, high, self.square)
+            else:
+                self._rows(x, s, channels, low, high)
 
-    def _together(self, x: Operand, s: Operand, channels: Operand, low: Point, high: Point) -> None:
-        """Both sides are contiguous along the same axis."""
+    def _rows(self, x: Operand, s: Operand, channels: Operand, low: Point, high: Point) -> None:
+        """Elements of a row lie together in the strip; in the image they may, or not."""
         k, size = self.k, self.size
-        xs, ss = axes(size, "x"), axes(size, "s")
-        if self.across:
-            with nest(k, low, high) as point:
-                a, b = k.add(x, dot(k, point, xs)), k.add(s, dot(k, point, ss))
-                with k.loop(0, channels, kind="vector") as c:
-                    self._move(k.add(a, c), k.add(b, c))
-            return
-        with k.loop(0, channels) as c:
-            a, b = k.add(x, k.mul(c, size.x_channel)), k.add(s, k.mul(c, size.s_channel))
-            with k.loop(low[0], high[0]) as d, k.loop(low[1], high[1]) as h:
-                a2 = k.add(k.add(a, k.mul(d, xs[0])), k.mul(h, xs[1]))
-                b2 = k.add(k.add(b, k.mul(d, ss[0])), k.mul(h, ss[1]))
-                with k.loop(low[2], high[2], kind="vector") as w:
-                    self._move(k.add(a2, w), k.add(b2, w))
+        near = k.compare("eq", size.x_w, 1)
+        with k.loop(0, channels) as c, k.loop(low[0], high[0]) as d, k.loop(low[1], high[1]) as h:
+            a = k.add(k.add(x, k.mul(c, size.x_channel)), self._line(d, h, "x"))
+            b = k.add(k.add(s, k.mul(c, size.s_channel)), self._line(d, h, "s"))
+            for wanted, step in ((near, Const(1, I64)), (negate(k, near), size.x_w)):
+                with k.when(wanted), k.loop(low[2], high[2], kind="vector") as w:
+                    self._move(k.add(a, k.mul(w, step)), k.add(b, w))
 
-    def _transposed(self, x: Operand, s: Operand, whole: Operand, low: Point, high: Point) -> None:
-        """Rows of several channels at a time, which become neighbours."""
-        k, size = self.k, self.size
-        xs, ss = axes(size, "x"), axes(size, "s")
-        with k.loop(0, whole, step=WORDS) as c:
-            rows = [k.add(x, k.mul(k.add(c, j), size.x_channel)) for j in range(WORDS)]
-            to = k.add(s, c)
-            with k.loop(low[0], high[0]) as d, k.loop(low[1], high[1]) as h:
-                a = k.add(k.mul(d, xs[0]), k.mul(h, xs[1]))
-                b = k.add(to, k.add(k.mul(d, ss[0]), k.mul(h, ss[1])))
-                lines = [k.add(row, a) for row in rows]
-                with k.loop(low[2], high[2]) as w:
-                    at, place = k.mul(w, xs[2]), k.add(b, k.mul(w, ss[2]))
-                    for j, line in enumerate(lines):
-                        self._move(k.add(line, at), k.add(place, j))
-
-    def _one_by_one(
-        self, x: Operand, s: Operand, first: Operand, channels: Operand, low: Point, high: Point
+    def _channels(
+        self, x: Operand, s: Operand, channels: Operand, low: Point, high: Point, square: Square
     ) -> None:
+        """Channels lie together in the strip."""
         k, size = self.k, self.size
-        with k.loop(first, channels) as c, nest(k, low, high) as point:
-            a = k.add(k.add(x, k.mul(c, size.x_channel)), dot(k, point, axes(size, "x")))
-            b = k.add(k.add(s, k.mul(c, size.s_channel)), dot(k, point, axes(size, "s")))
-            self._move(a, b)
+        near = k.compare("eq", size.x_channel, 1)
+        turned = both(k, negate(k, near), k.compare("eq", size.x_w, 1))
+        turned = both(k, turned, square.fits(channels, k.sub(high[2], low[2])))
+        other = negate(k, k.op("or", near, turned))
+        with k.loop(low[0], high[0]) as d, k.loop(low[1], high[1]) as h:
+            a, b = k.add(x, self._line(d, h, "x")), k.add(s, self._line(d, h, "s"))
+            count = k.select(turned, channels, 0)
+            with square.along(Const(0, I64), count, channels) as c:
+                corner = k.add(a, k.mul(c, size.x_channel))
+                with square.along(low[2], high[2], high[2]) as w:
+                    to = k.add(k.add(b, c), k.mul(w, size.s_w))
+                    square.move(
+                        self.image, k.add(corner, w), size.x_channel, self.scratch, to, size.s_w
+                    )
+            with k.when(near):
+                self._across(a, b, low[2], high[2], channels, Const(1, I64))
+            with k.when(other):
+                self._across(a, b, low[2], high[2], channels, size.x_channel)
+
+    def _across(
+        self, a: Operand, b: Operand, low: Operand, high: Operand, channels: Operand, step: Operand
+    ) -> None:
+        """The channels of one element of a row after the other."""
+        k, size = self.k, self.size
+        with k.loop(low, high) as w:
+            line, place = k.add(a, k.mul(w, size.x_w)), k.add(b, k.mul(w, size.s_w))
+            with k.loop(0, channels, kind="vector") as c:
+                self._move(k.add(line, k.mul(c, step)), k.add(place, c))
+
+    def _line(self, d: Operand, h: Operand, side: str) -> Operand:
+        k = self.k
+        along_d, along_h, _ = axes(self.size, side)
+        return k.add(k.mul(d, along_d), k.mul(h, along_h))
 
     def _move(self, source: Operand, target: Operand) -> None:
         k = self.k

@@ -8,14 +8,17 @@ sums are kept in the order of the tile and brought into that of the weight at th
 
 from __future__ import annotations
 
+from treadle.base import dtypes
 from treadle.base.dtypes import DType
-from treadle.codegen.contraction import BLOCK, Tile, ceil_div, sizes, widen
+from treadle.codegen.contraction import BLOCK, Tile, both, ceil_div, sizes, widen
 from treadle.codegen.conv_image import PART
 from treadle.codegen.conv_strip import (
     STRIP_SIZES,
     WORDS,
     Chain,
+    FiniteNote,
     Point,
+    Square,
     Strip,
     axes,
     dot,
@@ -25,24 +28,29 @@ from treadle.codegen.conv_strip import (
 )
 from treadle.ir.loop import BEGIN, END, I64, THREAD, Builder, Const, Kernel, Operand
 
+_CHUNK = 64  # pixels
+
 GRAD_SIZES = (
     "items", "panels", "columns", "images", "s_image", "s_group", "s_item",
-    *names("pixels", "g"), "depth", "swap",
+    *names("pixels", "g"), "depth",
 )  # fmt: skip
 
 
-def conv_pack_grad(dtype: DType, source: DType) -> Kernel:
+def conv_pack_grad(dtype: DType, source: DType, lanes: int) -> Kernel:
     """Packs grad_out into panels (group, panel, depth, column).
 
-    The last panel is filled up with zeros, whose products are dropped. With ``swap`` pairs of terms
-    change places. A unit is a panel of one image.
+    The last panel is filled up with zeros, whose products are dropped. Pairs of terms of bfloat16
+    change places. A unit is a panel of one image, and ``noted[unit]`` NaN where it is not finite.
     """
     k = Builder(f"conv_pack_grad_{source.short}_{dtype.short}")
     target, grad = k.pointer("target", dtype), k.pointer("grad", source)
+    noted = k.pointer("noted", dtype)
     size = sizes(k, GRAD_SIZES)
-    columns = size.columns
+    columns, note = size.columns, FiniteNote(k, dtype, lanes)
+    square = Square(k, source, lanes, note)
     pixels, strides = axes(size, "pixels"), axes(size, "g")
-    count = volume(k, pixels)
+    width, count = pixels[2], volume(k, pixels)
+
     with k.loop(BEGIN, END) as unit:
         image, rest = k.rem(unit, size.images), k.div(unit, size.images)
         first = k.mul(k.rem(rest, size.panels), columns)
@@ -50,34 +58,39 @@ def conv_pack_grad(dtype: DType, source: DType) -> Kernel:
         base = k.add(base, k.mul(image, size.s_image))
         shown = k.minimum(k.sub(size.items, first), columns)
         panel = k.mul(k.mul(rest, size.depth), columns)
-        whole = k.mul(k.div(shown, WORDS), WORDS)
         start = k.mul(image, count)
+        turned = both(k, k.compare("eq", strides[2], 1), square.fits(shown, width))
 
         def place(step: Operand) -> Operand:
-            other = k.op("xor", step, size.swap)
-            moved = k.select(k.compare("lt", other, size.depth), other, step)
-            return k.add(panel, k.mul(moved, columns))
+            if source is dtypes.bfloat16:
+                other = k.op("xor", step, 1)
+                step = k.select(k.compare("lt", other, size.depth), other, step)
+            return k.add(panel, k.mul(step, columns))
 
-        # All channels of a row before the next, while its lines of the panel are in level 1.
+        note.reset()
         with k.loop(0, pixels[0]) as d, k.loop(0, pixels[1]) as h:
             row = k.add(base, k.add(k.mul(d, strides[0]), k.mul(h, strides[1])))
-            step = k.add(start, k.mul(k.add(k.mul(d, pixels[1]), h), pixels[2]))
-
-            def lines(item: Operand, width: int) -> None:
-                """Some channels next to one another."""
-                rows = [k.add(row, k.mul(k.add(item, j), size.s_item)) for j in range(width)]
-                with k.loop(0, pixels[2]) as w:
-                    to, along = k.add(place(k.add(step, w)), item), k.mul(w, strides[2])
-                    for j, line in enumerate(rows):
-                        value = k.load(grad, k.add(line, along))
-                        k.store(target, k.add(to, j), widen(k, value, dtype))
-
-            with k.loop(0, whole, step=WORDS) as item:
-                lines(item, WORDS)
-            with k.loop(whole, shown) as item:
-                lines(item, 1)
+            step = k.add(start, k.mul(k.add(k.mul(d, pixels[1]), h), width))
+            # All channels of some pixels before the next, while lines of the panel are in level 1.
+            with k.loop(0, k.select(turned, width, 0), step=_CHUNK) as chunk:
+                stop = k.minimum(k.add(chunk, _CHUNK), width)
+                with square.along(Const(0, I64), shown, shown) as item:
+                    line = k.add(row, k.mul(item, size.s_item))
+                    with square.along(chunk, stop, width) as w:
+                        square.turn(grad, k.add(line, w), size.s_item)
+                        for j in range(lanes):
+                            at = place(k.add(k.add(step, w), j))
+                            square.store(j, target, k.add(at, item))
+            with k.loop(k.select(turned, width, 0), width) as w:
+                line, to = k.add(row, k.mul(w, strides[2])), place(k.add(step, w))
+                with k.loop(0, shown) as item:
+                    element = k.load(grad, k.add(line, k.mul(item, size.s_item)))
+                    value = widen(k, element, dtype)
+                    note.see(value, Const(0, I64))
+                    k.store(target, k.add(to, item), value)
         with k.loop(shown, columns) as item, k.loop(0, count) as step:
             k.store(target, k.add(place(k.add(start, step)), item), k.const(0, dtype))
+        note.put(noted, unit)
     return k.kernel
 
 
@@ -116,7 +129,8 @@ class _ConvWeight:
         self.chains = k.pointer("chains", tile.dtype)
         self.table = k.pointer("table", I64)
         self.size = sizes(k, WEIGHT_SIZES)
-        self.strip = Strip(k, self.size, self.image, self.scratch, across=lanes_apart)
+        lanes = tile.lanes if lanes_apart else 0
+        self.strip = Strip(k, self.size, self.image, self.scratch, lanes)
 
     def kernel(self) -> Kernel:
         k, size = self.k, self.size
@@ -125,8 +139,9 @@ class _ConvWeight:
         self.steps_at = k.mul(THREAD, size.share_table)  # place(pixel) for the steps of a run,
         self.items_at = k.add(self.steps_at, size.run)  # and place(tap) for the rows of the tile
         with k.loop(BEGIN, END) as unit:
-            split, rest = k.rem(unit, size.splits), k.div(unit, size.splits)
-            part, group = k.rem(rest, size.channel_units), k.div(rest, size.channel_units)
+            # All channels of a block before the next: its grad_out stays in a cache.
+            part, rest = k.rem(unit, size.channel_units), k.div(unit, size.channel_units)
+            split, group = k.rem(rest, size.splits), k.div(rest, size.splits)
             first = k.mul(part, size.unit_channels)
             channels = k.minimum(k.sub(size.channels, first), size.unit_channels)
             self.rows = self.items(channels)

@@ -6,8 +6,8 @@ import math
 
 from treadle.base.shapes import prod
 from treadle.codegen.contraction import BLOCK, Tile, Workspaces, in_order, tile_for
-from treadle.codegen.conv_exact import Packed, exact_launches
-from treadle.codegen.conv_problem import Problem
+from treadle.codegen.conv_exact import Notes, exact_launches
+from treadle.codegen.conv_problem import Problem, in_one_row
 from treadle.codegen.conv_weight import (
     END_SIZES,
     GRAD_SIZES,
@@ -16,23 +16,17 @@ from treadle.codegen.conv_weight import (
     conv_weight,
     conv_weight_end,
 )
-from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout, Out, Plan
+from treadle.ir.launch import Argument, In, KernelSpec, Launch, Out, Plan
 from treadle.ir.loop import I64
 
 _STRIP_BYTES = 160 << 10  # of a strip: beside it a level-2 cache holds grad_out
+_SPLIT_BYTES = 16 << 20  # of the sums of blocks that are kept apart, where they need not be
 _RUN = 4  # blocks of k for which a strip is copied
 
 
 def weight_plan(p: Problem) -> Plan:
     """``weight``: the input of the plan 0 is grad_out, 1 the image."""
     return _WeightPlan(p).plan()
-
-
-def _in_one_row(layout: Layout) -> Layout:
-    """The pixels of an image whose spatial axes have one common stride as one row."""
-    n, channels, *sizes = layout.shape
-    image, channel, *_, step = layout.strides
-    return Layout(layout.dtype, (n, channels, 1, 1, prod(sizes)), (image, channel, 0, 0, step))
 
 
 class _WeightPlan:
@@ -45,7 +39,7 @@ class _WeightPlan:
         # With one tap the two are alike, and the smaller one is to be packed.
         self.swapped = p.is_pointwise and self.channels < self.m
         if p.is_pointwise:
-            self.grad, self.image = _in_one_row(self.grad), _in_one_row(self.image)
+            self.grad, self.image = in_one_row(self.grad), in_one_row(self.image)
         if self.swapped:
             self.grad, self.image = self.image, self.grad
             self.m, self.channels = self.channels, self.m
@@ -90,7 +84,9 @@ class _WeightPlan:
         wanted = 2 * p.threads if p.threads > 1 else 1
         # With one tap no row of the strip is copied twice, however short the run.
         self.run, self.splits = min(_RUN if self.taps > 1 else 1, blocks) * BLOCK, 1
-        if self.groups * self.channels < wanted and blocks > 1:
+        sums = blocks * prod(p.weight.shape) * tile.dtype.itemsize
+        apart = self.groups * self.channels < wanted or self.taps == 1 and sums <= _SPLIT_BYTES
+        if apart and blocks > 1:
             self.run, self.splits = BLOCK, blocks
         while True:
             plane = self._strip(cut)
@@ -135,12 +131,15 @@ class _WeightPlan:
         grad_panel = self.depth * columns
         packs = self.groups * self.panels
         grad = works.new(packs * grad_panel, tile.dtype)
+        notes = Notes(tile.dtype, packs * n, works)
         launches: list[Launch] = []
         args: tuple[Argument, ...]
         if self.depth:
-            spec = KernelSpec(conv_pack_grad, (tile.dtype, dtype))
+            spec = KernelSpec(conv_pack_grad, (tile.dtype, dtype, tile.lanes))
             work = 2 * prod(self.grad.shape)
-            args = (grad, In(int(self.swapped)), *in_order(GRAD_SIZES, self._grad_sizes()))
+            noted = notes.more(packs * n)
+            numbers = in_order(GRAD_SIZES, self._grad_sizes())
+            args = (grad, In(int(self.swapped)), noted, *numbers)
             launches.append(Launch(spec, args, packs * n, work))
         sums_panel = self.channel_units * self.unit_rows * columns
         sums_group = self.panels * sums_panel
@@ -183,12 +182,12 @@ class _WeightPlan:
         work = prod(p.weight.shape) * (self.splits + 2)
         launches.append(Launch(spec, args, packs * self.channel_units, work))
         if self.absent:
-            packed = Packed(grad, packs * grad_panel)
-            launches += exact_launches("weight", p, works, [packed])
+            launches += exact_launches("weight", p, notes)
         return Plan(tuple(launches), tuple(works.nbytes))
 
     def _grad_sizes(self) -> dict[str, int]:
-        image, channel, *strides = self.grad.strides
+        grad = in_one_row(self.grad)
+        image, channel, *strides = grad.strides
         apart = self.apart
         values = {
             "items": self.p.groups if apart else self.m,
@@ -196,9 +195,9 @@ class _WeightPlan:
             "images": self.grad.shape[0], "s_image": image,
             "s_group": channel if apart else self.m * channel,
             "s_item": self.m * channel if apart else channel,
-            "depth": self.depth, "swap": int(self.tile.flush),
+            "depth": self.depth,
         }  # fmt: skip
-        for name, n, stride in zip("dhw", self.pixels, strides, strict=True):
+        for name, n, stride in zip("dhw", grad.shape[2:], strides, strict=True):
             values |= {f"pixels_{name}": n, f"g_{name}": stride}
         return values
 

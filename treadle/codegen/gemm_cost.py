@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
+from treadle.base.record import Record
 from treadle.codegen.contraction import BLOCK, Tile, tile_for
 from treadle.codegen.gemm_pack import Access
 from treadle.codegen.gemm_vector import CHAINS, OUTER
@@ -32,7 +32,7 @@ _UNITS_PER_THREAD = (1, 2, 4)
 _MOST_COLUMN_UNITS = 4  # cuts of the columns that are tried, beside as many as possible
 
 
-class Side(NamedTuple):
+class Side(Record):
     """An operand as (items, k), with strides."""
 
     items: int
@@ -90,7 +90,7 @@ class Problem:
         return (sides[1], sides[0]) if swapped else sides
 
 
-class Way(NamedTuple):
+class Way(Record):
     """One way: the kernel, its tile, how operands are read, and the cut into units.
 
     ``rows`` and ``columns`` are those of a unit; of the schemes for few rows, of the left and the

@@ -9,9 +9,10 @@ seen, which tells whether a subnormal can arise at all (``Least``).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from treadle.base import dtypes
+from treadle.base.record import Record
 from treadle.codegen.contraction import BLOCK, ceil_div, in_pairs
 from treadle.ir.loop import I64, Builder, Const, Operand, Pointer
 
@@ -62,7 +63,7 @@ def never_subnormal(k: Builder, left: Operand, right: Operand) -> Operand:
     return k.compare("ge", k.add(left, right), k.const(_SUM_OF_EXPONENTS, _U32))
 
 
-class Source(NamedTuple):
+class Source(Record):
     """A block of an operand: element (item, t) is at base + item * item_stride + t * step.
 
     ``read(value, item, t, slot)`` turns an element into a term of the sums; ``slot`` is the place
@@ -84,7 +85,7 @@ class Source(NamedTuple):
         return self.read(k.load(self.pointer, self.at(k, item, t)), item, t, slot)
 
 
-class Target(NamedTuple):
+class Target(Record):
     """Panels of ``width`` from ``start`` on, each of ``depth`` steps.
 
     With ``last``, no panel starts after this item, if it is not negative: a panel that would go

@@ -11,9 +11,9 @@ of the right operand meet each tile of rows, so that a panel is read from the ne
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import NamedTuple
 
 from treadle.base.dtypes import DType
+from treadle.base.record import Record
 from treadle.codegen.contraction import (
     BLOCK,
     Factor,
@@ -53,7 +53,7 @@ SIZES = (
 )  # fmt: skip
 
 
-class GemmKey(NamedTuple):
+class GemmKey(Record):
     """What a GEMM kernel is made for."""
 
     tile: Tile

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import NamedTuple
 
 from treadle.base.dtypes import DType
+from treadle.base.record import Record
 from treadle.codegen.contraction import (
     BLOCK,
     Tile,
@@ -45,7 +45,7 @@ SIZES = (
 )  # fmt: skip
 
 
-class VectorKey(NamedTuple):
+class VectorKey(Record):
     """What a kernel is made for; ``tile`` is (rows of the left operand at a time, vectors)."""
 
     tile: Tile
@@ -428,7 +428,7 @@ def dot_units(depth: int, lanes: int) -> int:
     return -(-full // lanes) + (rest > 0)
 
 
-class CombineKey(NamedTuple):
+class CombineKey(Record):
     """What ``combine`` is made for."""
 
     acc: DType

@@ -10,10 +10,10 @@ kernel of their own would: a hook changes where the work is done, never a bit of
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from treadle.base.dtypes import DType
 from treadle.base.errors import CompileError
+from treadle.base.record import Record
 from treadle.ir.launch import Argument
 from treadle.ir.loop import Builder, Operand, Pointer
 
@@ -21,7 +21,7 @@ Indices = tuple[Operand, Operand, Operand]  # (batch, row, column); any may diff
 Emit = Callable[[Builder, Operand, Indices, Sequence[Pointer], Sequence[Operand]], Operand]
 
 
-class Hook(NamedTuple):
+class Hook(Record):
     """What to emit: ``emit(k, value, indices, pointers, sizes) -> value``.
 
     ``pointers`` are the dtypes of the memory it reads beside the value, ``sizes`` the number of
@@ -35,7 +35,7 @@ class Hook(NamedTuple):
     sizes: int = 0
 
 
-class Fused(NamedTuple):
+class Fused(Record):
     """A hook with the arguments of one launch."""
 
     hook: Hook
@@ -43,7 +43,7 @@ class Fused(NamedTuple):
     numbers: tuple[int, ...] = ()
 
 
-class Hooks(NamedTuple):
+class Hooks(Record):
     """The hooks of a kernel: on both operands and on the result."""
 
     a: Hook | None = None
@@ -51,7 +51,7 @@ class Hooks(NamedTuple):
     result: Hook | None = None
 
 
-class Riders(NamedTuple):
+class Riders(Record):
     """The hooks of a plan, with their arguments."""
 
     a: Fused | None = None

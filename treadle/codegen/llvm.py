@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from treadle.base import dtypes
 from treadle.codegen.llvm_index import IndexPrinter, Sum
+from treadle.codegen.llvm_induction import WRITE_OUT, is_worth_reducing
 from treadle.codegen.llvm_transpose import transposed
 from treadle.codegen.llvm_values import Text, literal
 from treadle.ir.loop import (
@@ -22,6 +23,7 @@ from treadle.ir.loop import (
     I64,
     THREAD,
     Assign,
+    Choose,
     Const,
     Fail,
     If,
@@ -37,7 +39,9 @@ from treadle.ir.loop import (
     fold,
 )
 
-_WRITE_OUT = 64  # vector loops with constant bounds up to this length are written out
+# Arithmetic in a vector loop from which two vectors go side by side, to wait for each other's
+# results and to share constants; and up to which, since it is compiled once more.
+_LONG = range(16, 64)
 
 
 def print_llvm(kernel: Kernel, vector_bits: int) -> str:
@@ -59,6 +63,7 @@ class _Printer(IndexPrinter):
         self.values: dict[str, Text | Sum] = {
             v.name: Sum(((f"%{v.name}", 1),)) for v in (BEGIN, END, THREAD)
         }
+        self.params = {param.name: place for place, param in enumerate(kernel.params)}
         self.mask = ""  # the lanes that the If around holds for, where that depends on the lane
 
     # text
@@ -109,6 +114,8 @@ class _Printer(IndexPrinter):
                     self.load(statement)
                 case Store():
                     self.store(statement)
+                case Choose():
+                    self.choose(statement)
                 case Transpose():
                     self.transpose(statement)
                 case Loop():
@@ -193,6 +200,20 @@ class _Printer(IndexPrinter):
             one = self.emit(f"extractelement {ty} {text}, i64 {lane}")
             self.line(f"store {scalar} {one}, ptr {pointer}, align {dtype.itemsize}")
 
+    def choose(self, statement: Choose) -> None:
+        """Parameters lie side by side, so a choice is read where it lies."""
+        places = [self.params[choice.name] for choice in statement.choices]
+        step = places[1] - places[0] if len(places) > 1 else 1
+        index = self.text(self.scaled(self.bound(statement.index), step)).text
+        first = self.emit(f"getelementptr i8, ptr %args, i64 {8 * places[0]}")
+        address = self.emit(f"getelementptr i64, ptr {first}, i64 {index}")
+        if isinstance(statement.result, Pointer):
+            text = self.read(f"load ptr, ptr {address}, align 8")
+            self.places[statement.result.name] = (text, 1)
+        else:
+            size = self.read(f"load i64, ptr {address}, align 8")
+            self.values[statement.result.name] = Sum(((size, 1),))
+
     def transpose(self, statement: Transpose) -> None:
         source, dtype, size = statement.source, statement.source.dtype, statement.size
         index, stride = self.bound(statement.index), self.bound(statement.stride)
@@ -253,7 +274,7 @@ class _Printer(IndexPrinter):
                 self.statements(loop.body)
         elif loop.kind != "vector" or self.width > 1:
             self.counted(loop, lo, hi, loop.step, 0)
-        elif first is not None and last is not None and last - first <= _WRITE_OUT:
+        elif first is not None and last is not None and last - first <= WRITE_OUT:
             self.written_out(loop, first, last)
         else:
             self.vector_loop(loop, lo, hi)
@@ -271,14 +292,15 @@ class _Printer(IndexPrinter):
         self.width = 1
 
     def vector_loop(self, loop: Loop, lo: Sum, hi: Sum) -> None:
-        """Full vectors while they fit, then single iterations."""
-        length = self.text(self.add(hi, lo, -1)).text
-        rest = Sum(((self.emit(f"srem i64 {length}, {self.lanes}"), 1),))
-        middle = Sum(((self.text(self.add(hi, rest, -1)).text, 1),))
-        self.width = self.lanes
-        self.counted(loop, lo, middle, self.lanes, 1)
-        self.width = 1
-        self.counted(loop, middle, hi, 1, 0)
+        """Full vectors while they fit, two at a time in a long body; then single iterations."""
+        for width in (2 * self.lanes, self.lanes) if _is_long(loop.body) else (self.lanes,):
+            length = self.text(self.add(hi, lo, -1)).text
+            rest = Sum(((self.emit(f"srem i64 {length}, {width}"), 1),))
+            middle = Sum(((self.text(self.add(hi, rest, -1)).text, 1),))
+            self.width = width
+            self.counted(loop, lo, middle, width, 1)
+            self.width, lo = 1, middle
+        self.counted(loop, lo, hi, 1, 0)
 
     def counted(self, loop: Loop, lo: Sum, hi: Sum, step: int, lane: int) -> None:
         """``for (i = lo; i < hi; i += step)`` with the test at the end."""
@@ -289,7 +311,11 @@ class _Printer(IndexPrinter):
         var = self.new()
         self.values[loop.var.name] = Sum(((var, 1),), 0, lane)
         self.statements(loop.body)
-        following = self.emit(f"add nsw i64 {var}, {step}")
+        is_rest = loop.kind == "vector" and self.width == 1
+        depth = sum(level.is_loop for level in self.levels)
+        is_shown = not is_rest and is_worth_reducing(loop, depth, self.width > 1)
+        before = var if is_shown else self.hidden(var)
+        following = self.emit(f"add nsw i64 {before}, {step}")
         again = self.emit(f"icmp slt i64 {following}, {stop}")
         last = self.block
         self.line(f"br i1 {again}, label %{body}, label %{after}")
@@ -300,6 +326,13 @@ class _Printer(IndexPrinter):
         phi = f"  {var} = phi i64 [{start}, %{head}], [{following}, %{last}]"
         self.lines([label, phi, *lines])
         self.label(after)
+
+    def hidden(self, value: str) -> str:
+        """The same i64, of which LLVM does not see that it is (``llvm_induction``)."""
+        name = "llvm.launder.invariant.group.p0"
+        self.declared[name] = f"declare ptr @{name}(ptr)"
+        pointer = self.read(f"call ptr @{name}(ptr {self.emit(f'inttoptr i64 {value} to ptr')})")
+        return self.emit(f"ptrtoint ptr {pointer} to i64")
 
     # arithmetic
     def assign(self, statement: Assign) -> None:
@@ -357,3 +390,11 @@ class _Printer(IndexPrinter):
             text = self.operation(statement.op, statement.dtype, texts)
         self.width = width
         return Text(text, result, uniform or width == 1)
+
+
+def _is_long(body: list[Statement]) -> bool:
+    """True for a body of much arithmetic, all of it on elements of four bytes."""
+    if any(isinstance(s, Loop | If | Local) for s in body):
+        return False
+    widths = [s.dtype.bits for s in body if isinstance(s, Assign) and s.dtype is not I64]
+    return len(widths) in _LONG and set(widths) <= {dtypes.bool_.bits, 32}

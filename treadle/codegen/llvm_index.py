@@ -8,15 +8,14 @@ i64 arithmetic wraps, so the order of the additions does not matter.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from treadle.base.record import Record
 from treadle.codegen.llvm_values import Text, ValuePrinter
 from treadle.ir.loop import I64, Kernel, Pointer, wrapped
 
 _MOST_TERMS = 8  # a sum of more is added up
 
 
-class Sum(NamedTuple):
+class Sum(Record):
     """An i64: the sum of name * factor, plus ``constant``, plus the lane's number * ``lane``."""
 
     terms: tuple[tuple[str, int], ...]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
 
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
 from treadle.base.errors import CompileError
+from treadle.base.record import Record
 from treadle.codegen.llvm_text import TextPrinter
 from treadle.ir.loop import COMPARISONS, Const, Kernel
 
@@ -23,7 +23,7 @@ _INTRINSICS = frozenset(
 )
 
 
-class Text(NamedTuple):
+class Text(Record):
     """A value as printed: one for all lanes (uniform), or a vector."""
 
     text: str

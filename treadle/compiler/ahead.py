@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from treadle.base.errors import TreadleError
+from treadle.compiler.prepare import seen_through
 from treadle.ir import node as ir_node
 from treadle.ir.launch import KernelSpec, Layout, Out
 from treadle.ir.nest import copy_launch
@@ -22,13 +23,16 @@ def kernels_ahead(nodes: Iterable[Node], threads: int, vector_bits: int) -> list
 
     What cannot be planned is left out: the node itself will tell why.
     """
-    finder = _Finder(threads, vector_bits)
+    finder = Finder(threads, vector_bits)
     for node in nodes:
-        finder.visit(node)
+        if node.value is None:  # else another thread has asked for it, and its inputs may be gone
+            finder.visit(node)
     return list(finder.specs)
 
 
-class _Finder:
+class Finder:
+    """Goes over nodes in order, with the layouts of their values."""
+
     def __init__(self, threads: int, vector_bits: int) -> None:
         self.threads = threads
         self.vector_bits = vector_bits
@@ -36,6 +40,7 @@ class _Finder:
         self.layouts: dict[Node, Any] = {}  # a Layout, or one for each result
 
     def visit(self, node: Node) -> None:
+        """Takes in the next node."""
         sig = node.sig
         layouts = tuple([self.layout(i) for i in node.inputs])
         if not sig.is_view:
@@ -49,6 +54,7 @@ class _Finder:
             self.layouts[node] = self.moved(sig, layouts[0])
 
     def layout(self, node: Node) -> Any:
+        """How the value of a node lies, or will lie."""
         known = self.layouts.get(node)
         if known is not None:
             return known
@@ -60,6 +66,7 @@ class _Finder:
         return tuple([v[1] for v in value]) if several else value[1]
 
     def plan(self, sig: Signature, layouts: tuple[Layout, ...]) -> None:
+        """Plans what is not prepared yet."""
         from treadle.compiler import lower  # the code generators, when first needed
 
         outputs = [kind.layout for kind in sig.types]
@@ -70,15 +77,14 @@ class _Finder:
         self.specs.update(dict.fromkeys(launch.kernel for launch in found.launches))
 
     def moved(self, sig: Signature, layout: Layout) -> Layout:
+        """How a view of a value lies."""
         known = sig.plans.get(layout)
         if known is not None:
             result: Layout = known.layout
             return result
-        out = sig.types[0]
-        lowering: Any = sig.op.lower
-        found = lowering.move(layout, out, **sig.attrs)
-        if found is not None:
-            return Layout(out.dtype, out.shape, found[0])
+        seen = seen_through(sig, layout)
+        if seen is not None:
+            return seen[0]
         plain = ir_node.type_of(layout.dtype, layout.shape).layout
         self.specs[copy_launch(layout, Out(0), plain.strides).kernel] = None
-        return out.layout
+        return sig.types[0].layout

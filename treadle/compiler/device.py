@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from treadle.base.errors import DeviceError
-from treadle.ir.launch import KernelSpec
+from treadle.base.lazy_numpy import np
+from treadle.base.record import Record
+from treadle.ir.launch import KernelSpec, Layout
 
 
 class Memory(Protocol):
@@ -19,8 +22,38 @@ class Memory(Protocol):
 class Tape(Protocol):
     """A tape that can be run again with other addresses."""
 
-    def run(self, addresses: Sequence[int]) -> int:
-        """Runs it; the position of the call that failed, or -1."""
+    def run(self, addresses: Sequence[int], times: array[int] | None = None) -> int:
+        """Runs it; the position of the call that failed, or -1.
+
+        ``times`` gets the ticks at the start, when the tape is ready, and after every call.
+        """
+
+
+class Limits(Protocol):
+    """What a device can do at most."""
+
+    @property
+    def flops(self) -> float:
+        """f32 operations per second."""
+
+    def bandwidth(self, nbytes: int) -> float:
+        """Bytes per second that a kernel which touches ``nbytes`` can read and write."""
+
+    def seconds(self, flops: float, nbytes: int, itemsize: int = 4) -> float:
+        """The least time for so much work on numbers of ``itemsize`` bytes."""
+
+
+class MemoryState(Record):
+    """Bytes of memory in use, and how many there may be."""
+
+    in_use: int
+    limit: int
+
+
+class Owners:
+    """Who holds the memory, by name; set by the room that has the tensors, which is a lower one."""
+
+    ask: Callable[[], dict[str, int]] | None = None
 
 
 class Device(Protocol):
@@ -38,6 +71,12 @@ class Device(Protocol):
     def allocate(self, nbytes: int) -> Memory:
         """A block of at least ``nbytes``; MemoryError tells what is in use."""
 
+    def memory_state(self) -> MemoryState:
+        """What is in use, and the limit."""
+
+    def block_bytes(self, nbytes: int) -> int:
+        """What ``allocate(nbytes)`` takes."""
+
     def write(self, address: int, data: bytes) -> None:
         """Copies a few bytes to the device."""
 
@@ -53,12 +92,21 @@ class Device(Protocol):
     def compile_ahead(self, specs: Sequence[KernelSpec]) -> None:
         """Compiles kernels that will be asked for soon, faster than one by one; never raises."""
 
-    def run(self, tape: bytes, calls: int, threads: int) -> tuple[int, int]:
+    def run(
+        self, tape: bytes, calls: int, threads: int, times: array[int] | None = None
+    ) -> tuple[int, int]:
         """Runs calls of 64-bit words ``(kernel, count of args, units, parallel, args...)``.
 
         ``threads`` is the number of threads that the tape was made for: its workspaces are sized
-        for it. Returns the position of the call that failed and its code, or (-1, 0).
+        for it. Returns the position of the call that failed and its code, or (-1, 0). ``times``
+        gets the ticks at the start and after every call.
         """
+
+    def seconds_per_tick(self) -> float:
+        """What a tick in ``times`` lasts."""
+
+    def limits(self, again: bool = False) -> Limits:
+        """What the device can do at most, measured once (or ``again``)."""
 
     def remember(self, key: str, value: str) -> None:
         """Keeps a text for this machine between runs, where that is possible."""
@@ -92,3 +140,16 @@ def get_device(name: str) -> Device:
         raise DeviceError(
             f"there is no device {name!r} here; there are {', '.join(map(repr, _devices))}"
         ) from None
+
+
+def array_at(memory: Any, layout: Layout, address: int) -> np.ndarray[Any, Any]:
+    """A value as a NumPy view of its memory (which has to be one that the host can read)."""
+    if not all(layout.shape):
+        return np.empty(layout.shape, layout.dtype.numpy)
+    offset = (address - memory.address) // layout.dtype.itemsize
+    if not any(s < 0 for s in layout.strides):
+        return memory.array(layout.dtype, layout.shape, layout.strides, offset)
+    # NumPy wants the lowest address for its base; walk there, and turn the axes back.
+    offset += sum((n - 1) * s for n, s in zip(layout.shape, layout.strides, strict=True) if s < 0)
+    array = memory.array(layout.dtype, layout.shape, tuple(map(abs, layout.strides)), offset)
+    return array[tuple(slice(None, None, -1 if s < 0 else 1) for s in layout.strides)]

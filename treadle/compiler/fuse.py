@@ -2,9 +2,9 @@
 
 A *group* is elementwise nodes over one space of elements, and reductions over the same axes of it,
 that are computed together: what passes between them stays in registers, or in a row in the cache.
-Three kinds: a *map* has no reduction; *rows* have, and use the results for the elements of the
-same row; a *sum* has reductions whose results are used by others only (long rows are cut for all
-threads, and outputs that lie side by side are the lanes).
+Three kinds: a *map* has no reduction (and may ride on a contraction, its *head*); *rows* have, and
+use the results for the elements of the same row; a *sum* has reductions whose results are used by
+others only (long rows are cut for all threads, and outputs that lie side by side are the lanes).
 
 Fusing changes no bit: every node is still its own arithmetic, rounded to its own dtype, and every
 sum has its one order. Views cost nothing: a group reads through their strides.
@@ -13,10 +13,10 @@ sum has its one order. Views cost nothing: a group reads through their strides.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from heapq import heappop, heappush
-from typing import Any, NamedTuple
 
+from treadle.base.record import Record
 from treadle.base.shapes import Shape, contiguous_strides, prod
+from treadle.compiler.prepare import seen_through
 from treadle.compiler.trace import Entry, Trace
 from treadle.ir.launch import Layout
 from treadle.ir.op import Bundle, Elementwise, Reduction
@@ -28,7 +28,7 @@ _ROW_BYTES = 1 << 19  # elements of a row (of 8 bytes) that stay in a second-lev
 _FEW = 1 << 15  # elements that one thread may as well do
 
 
-class Access(NamedTuple):
+class Access(Record):
     """A value as it lies in what its views look at: ``offset`` elements into ``root``."""
 
     root: int
@@ -36,7 +36,7 @@ class Access(NamedTuple):
     offset: int
 
 
-class Space(NamedTuple):
+class Space(Record):
     """The elements of a group: its shape and, once it has a reduction, the reduced axes."""
 
     shape: Shape
@@ -71,13 +71,27 @@ class Space(NamedTuple):
 class Group:
     """Entries that are computed together."""
 
-    __slots__ = ("entries", "full", "space", "uses_results")
+    __slots__ = ("entries", "full", "head", "space", "uses_results")
 
     def __init__(self, space: Space) -> None:
         self.space = space
         self.entries: list[int] = []
         self.full: dict[int, bool] = {}  # value -> has it an element for each of the space
         self.uses_results = False  # may elements read the reductions' results
+        self.head: int | None = None  # the contraction that a map rides on
+
+    def __str__(self) -> str:
+        """Its kind and its space, such as ``rows (64, 100) over (1,)``."""
+        axes = self.space.axes
+        over = "" if axes is None else f" over {axes}"
+        return f"{self.kind} {self.space.shape}{over}"
+
+    @property
+    def kind(self) -> str:
+        """What becomes of it: a map, an epilogue, rows or a sum."""
+        if self.head is not None:
+            return "epilogue"
+        return "map" if self.space.axes is None else "rows" if self.uses_results else "sum"
 
     @property
     def first(self) -> int:
@@ -85,27 +99,13 @@ class Group:
         return min(self.entries)
 
 
-class Step(NamedTuple):
-    """One entry, or a group with the values that others read of it."""
+class Fusion:
+    """A trace with the groups of its entries; values are numbered as there."""
 
-    entry: int
-    group: Group | None
-    results: tuple[int, ...] = ()
-
-
-def fuse(trace: Trace, grouping: bool) -> tuple[list[Step], list[Access | None]]:
-    """The steps in an order in which they can be run, and how every value lies.
-
-    Without ``grouping`` every step is one entry.
-    """
-    return _Fuser(trace).steps(grouping)
-
-
-class _Fuser:
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
-        self.start = len(trace.externals) + len(trace.scalars)
-        self.access: list[Access | None] = []
+        self.start = trace.first
+        self.access: list[Access | None] = []  # None for a tuple of values
         self.group_of: dict[int, Group] = {}
         for value, layout in enumerate((*trace.externals, *trace.scalars)):
             single = isinstance(layout, Layout)
@@ -117,146 +117,38 @@ class _Fuser:
         """The entry that makes a value."""
         return self.trace.entries[value - self.start]
 
-    def _access_of(self, entry: Entry) -> Access | None:
-        value, sig = len(self.access), entry.sig
-        if isinstance(sig.op.lower, Bundle):
-            return None
-        if not sig.is_view:
-            return Access(value, sig.type.layout, 0) if sig.type is sig.types[0] else None
-        out = sig.types[0]
-        source = entry.inputs[0]
-        if "project" in sig.op.traits:
-            return self._projected(value, source, sig.attrs["index"], out.layout)
-        access = self.access[source]
-        if access is None:
-            return None
-        lower: Any = sig.op.lower
-        found = lower.move(access.layout, out, **sig.attrs)
-        if found is None:
-            return Access(value, out.layout, 0)
-        strides, offset = found
-        plain = (
-            strides == out.layout.strides
-        )  # values are known as row-major by their type's layout
-        layout = out.layout if plain else Layout(out.dtype, out.shape, strides)
-        return Access(access.root, layout, access.offset + offset)
+    def root(self, value: int) -> int:
+        """What a value looks at, itself where it is no view."""
+        access = self.access[value]
+        return self.trace.stand_in(value) if access is None else access.root
 
-    def _projected(self, value: int, source: int, index: int, layout: Layout) -> Access | None:
-        """One of several results: a root of its own."""
-        if source < self.start:
-            return Access(value, self.trace.externals[source][index], 0)
-        entry = self.entry(source)
-        if isinstance(entry.sig.op.lower, Bundle):
-            return self.access[entry.inputs[index]]
-        return Access(value, layout, 0)
+    def roots(self, value: int) -> list[int]:
+        """What lies in memory of a value: what it looks at, and for a tuple every part."""
+        todo, found = [value], []
+        while todo:
+            value = todo.pop()
+            if value >= self.start and isinstance(self.entry(value).sig.op.lower, Bundle):
+                todo += self.entry(value).inputs
+            else:
+                found.append(self.root(value))
+        return found
 
-    # --- grouping -----------------------------------------------------------------------------
+    def groups(self) -> list[Group]:
+        """The groups, in the order of their first entries."""
+        return sorted(set(self.group_of.values()), key=lambda group: group.first)
 
-    def steps(self, grouping: bool) -> tuple[list[Step], list[Access | None]]:
-        """What ``fuse`` gives."""
-        if grouping:
-            for value in range(self.start, len(self.access)):
-                self._place(value)
-        return self._ordered(), self.access
+    def join(self, group: Group, value: int, level: bool) -> None:
+        """Makes a value a member, with an element for each of the space or one for each row."""
+        group.entries.append(value)
+        group.full[value] = level
+        self.group_of[value] = group
 
-    def _place(self, value: int) -> None:
-        entry = self.entry(value)
-        sig = entry.sig
-        if "project" in sig.op.traits:
-            group = self.group_of.get(entry.inputs[0])
-            if group is not None:  # a result of a reduction of the group
-                self._join(group, value, False)
-            return
-        lower = sig.op.lower
-        if not isinstance(lower, (Elementwise, Reduction)) or any(
-            self.access[i] is None for i in entry.inputs
-        ):
-            return
-        if any(t.size == 0 for t in (*sig.inputs, *sig.types)) or not sig.inputs:
-            return
-        for group in self._candidates(entry):
-            level = self._level_in(group, entry)
-            if level is not None and self._fits(group, value, entry):
-                if isinstance(lower, Reduction):
-                    self._reduce_in(group, entry.sig.attrs["axes"])
-                self._join(group, value, level)
-                self._merge_others(group, entry)
-                return
-        if isinstance(lower, Reduction):
-            group = Group(Space(sig.inputs[0].shape, None))
-            self._reduce_in(group, sig.attrs["axes"])
-            self._join(group, value, False)
-        else:
-            self._join(Group(Space(sig.types[0].shape, None)), value, True)
-
-    def _candidates(self, entry: Entry) -> Iterator[Group]:
-        """The groups of its inputs, the latest first."""
-        seen = []
-        for i in reversed(entry.inputs):
-            group = self._group_of_input(i)
-            if group is not None and group not in seen:
-                seen.append(group)
-        return iter(seen)
-
-    def _group_of_input(self, value: int) -> Group | None:
+    def group_of_input(self, value: int) -> Group | None:
+        """The group that computes what a value looks at."""
         access = self.access[value]
         return None if access is None else self.group_of.get(access.root)
 
-    def _level_in(self, group: Group, entry: Entry) -> bool | None:
-        """True (full) or False (row) where the entry can be computed in the group, else None."""
-        space = group.space
-        if isinstance(entry.sig.op.lower, Reduction):
-            access = self.access[entry.inputs[0]]
-            axes = entry.sig.attrs["axes"]
-            usable = (
-                access is not None
-                and group.full.get(access.root, False)
-                and access.offset == 0
-                and space.is_full(access.layout)
-                and space.axes in (None, axes)
-                and _may_reduce(space.shape, axes)
-            )
-            return False if usable else None
-        shape = entry.sig.types[0].shape
-        is_full = shape == space.shape
-        if not is_full and not (space.axes is not None and space.is_row_shape(shape)):
-            return None
-        for i in entry.inputs:
-            access = self.access[i]
-            if access is None:
-                return None
-            level = group.full.get(access.root)
-            if level is None:
-                continue  # from outside: read as it lies
-            if access.offset:
-                return None
-            if level:
-                if not is_full or not space.is_full(access.layout):
-                    return None
-            elif not group.uses_results or not space.is_row(access.layout):
-                return None
-        return is_full
-
-    def _fits(self, group: Group, value: int, entry: Entry) -> bool:
-        """True where the group may grow by the entry without waiting for itself."""
-        size = len(group.entries)
-        if size >= _MOST_STEPS or value - group.first > _WINDOW:
-            return False
-        if self._operands(group) + len(entry.inputs) > _MOST_OPERANDS:
-            return False
-        others = [i for i in entry.inputs if self._group_of_input(i) is not group]
-        return not self._depend_on(others, group)
-
-    def _operands(self, group: Group) -> int:
-        outside = {
-            self.access[i]
-            for value in group.entries
-            for i in self.entry(value).inputs
-            if self._group_of_input(i) is not group
-        }
-        return len(outside)
-
-    def _depend_on(self, values: Iterable[int], group: Group) -> bool:
+    def depend_on(self, values: Iterable[int], group: Group) -> bool:
         """True where one of the values waits for a result of the group by way of others."""
         first = group.first
         todo = list(values)
@@ -278,10 +170,128 @@ class _Fuser:
                 todo += (i for i in self.entry(member).inputs if self.group_of.get(i) is not owner)
         return False
 
-    def _join(self, group: Group, value: int, level: bool) -> None:
-        group.entries.append(value)
-        group.full[value] = level
-        self.group_of[value] = group
+    def _access_of(self, entry: Entry) -> Access | None:
+        value, sig = len(self.access), entry.sig
+        stand_in = self.trace.stand_in(value)
+        if stand_in != value:
+            return self.access[stand_in] if stand_in >= 0 else None
+        if isinstance(sig.op.lower, Bundle):
+            return None
+        if not sig.is_view:
+            return Access(value, sig.type.layout, 0) if sig.type is sig.types[0] else None
+        out = sig.types[0]
+        source = entry.inputs[0]
+        if "project" in sig.op.traits:
+            return self._projected(value, source, sig.attrs["index"], out.layout)
+        access = self.access[source]
+        if access is None:
+            return None
+        seen = seen_through(sig, access.layout)
+        if seen is None:
+            return Access(value, out.layout, 0)
+        return Access(access.root, seen[0], access.offset + seen[1])
+
+    def _projected(self, value: int, source: int, index: int, layout: Layout) -> Access | None:
+        """One of several results: a root of its own."""
+        if source < self.start:
+            return Access(value, self.trace.externals[source][index], 0)
+        entry = self.entry(source)
+        if isinstance(entry.sig.op.lower, Bundle):
+            return self.access[entry.inputs[index]]
+        return Access(value, layout, 0)
+
+
+def fuse(trace: Trace) -> Fusion:
+    """The trace with its groups."""
+    fuser = _Fuser(trace)
+    for value in trace.computed():
+        fuser.place(value)
+    return fuser
+
+
+class _Fuser(Fusion):
+    """Makes the groups."""
+
+    def place(self, value: int) -> None:
+        """Finds the group of a value, or begins one."""
+        entry = self.entry(value)
+        sig = entry.sig
+        if "project" in sig.op.traits:
+            group = self.group_of.get(entry.inputs[0])
+            if group is not None:  # a result of a reduction of the group
+                self.join(group, value, False)
+            return
+        lower = sig.op.lower
+        if not isinstance(lower, (Elementwise, Reduction)) or any(
+            self.access[i] is None for i in entry.inputs
+        ):
+            return
+        if any(t.size == 0 for t in (*sig.inputs, *sig.types)) or not sig.inputs:
+            return
+        for group in self._candidates(entry):
+            level = self._level_in(group, entry)
+            if level is not None and self._fits(group, value, entry):
+                if isinstance(lower, Reduction):
+                    self._reduce_in(group, entry.sig.attrs["axes"])
+                self.join(group, value, level)
+                self._merge_others(group, entry)
+                return
+        if isinstance(lower, Reduction):
+            group = Group(Space(sig.inputs[0].shape, None))
+            self._reduce_in(group, sig.attrs["axes"])
+            self.join(group, value, False)
+        else:
+            self.join(Group(Space(sig.types[0].shape, None)), value, True)
+
+    def _candidates(self, entry: Entry) -> Iterator[Group]:
+        """The groups of its inputs, the latest first."""
+        seen = []
+        for i in reversed(entry.inputs):
+            group = self.group_of_input(i)
+            if group is not None and group not in seen:
+                seen.append(group)
+        return iter(seen)
+
+    def _level_in(self, group: Group, entry: Entry) -> bool | None:
+        """True (full) or False (row) where the entry can be computed in the group, else None."""
+        space = group.space
+        if isinstance(entry.sig.op.lower, Reduction):
+            access = self.access[entry.inputs[0]]
+            axes = entry.sig.attrs["axes"]
+            usable = (
+                access is not None
+                and group.full.get(access.root, False)
+                and access.offset == 0
+                and space.is_full(access.layout)
+                and space.axes in (None, axes)
+                and _may_reduce(space.shape, axes)
+            )
+            return False if usable else None
+        shape = entry.sig.types[0].shape
+        is_full = shape == space.shape
+        if not is_full and not (space.axes is not None and space.is_row_shape(shape)):
+            return None
+        fits = self._reads_fit(entry.inputs, is_full, group, space, group.uses_results)
+        return is_full if fits else None
+
+    def _fits(self, group: Group, value: int, entry: Entry) -> bool:
+        """True where the group may grow by the entry without waiting for itself."""
+        size = len(group.entries)
+        if size >= _MOST_STEPS or value - group.first > _WINDOW:
+            return False
+        if self._operands(group) + len(entry.inputs) > _MOST_OPERANDS:
+            return False
+        others = [i for i in entry.inputs if self.group_of_input(i) is not group]
+        return not self.depend_on(others, group)
+
+    def _operands(self, group: Group) -> int:
+        outside = {
+            self.access[i]
+            for value in group.entries
+            for i in self.entry(value).inputs
+            if self.group_of_input(i) is not group
+        }
+        return len(outside)
 
     def _reduce_in(self, group: Group, axes: tuple[int, ...]) -> None:
         if group.space.axes is None:
@@ -294,8 +304,8 @@ class _Fuser:
             if (
                 other is not group
                 and self._are_alike(group, other)
-                and self._reads_fit(group, other)
-                and self._reads_fit(other, group)
+                and self._could_join(group, other)
+                and self._could_join(other, group)
                 and not self._reach(group, other)
                 and not self._reach(other, group)
             ):
@@ -312,23 +322,37 @@ class _Fuser:
             return False
         return self._operands(group) + self._operands(other) <= _MOST_OPERANDS
 
-    def _reads_fit(self, group: Group, other: Group) -> bool:
+    def _reads_fit(
+        self, inputs: Iterable[int], is_full: bool, group: Group, space: Space, uses_results: bool
+    ) -> bool:
+        """True where what an entry reads of the group it can read as a part of it.
+
+        ``is_full``: the entry goes over all elements; ``space`` and ``uses_results`` are those of
+        the group that it would belong to. Values from outside are read as they lie.
+        """
+        for i in inputs:
+            access = self.access[i]
+            level = None if access is None else group.full.get(access.root)
+            if access is None or level is None:
+                continue
+            if access.offset or (level and not is_full):
+                return False
+            layout = access.layout
+            if not (space.is_full(layout) if level else uses_results and space.is_row(layout)):
+                return False
+        return True
+
+    def _could_join(self, group: Group, other: Group) -> bool:
         """True where what ``group`` reads of ``other`` it could read as a part of it."""
         space = group.space if other.space.axes is None else other.space
         uses_results = group.uses_results or other.uses_results
-        for value in group.entries:
-            for i in self.entry(value).inputs:
-                access = self.access[i]
-                level = None if access is None else other.full.get(access.root)
-                if access is None or level is None:
-                    continue
-                is_full = group.full[value] or self._is_reduction(value)
-                if access.offset or (level and not is_full):
-                    return False
-                if not (space.is_full(access.layout) if level else
-                        uses_results and space.is_row(access.layout)):  # fmt: skip
-                    return False
-        return True
+        return all(
+            self._reads_fit(
+                self.entry(value).inputs, group.full[value] or self._is_reduction(value), other,
+                space, uses_results,
+            )
+            for value in group.entries
+        )  # fmt: skip
 
     def _is_reduction(self, value: int) -> bool:
         return isinstance(self.entry(value).sig.op.lower, Reduction)
@@ -339,123 +363,16 @@ class _Fuser:
             i
             for value in group.entries
             for i in self.entry(value).inputs
-            if self.group_of.get(i) is not group and self._group_of_input(i) not in (group, other)
+            if self.group_of.get(i) is not group and self.group_of_input(i) not in (group, other)
         ]
-        return self._depend_on(outside, other)
+        return self.depend_on(outside, other)
 
     def _merge(self, group: Group, other: Group) -> None:
         if group.space.axes is None:
             group.space, group.uses_results = other.space, other.uses_results
         for value in other.entries:
-            self._join(group, value, other.full[value])
+            self.join(group, value, other.full[value])
         group.entries.sort()
-
-    # --- order --------------------------------------------------------------------------------
-
-    def _ordered(self) -> list[Step]:
-        """Steps as early as their inputs allow, else in the order of recording."""
-        _, wanted = self._waits()
-        for group in set(self.group_of.values()):
-            self._split(group, wanted)
-        while True:
-            waits, wanted = self._waits()
-            steps = list(_topological(waits, wanted))
-            if len(steps) == len(waits):
-                return steps
-            # ``_depend_on`` looks no further back than its group: what lies before it may have
-            # joined a group that grew past it, and then waits for it too.
-            self._dissolve(_circle(waits, steps))
-
-    def _dissolve(self, circle: list[Any]) -> None:
-        """Lets the entries of the smallest group in a circle run one by one."""
-        groups = [step for step in circle if isinstance(step, Group)]
-        for value in min(groups, key=lambda group: len(group.entries)).entries:
-            del self.group_of[value]
-
-    def _waits(self) -> tuple[dict[Any, set[Any]], set[int]]:
-        """What every step waits for, and the values that must be in memory."""
-        waits: dict[Any, set[Any]] = {}
-        wanted: set[int] = set()
-        for value in range(self.start, len(self.access)):
-            entry = self.entry(value)
-            if entry.keep:
-                self._want(self._root(value), wanted)
-            if self._root(value) != value:
-                continue  # a view: whoever reads it reads what it looks at
-            step = self.group_of.get(value, value)
-            sources = waits.setdefault(step, set())
-            for i in entry.inputs:
-                root = self._root(i)
-                source = self.group_of.get(root, root)
-                if root >= self.start and source is not step:
-                    sources.add(source)
-                    self._want(root, wanted)
-        return waits, wanted
-
-    def _want(self, root: int, wanted: set[int]) -> None:
-        wanted.add(root)
-        if root >= self.start and "project" in self.entry(root).sig.op.traits:
-            wanted.add(self.entry(root).inputs[0])
-
-    def _root(self, value: int) -> int:
-        access = self.access[value]
-        return value if access is None else access.root
-
-    def _split(self, group: Group, wanted: set[int]) -> None:
-        """A sum stores no elements: those that somebody wants become a map before it."""
-        if group.space.axes is None or group.uses_results:
-            return
-        todo = [v for v in group.entries if group.full[v] and v in wanted]
-        before: set[int] = set()
-        while todo:
-            value = todo.pop()
-            if value not in before:
-                before.add(value)
-                roots = map(self._root, self.entry(value).inputs)
-                todo += (r for r in roots if self.group_of.get(r) is group)
-        if before:
-            group.entries = [v for v in group.entries if v not in before]
-            elements = Group(Space(group.space.shape, None))
-            for value in sorted(before):
-                del group.full[value]
-                self._join(elements, value, True)
-
-
-def _topological(waits: dict[Any, set[Any]], wanted: set[int]) -> Iterator[Step]:
-    readers: dict[Any, list[Any]] = {step: [] for step in waits}
-    left = {step: len(sources) for step, sources in waits.items()}
-    for step, sources in waits.items():
-        for source in sources:
-            readers[source].append(step)
-    ready: list[tuple[int, int, Any]] = []
-    for step, count in left.items():
-        if not count:
-            heappush(ready, (_position(step), id(step), step))
-    while ready:
-        at, _, step = heappop(ready)
-        if isinstance(step, Group):
-            yield Step(at, step, tuple(v for v in step.entries if v in wanted))
-        else:
-            yield Step(step, None)
-        for reader in readers[step]:
-            left[reader] -= 1
-            if not left[reader]:
-                heappush(ready, (_position(reader), id(reader), reader))
-
-
-def _circle(waits: dict[Any, set[Any]], done: list[Step]) -> list[Any]:
-    """Steps that wait for one another, where not all could be done."""
-    left = waits.keys() - {step.entry if step.group is None else step.group for step in done}
-    step = min(left, key=_position)
-    path: list[Any] = []
-    while step not in path:
-        path.append(step)
-        step = min(waits[step] & left, key=_position)
-    return path[path.index(step) :]
-
-
-def _position(step: Any) -> int:
-    return step.first if isinstance(step, Group) else step
 
 
 def _may_reduce(shape: Shape, axes: tuple[int, ...]) -> bool:

@@ -2,47 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from treadle.compiler.fuse import Access, Group
+from treadle.compiler.epilogue import plan_with_epilogue
+from treadle.compiler.fuse import Access, Fusion, Group
 from treadle.compiler.lower import map_launch
 from treadle.compiler.recipe import Recipe, Statement
 from treadle.compiler.reduction import Source, plan_reduction
 from treadle.compiler.rows import Load, Reduce, RowRecipe, plan_rows
-from treadle.compiler.trace import Entry
-from treadle.ir.launch import Layout, Plan
+from treadle.compiler.schedule import Lowered, Step
+from treadle.ir.launch import Argument, In, Layout, Plan
 from treadle.ir.op import Reduction
 
 
-class GroupPlan:
-    """The plan of ``group``, whose values ``results`` others read.
+def lower_groups(
+    fusion: Fusion, steps: Iterable[Step], threads: int, vector_bits: int
+) -> list[Step]:
+    """The steps with their groups lowered."""
+    return [
+        step if step.group is None else step._replace(
+            lowered=_GroupPlan(fusion, step.group, step.results, threads, vector_bits).lowered()
+        )
+        for step in steps
+    ]  # fmt: skip
 
-    ``accesses`` are what it loads, in the order of the plan's inputs; its outputs are the results
-    in order, one after another where an entry has several.
-    """
+
+class _GroupPlan:
+    """The plan of ``group``, whose values ``results`` others read."""
 
     def __init__(
-        self, group: Group, results: Sequence[int], entries: dict[int, Entry],
-        access: Sequence[Access | None], threads: int,
-    ) -> None:  # fmt: skip
+        self, fusion: Fusion, group: Group, results: Sequence[int], threads: int, vector_bits: int
+    ) -> None:
         self.group = group
-        self.entries = entries
-        self.access = access
+        self.entries = entries = {v: fusion.entry(v) for v in group.entries}
+        self.access = fusion.access
         self.results = [v for v in results if "project" not in entries[v].sig.op.traits]
         self.accesses: list[Access] = []
         self._loads: list[Layout] = []
         for value in group.entries:
+            if value == group.head:
+                continue
             for i in entries[value].inputs:
                 self._load(
                     i, group.full[value] or isinstance(entries[value].sig.op.lower, Reduction)
                 )
         self._number = {a: j for j, a in enumerate(self.accesses)}
-        if group.space.axes is None:
+        if group.head is not None:
+            self.plan = self._headed(group.head, threads, vector_bits)
+        elif group.space.axes is None:
             self.plan = self._map()
         elif group.uses_results:
             self.plan = self._rows(threads)
         else:
             self.plan = self._sum(threads)
+
+    def lowered(self) -> Lowered:
+        """What becomes of it."""
+        return Lowered(self.plan, tuple(self.accesses), tuple(self.results))
 
     def _load(self, value: int, is_full: bool) -> None:
         access = self.access[value]
@@ -81,13 +97,15 @@ class GroupPlan:
         return self._number[access] if known is None else known
 
     def _statements(self) -> tuple[list[Statement], dict[int, int]]:
-        """The elementwise entries on full values, numbered after the loads."""
+        """The elementwise entries on full values, numbered after the loads and the head."""
         statements: list[Statement] = []
         numbers: dict[int, int] = {}
+        if self.group.head is not None:
+            numbers[self.group.head] = len(self._loads)
         for value in self.group.entries:
-            if self.group.full[value]:
+            if self.group.full[value] and value != self.group.head:
                 statements.append(self._statement(value, numbers))
-                numbers[value] = len(self._loads) + len(statements) - 1
+                numbers[value] = len(self._loads) + len(numbers)
         return statements, numbers
 
     def _statement(self, value: int, numbers: dict[int, int]) -> Statement:
@@ -107,6 +125,20 @@ class GroupPlan:
             flops += sig.op.cost(sig.inputs, sig.type, sig.attrs).flops
         launch = map_launch(recipe, results, self._loads, shape, flops, self._offsets)
         return Plan((launch,))
+
+    def _headed(self, head: int, threads: int, vector_bits: int) -> Plan:
+        """The contraction's own value is the last load of the recipe."""
+        sig, inputs, _ = self.entries[head]
+        statements, numbers = self._statements()
+        recipe = Recipe((*self._load_dtypes, sig.type.dtype.short), tuple(statements))
+        # What the contraction stores is best of its own dtype: sums can then grow in place.
+        self.results.sort(key=lambda v: self.entries[v].sig.type.dtype is not sig.type.dtype)
+        results = tuple(numbers[v] for v in self.results)
+        operands = [a for i in inputs if (a := self.access[i]) is not None]
+        layouts = [a.layout for a in operands]
+        plan = plan_with_epilogue(sig, layouts, recipe, self._loads, results, threads, vector_bits)
+        self.accesses[:0] = operands
+        return _moved(plan, self._offsets)
 
     def _sum(self, threads: int) -> Plan:
         statements, numbers = self._statements()
@@ -155,3 +187,15 @@ class GroupPlan:
         )
         recipe = RowRecipe(loads, tuple(steps), results)
         return plan_rows(recipe, self._loads, self._offsets, axes, space.shape, threads)
+
+
+def _moved(plan: Plan, offsets: Sequence[int]) -> Plan:
+    """The plan for inputs that begin so many elements behind their addresses."""
+
+    def moved(argument: Argument) -> Argument:
+        if not isinstance(argument, In):
+            return argument
+        return In(argument.index, argument.offset + offsets[argument.index])
+
+    launches = [x._replace(args=tuple(map(moved, x.args))) for x in plan.launches]
+    return plan._replace(launches=tuple(launches))

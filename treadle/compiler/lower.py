@@ -11,6 +11,7 @@ from treadle.base.flags import flags
 from treadle.base.shapes import Shape, contiguous_strides, prod
 from treadle.codegen.conv import plan_conv
 from treadle.codegen.gemm import plan_matmul
+from treadle.codegen.hooks import Riders
 from treadle.compiler.recipe import Recipe, Statement, emit_recipe
 from treadle.compiler.reduction import plain, plan_reduction
 from treadle.ir.launch import Argument, In, Launch, Layout, Out, Plan, Work
@@ -18,6 +19,8 @@ from treadle.ir.loop import Builder, Kernel, Operand
 from treadle.ir.nest import Nest, copy_launch, nest_kernel, nest_launch
 from treadle.ir.node import type_of
 from treadle.ir.op import Contraction, Elementwise, Loops, Op, Reduction
+
+_NO_RIDERS = Riders()
 
 
 def plan(
@@ -31,26 +34,29 @@ def plan(
         case Reduction():
             source = plain(op.name, inputs[0].dtype)
             return plan_reduction(source, inputs, outputs, attrs["axes"], threads)
-        case Contraction(kind):
-            return _plan_contraction(kind, attrs, inputs, outputs[0], threads, vector_bits)
+        case Contraction():
+            return plan_contraction(op, attrs, inputs, outputs[0], threads, vector_bits)
         case Loops(make, demanded):
             return _plan_loops(make, demanded, attrs, inputs, outputs, threads)
         case _:
             raise CompileError(f"{op.name} has no kernel; this is a defect of its record")
 
 
-def _plan_contraction(
-    kind: str, attrs: dict[str, Any], inputs: Sequence[Layout], output: Layout, threads: int,
-    vector_bits: int,
+def plan_contraction(
+    op: Op, attrs: dict[str, Any], inputs: Sequence[Layout], output: Layout, threads: int,
+    vector_bits: int, riders: Riders = _NO_RIDERS,
 ) -> Plan:  # fmt: skip
+    """The launches of a contraction; only a matrix product takes ``riders``."""
     x, y = inputs
+    kind = op.lower.kind  # type: ignore[union-attr]
     if kind == "matmul":
+        dtype = x.dtype
         x, y, output = (_as_batch(layout) for layout in (x, y, output))
         if flags.TUNE:
             from treadle.compiler.tune import tuned_matmul
 
-            return tuned_matmul(x, y, output, threads, vector_bits)
-        return plan_matmul(x, y, output, threads, vector_bits)
+            return tuned_matmul(x, y, output, threads, vector_bits, riders, dtype)
+        return plan_matmul(x, y, output, threads, vector_bits, riders, dtype)
     geometry = (attrs["stride"], attrs["padding"], attrs["dilation"], attrs["groups"])
     name = kind.removeprefix("conv_")
     return plan_conv(name, x, y, output, *geometry, threads, vector_bits)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
+from treadle.base.record import Record
 from treadle.compiler.device import Device
 from treadle.ir import node as ir_node
 from treadle.ir.launch import In, Layout, Out, Plan, Refusal, Work
@@ -21,7 +22,7 @@ from treadle.ir.node import Signature
 PARALLEL_WORK = 1 << 14
 
 
-class Call(NamedTuple):
+class Call(Record):
     """One call as it goes to the tape: head, addresses as (slot, bytes), numbers."""
 
     head: bytes
@@ -30,7 +31,7 @@ class Call(NamedTuple):
     message: str | Refusal
 
 
-class Prepared(NamedTuple):
+class Prepared(Record):
     """A plan with its kernels compiled. Slots: outputs, then inputs, then workspaces.
 
     ``simple`` is what packs the head with the addresses, and the numbers, where there is one call
@@ -42,7 +43,7 @@ class Prepared(NamedTuple):
     simple: tuple[Callable[..., bytes], bytes] | None
 
 
-class Moved(NamedTuple):
+class Moved(Record):
     """What a view does to one layout; ``copy`` comes first where the layout does not allow it."""
 
     layout: Layout
@@ -85,16 +86,27 @@ def moved(sig: Signature, layout: Layout, device: Device) -> Moved:
     return known
 
 
-def _moved(sig: Signature, layout: Layout, device: Device) -> Moved:
+def seen_through(sig: Signature, layout: Layout) -> tuple[Layout, int] | None:
+    """How the view ``sig`` makes a value appear that lies so: a layout, and elements to its start.
+
+    None where the value must be copied first. Row-major layouts are those of the types, so that
+    ``is`` tells them.
+    """
     lowering: Any = sig.op.lower
     out = sig.types[0]
     found = lowering.move(layout, out, **sig.attrs)
-    if found is not None:
-        strides, offset = found
-        result = Layout(out.dtype, out.shape, strides)
-        if strides == out.layout.strides:
-            result = out.layout
-        return Moved(result, offset * out.dtype.itemsize, None)
+    if found is None:
+        return None
+    strides, offset = found
+    plain = strides == out.layout.strides
+    return (out.layout if plain else Layout(out.dtype, out.shape, strides)), offset
+
+
+def _moved(sig: Signature, layout: Layout, device: Device) -> Moved:
+    out = sig.types[0]
+    seen = seen_through(sig, layout)
+    if seen is not None:
+        return Moved(seen[0], seen[1] * out.dtype.itemsize, None)
     plain = ir_node.type_of(layout.dtype, layout.shape).layout
     plan = Plan((copy_launch(layout, Out(0), plain.strides),))
     return Moved(out.layout, 0, compile_plan(plan, [out.layout], [layout], device))

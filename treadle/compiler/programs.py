@@ -11,15 +11,18 @@ import atexit
 import os
 import threading
 import warnings
+from bisect import bisect_right
 from collections import OrderedDict, deque
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from treadle.base.errors import TreadleError
 from treadle.base.flags import flags
 from treadle.compiler.device import Device
-from treadle.compiler.trace import Key, Keyed, Trace, make_trace
-from treadle.ir.node import Node
+from treadle.compiler.trace import Trace, make_trace
+from treadle.ir.call import Call
+from treadle.ir.node import Site
+from treadle.ir.scan import Key, Scan
 
 if TYPE_CHECKING:
     from treadle.compiler.program import Program
@@ -27,20 +30,55 @@ if TYPE_CHECKING:
 _SMALLEST = 4  # nodes: for fewer the way of a program is no shorter
 _MOST_NODES = 1 << 18  # of all graphs with programs together, their keys being as long
 _SIGHTINGS = 1 << 12  # graphs seen once that are remembered (by the hash of their keys)
-_WORTH_COMPILING = 0.1  # seconds that a program has spent in its kernels
+_VARIANTS = 64  # of one structure
+WORTH_COMPILING = 0.1  # seconds that a program has spent in its kernels
 _PATIENCE = 2.0  # seconds that the interpreter's exit waits for a kernel being compiled
 _NICE = 5
 
 
-class _Known:
-    """A graph seen before: its program, and what the fused one is made of until it is asked for."""
+class Known:
+    """A graph seen before: its program, and what the fused one is made of until it is asked for.
 
-    __slots__ = ("program", "threads", "trace")
+    ``targets`` says of each of the program's results which node gets it: the item's position in
+    the scan, and the number within a call, of its nodes and of its outs (-1 for none of these).
+    """
 
-    def __init__(self, program: Program | None, trace: Trace | None, threads: int) -> None:
-        self.program = program
-        self.trace = trace
+    __slots__ = (
+        "numbers", "probe", "program", "refusal", "sites", "targets", "threads", "trace",
+    )  # fmt: skip
+
+    def __init__(self, threads: int) -> None:
+        self.program: Program | None = None
+        self.refusal = ""  # why there is no program
+        self.trace: Trace | None = None
+        self.targets: list[tuple[int, int, int]] = []
+        self.numbers: tuple[int, ...] = ()
         self.threads = threads
+        self.sites: list[Site | None] = []  # of the entries of the trace, when it ran last
+        self.probe: Any = None  # a few lines that tell whether it was the same ones
+
+    def stage(self, enough: float) -> str:
+        """How far its fusing is, in words; it is taken up after ``enough`` seconds in kernels."""
+        program = self.program
+        if program is not None and program.is_fused:
+            return "fused"
+        if program is not None and self.trace is not None:
+            return (
+                f"not fused yet, after {program.seconds:.3f} of the {enough:g} s in kernels that "
+                "make compiling worth while"
+            )
+        return "not fused: nothing to fuse, or its fused program is being compiled"
+
+
+class _Structure:
+    """Graphs of one structure, which differ in which values somebody holds."""
+
+    __slots__ = ("expected", "known", "seen")
+
+    def __init__(self, expected: list[int]) -> None:
+        self.expected = expected
+        self.known: dict[Key, Known] = {}
+        self.seen: set[int] = set()
 
 
 class Programs:
@@ -48,53 +86,77 @@ class Programs:
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self._known: OrderedDict[Key, _Known] = OrderedDict()
+        self._structures: OrderedDict[Key, _Structure] = OrderedDict()
         self._seen: OrderedDict[int, None] = OrderedDict()
         self._length = 0
         self.replays = 0
         self.fused = 0  # programs whose nodes have been fused
-        self.worth_compiling = _WORTH_COMPILING
+        self.worth_compiling = WORTH_COMPILING
 
-    def find(self, keys: Keyed, live: list[Node], threads: int) -> Program | None:
-        """The program of a graph (last node first), if it was seen before."""
-        key = keys.key
-        known = self._known.get(key)
-        if known is None:
-            if not self._seen_before(key):
+    def find(self, scanned: Scan, threads: int) -> Known | None:
+        """What is known of a graph, if it was seen before."""
+        key = scanned.key()
+        structure = self._structures.get(key)
+        is_new = structure is None
+        if structure is None:
+            if not self._seen_before(hash(key)):
                 return None
-            known = self._first_program(keys, live, threads)
+            structure = self._structures[key] = _Structure(scanned.expected())
+            self._length += len(key)
+            self._forget_oldest()
         else:
-            self._known.move_to_end(key)
+            self._structures.move_to_end(key)
+        held, open_ = scanned.held(structure.expected)
+        variant = (tuple(held), tuple(open_))
+        known = structure.known.get(variant)
+        if known is None:
+            mark = hash(variant)
+            if not is_new and mark not in structure.seen and len(structure.seen) < _VARIANTS:
+                structure.seen.add(mark)
+                return None
+            if len(structure.known) >= _VARIANTS:
+                structure.known.clear()
+            known = structure.known[variant] = self._first_program(scanned, held, open_, threads)
+        else:
             program = known.program
             if known.trace is not None and program and program.seconds > self.worth_compiling:
                 _workshop.take(self, known)
-        return known.program
+        return known
 
-    def _first_program(self, keys: Keyed, live: list[Node], threads: int) -> _Known:
-        from treadle.compiler.program import build_program
+    def _first_program(
+        self, scanned: Scan, held: list[int], open_: list[int], threads: int
+    ) -> Known:
+        from treadle.compiler.pipeline import build_program
 
-        trace = make_trace(live, keys)
+        traced = make_trace(scanned, held, open_)
+        trace = traced.trace
         at_once = flags.PROGRAMS == "wait"
-        known = _Known(None, None if at_once else trace, threads)
+        known = Known(threads)
+        known.numbers = traced.numbers
+        if not trace.entries:
+            known.refusal = "nothing in it has to be computed"
+            return known
         try:
             known.program = build_program(trace, self.device, threads, at_once)
             self.fused += at_once
-        except (TreadleError, MemoryError):
-            known.trace = None  # tier 0 tells which node it is and what is wrong
+            if not at_once:
+                known.trace = trace
+            known.targets = [_target(scanned, traced.numbers[p]) for p, _ in known.program.kept]
+        except (TreadleError, MemoryError) as error:
+            known.refusal = f"there is no program for it: {error}"  # tier 0 tells which node it is
         except Exception as error:
             if at_once:
                 raise
-            known.trace = None
+            known.refusal = f"there is no program for it: {type(error).__name__}: {error}"
             _warn(trace, error)
-        self._known[keys.key] = known
-        self._length += len(keys.key)
-        while self._length > _MOST_NODES and len(self._known) > 1:
-            oldest, _ = self._known.popitem(last=False)
-            self._length -= len(oldest)
         return known
 
-    def _seen_before(self, key: Key) -> bool:
-        mark = hash(key)
+    def _forget_oldest(self) -> None:
+        while self._length > _MOST_NODES and len(self._structures) > 1:
+            oldest, _ = self._structures.popitem(last=False)
+            self._length -= len(oldest)
+
+    def _seen_before(self, mark: int) -> bool:
         if mark in self._seen:
             return True
         self._seen[mark] = None
@@ -104,26 +166,34 @@ class Programs:
 
     def clear(self) -> None:
         """Forgets all programs (they are made for a number of threads)."""
-        self._known.clear()
+        self._structures.clear()
         self._length = 0
 
 
-def worth_while(live: list[Node]) -> bool:
-    """False for graphs so small that tier 0 is as quick, and where programs are switched off."""
-    return len(live) >= _SMALLEST and flags.PROGRAMS != "off"
+def _target(scanned: Scan, number: int) -> tuple[int, int, int]:
+    """Which node gets the value with this number (``Known.targets``)."""
+    item, index = scanned.item_at(number)
+    position = bisect_right(scanned.starts, number) - 1
+    outs = item.template.outs if type(item) is Call else ()
+    return position, index, outs.index(index) if index in outs else -1
+
+
+def worth_while(scanned: Scan) -> bool:
+    """False for graphs so small that tier 0 is as quick, and those it has to go through."""
+    return scanned.size >= _SMALLEST and not scanned.is_odd
 
 
 class _Workshop:
     """The thread that makes fused programs, one after another, started when first needed."""
 
     def __init__(self) -> None:
-        self._jobs: deque[tuple[Programs, _Known, Trace]] = deque()
+        self._jobs: deque[tuple[Programs, Known, Trace]] = deque()
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
         self._is_busy = False
         self._is_closed = False
 
-    def take(self, programs: Programs, known: _Known) -> None:
+    def take(self, programs: Programs, known: Known) -> None:
         """Orders the fused program of a graph, once."""
         with self._wake:
             trace, known.trace = known.trace, None
@@ -162,8 +232,8 @@ class _Workshop:
                 self._make(programs, known, trace)
             del programs, known, trace
 
-    def _make(self, programs: Programs, known: _Known, trace: Trace) -> None:
-        from treadle.compiler.program import build_program
+    def _make(self, programs: Programs, known: Known, trace: Trace) -> None:
+        from treadle.compiler.pipeline import build_program
 
         try:
             program = build_program(trace, programs.device, known.threads, True)

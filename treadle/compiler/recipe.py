@@ -8,9 +8,10 @@ same bits whether it passes through memory or not.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from treadle.base import dtypes
+from treadle.base.record import Record
 from treadle.ir.loop import Builder, Operand
 from treadle.ir.op import Elementwise
 from treadle.ops import registry
@@ -18,7 +19,7 @@ from treadle.ops import registry
 _NAMED = 3  # statements whose names a kernel's name tells
 
 
-class Statement(NamedTuple):
+class Statement(Record):
     """``op(args, **attrs)``, rounded to ``dtype``."""
 
     op: str
@@ -27,7 +28,7 @@ class Statement(NamedTuple):
     dtype: str
 
 
-class Recipe(NamedTuple):
+class Recipe(Record):
     """The dtypes of what is loaded, and the statements."""
 
     loads: tuple[str, ...]

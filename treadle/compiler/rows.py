@@ -12,20 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
 
 from treadle.base import dtypes
+from treadle.base.record import Record
 from treadle.base.shapes import Shape, contiguous_strides, prod
 from treadle.compiler.recipe import Statement, emit_statement
-from treadle.compiler.reduction import (
+from treadle.compiler.reduction import divide_up, split_axes
+from treadle.compiler.reduction_kernels import (
     CHUNK,
     HALVES,
     STRIPES,
     Accumulators,
-    divide_up,
     lowering,
+    masked_stripes,
     merge_neighbours,
-    split_axes,
 )
 from treadle.compiler.walks import Runs, Walk, step_classes
 from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout, Out, Plan, Work
@@ -36,14 +36,14 @@ from treadle.ops import registry
 _DEAR = 8  # operations an element from which a value is kept rather than computed again
 
 
-class Load(NamedTuple):
+class Load(Record):
     """Something read: one element for each of the row's, or one for the row."""
 
     dtype: str
     full: bool
 
 
-class Reduce(NamedTuple):
+class Reduce(Record):
     """A reduction of the full value ``arg``; its results are row values."""
 
     op: str
@@ -51,7 +51,7 @@ class Reduce(NamedTuple):
     dtypes: tuple[str, ...]
 
 
-class RowRecipe(NamedTuple):
+class RowRecipe(Record):
     """Values in order: the loads, then each step's (a statement has one, a reduction several).
 
     A statement is full where an argument is. ``results`` are the values that are stored: the
@@ -373,19 +373,12 @@ class _Writer:
         origins: Sequence[Operand],
     ) -> None:  # fmt: skip
         """Elements lo..hi of the row of stripes that begins with element ``first``."""
-        k = self.k
-        for left in range(0, STRIPES, HALVES[0]):
-            right = left + HALVES[0]
-            reached = k.op("lt", lo, k.add(first, right))
-            with (
-                k.when(k.op("and", reached, k.op("gt", hi, k.add(first, left)))),
-                k.loop(left, right, kind="vector") as s,
-            ):
-                r = k.add(first, s)
-                inside = k.op("and", k.op("ge", r, lo), k.op("lt", r, hi))
-                near = k.minimum(k.maximum(r, lo), k.sub(hi, 1))
-                values = self._computed(p, near, self.runs.places(origins, near), True)
-                self._take(sums, values, s, r, inside)
+
+        def take(s: Operand, r: Operand, near: Operand, inside: Operand) -> None:
+            values = self._computed(p, near, self.runs.places(origins, near), True)
+            self._take(sums, values, s, r, inside)
+
+        masked_stripes(self.k, first, lo, hi, take)
 
     def _take(
         self, sums: list[_Sum], values: dict[int, Operand], s: Operand, r: Operand,
@@ -397,7 +390,8 @@ class _Writer:
             lifted = tuple(total.rules.lift(k, values[total.step.arg], r))
             if inside is not None:
                 lifted = tuple(map(partial(k.select, inside), lifted, total.identity))
-            _store(k, total.stripes, s, total.rules.merge(k, _load(k, total.stripes, s), lifted))
+            step = total.rules.step or total.rules.merge
+            _store(k, total.stripes, s, step(k, _load(k, total.stripes, s), lifted))
 
     def _elements(self, p: int, lo: Operand, hi: Operand, origins: Sequence[Operand]) -> None:
         """Computes and stores elements lo..hi of the values that pass ``p`` makes."""

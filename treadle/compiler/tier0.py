@@ -20,10 +20,13 @@ from __future__ import annotations
 import struct
 import sys
 import threading
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from sys import getrefcount
-from typing import Any
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from treadle.base.collector import without_collector
 from treadle.base.errors import EvaluationError, IndexRangeError, TreadleError
@@ -31,17 +34,21 @@ from treadle.base.flags import flags
 from treadle.base.forking import EVALUATION, hold_across_fork
 from treadle.base.lazy_numpy import np
 from treadle.base.shapes import prod
+from treadle.compiler import watch
 from treadle.compiler.ahead import kernels_ahead
 from treadle.compiler.device import Device, get_device
 from treadle.compiler.prepare import Prepared, moved, prepared, words
-from treadle.compiler.programs import Programs, worth_while
-from treadle.compiler.trace import keyed
+from treadle.compiler.programs import Known, Programs, worth_while
 from treadle.ir import node as ir_node
+from treadle.ir.call import Call, nodes_of, write_out
 from treadle.ir.graph_text import print_graph
 from treadle.ir.launch import Layout, Refusal
-from treadle.ir.node import Leaf, Limits, Node, Recording, describe_site, recorder
+from treadle.ir.node import Leaf, Limits, Node, Recording, Scalar, describe_site, recorder
 from treadle.ir.op import Bundle
-from treadle.ops.source import Scalar
+from treadle.ir.scan import OWN, Scan, scan
+
+if TYPE_CHECKING:
+    from treadle.compiler.shadow import Shadow
 
 # Layouts and addresses of a value: (memory, layout, address). A node with several results has a
 # tuple of these.
@@ -59,14 +66,6 @@ def _call_at(tape: bytes, position: int) -> bytes:
     return tape[start:]
 
 
-def _references_of_a_name() -> int:
-    """What ``getrefcount`` gives for an object that one local name holds: 2, or 1 where the
-    interpreter hands arguments over without counting them (from Python 3.14 on)."""
-    held = object()
-    return getrefcount(held)
-
-
-_OWN = _references_of_a_name()
 _ADDRESSABLE = 1 << 47  # bytes, of a process
 
 
@@ -84,6 +83,9 @@ class Evaluator:
         self.supplied: list[Node] = []
         self.ahead: list[Node] = []  # what may need kernels: the graph, last node first
         self.busy = False
+        self.record: watch.Evaluation  # of the evaluation that runs
+        self.timed: watch.Timed | None = None  # the run of its tape
+        self.short: list[Node] | None = None  # the graph for which the memory was short
 
     # --- what to run ------------------------------------------------------------------------------
 
@@ -91,15 +93,17 @@ class Evaluator:
     def evaluate(self, state: Recording) -> None:
         """Evaluates whatever of the thread's pending graph can still be read."""
         with self.lock:
-            pending = state.pending
             live: list[Node] = []
             self._enter()
+            self.record = record = watch.begin(state)
             try:
-                self._select(pending, live)
-                if "graph" in flags.DEBUG and live:
-                    print(print_graph(live), file=sys.stderr)
-                if not self._replay(live):
+                if not self._replay(state):
+                    write_out(state)
+                    self._select(state.pending, live)
+                    if "graph" in flags.DEBUG and live:
+                        print(print_graph(live), file=sys.stderr)
                     self._run(live)
+                watch.finish(record)
             except BaseException:
                 # Whoever evaluates next finds the graph as it was recorded.
                 live.reverse()
@@ -110,7 +114,7 @@ class Evaluator:
                 state.pending[:0] = live
                 raise
             finally:
-                self.busy, self.ahead = False, []
+                self.busy, self.ahead, self.short = False, [], None
             state.nbytes = 0
 
     def _enter(self) -> None:
@@ -129,7 +133,7 @@ class Evaluator:
             n = pending.pop()
             # References that are not somebody else's: this name's, and those of our consumers.
             uses = n.uses
-            if getrefcount(n) - _OWN > uses:
+            if getrefcount(n) - OWN > uses:
                 n.keep = True
             elif not uses:
                 continue
@@ -142,27 +146,77 @@ class Evaluator:
                 for r in n.sig.residuals:
                     (n if r == "out" else inputs[r]).keep = True  # type: ignore[index]
 
-    def _replay(self, live: list[Node]) -> bool:
+    def _replay(self, state: Recording) -> bool:
         """Runs the program of a graph that was seen before; False where that cannot be done."""
-        if not worth_while(live):
+        record = self.record
+        if flags.PROGRAMS == "off":
+            record.reason = "TREADLE_PROGRAMS is off"
+            return False
+        scanned = scan(state)
+        if not worth_while(scanned):
+            record.reason = "it is too small for a program, or reads a value that is not there"
             return False
         self._count_threads()
-        done = False
-        keys = keyed(live)
-        program = None if keys is None else self.programs.find(keys, live, self.threads)
-        if program is not None and keys is not None:
-            nodes = live[::-1]
-            with suppress(MemoryError):  # tier 0 needs less, and tells which node is too large
-                done = program.run(nodes, keys.externals, keys.scalars)
-        if not done or keys is None:
-            self._recount(live)
+        known = self.programs.find(scanned, self.threads)
+        if known is None:
+            record.reason = watch.NEW
             return False
+        if known.program is None:
+            record.reason = known.refusal
+            return False
+        if "graph" in flags.DEBUG:
+            print(print_graph(_nodes(scanned)), file=sys.stderr)
+        shadow = self._shadow(scanned, known) if flags.CHECK == "shadow" else None
+        if shadow is not None and not shadow.succeeded:
+            record.reason = "an operation failed when TREADLE_CHECK=shadow ran it alone"
+            return False
+        values = None
+        with suppress(MemoryError):  # tier 0 needs less, and tells which node is too large
+            values = known.program.run(scanned.externals, scanned.scalars)
+        if values is None:
+            record.reason = known.program.failure
+            return False
+        record.replayed(known, scanned)
+        items = scanned.items
+        for (position, index, out), value in zip(known.targets, values, strict=True):
+            n = items[position]
+            if type(n) is Call:
+                if n.nodes is None and out < 0:
+                    n.values = {**(n.values or {}), index: value}
+                    continue
+                n = n.outs[out] if n.nodes is None else n.nodes[index]
+            n.set_value(value)
+            n.keep = True
+        if shadow is not None:
+            shadow.compare()
         self.programs.replays += 1
-        for n in (*live, *keys.externals, *keys.scalars):
-            n.uses = 0
-        live.clear()  # first: a node without its inputs must never be put back as pending
-        _forget_inputs(nodes)
+        state.pending.clear()  # first: a node without its inputs must never be pending
+        state.scan = None
+        _settle(items)
         return True
+
+    def _shadow(self, scanned: Scan, known: Known) -> Shadow:
+        """What a graph gives op by op, for comparison; it is left as it was."""
+        from treadle.compiler.shadow import Shadow
+
+        nodes = _nodes(scanned)
+        for position, index, _ in known.targets:
+            item = scanned.items[position]
+            (nodes_of(item)[index] if type(item) is Call else item).keep = True
+        live = nodes[::-1]
+
+        def run() -> bool:
+            self._recount(live)
+            return self._attempt(live) == -1 and all(n.error is None for n in live)
+
+        shadow = Shadow(nodes, scanned.externals, run)
+        for n in self.supplied:
+            n.set_value(None)
+        self._recount(live)
+        for n in (*nodes, *scanned.externals, *scanned.scalars):
+            n.uses = 0
+        self.tape, self.owners, self.free, self.supplied = [], [], {}, []
+        return shadow
 
     def _count_threads(self) -> None:
         if self.device.threads() != self.threads:
@@ -185,6 +239,7 @@ class Evaluator:
             self._recount(live)
         done = live[::-1]
         live.clear()  # first: a node without its inputs must never be put back as pending
+        self.record.stepped(done, self.owners, self.timed)
         _forget_inputs(done)
         self.tape, self.owners, self.free, self.supplied = [], [], {}, []
 
@@ -195,8 +250,11 @@ class Evaluator:
             self._enter()
             try:
                 n.keep = True
+                self.record = watch.begin(recorder.state)
+                self.record.reason = "a value that was dropped is wanted after all"
                 self._recount(live)
                 self._run(live)
+                watch.finish(self.record)
             finally:
                 self.busy, self.ahead = False, []
                 for i in n.inputs:
@@ -249,7 +307,7 @@ class Evaluator:
                 except (MemoryError, TreadleError) as error:
                     # Nothing of this node is on the tape yet; what depends on it gets the error.
                     # (Anything else, such as what a signal handler raises, ends the evaluation.)
-                    n.error = _refusal(n, error)
+                    n.error = self._refusal(n, error, live)
             for i in inputs:
                 i.uses = uses = i.uses - 1
                 if not uses and not i.keep:
@@ -262,7 +320,7 @@ class Evaluator:
                     # Its references: the value's, and this name's.
                     if type(memory) is tuple:
                         _recycle_all(value, free)
-                    elif getrefcount(memory) == _OWN + 1:
+                    elif getrefcount(memory) == OWN + 1:
                         blocks = free.get(memory.nbytes)
                         if blocks is None:
                             free[memory.nbytes] = [memory]
@@ -271,10 +329,25 @@ class Evaluator:
                     value = memory = None
         return self._execute() if owners else -1
 
+    def _refusal(self, n: Node, error: Exception, live: list[Node]) -> Exception:
+        """What went wrong before a node could run: no memory for it, or no code."""
+        text = f"{n.op.name}: {error}"
+        if isinstance(error, MemoryError):
+            text = f"{n.op.name}: the result {n.type} needs {n.sig.nbytes} bytes: {error}"
+            if self.short is not live and n.sig.nbytes <= _ADDRESSABLE:
+                from treadle.compiler.shortage import advice  # only where the memory is short
+
+                self.short = live  # one piece of advice for an evaluation
+                text += advice(live[::-1], self.free, self.device)
+        return type(error)(f"{text} [{describe_site(n.site)}]").with_traceback(None)
+
     def _execute(self) -> int:
         """Runs the tape; the call that failed, whose node gets the error, or -1."""
         tape, owners = b"".join(self.tape), self.owners
-        failed, code = self.device.run(tape, len(owners), self.threads)
+        times = array("q", bytes(8 * (len(owners) + 1)))
+        begin = perf_counter()
+        failed, code = self.device.run(tape, len(owners), self.threads, times)
+        self.timed = watch.Timed(1, begin, times)
         if failed >= 0:
             owners[failed].error = self._failure(owners[failed], _call_at(tape, failed), code)
         return failed
@@ -336,7 +409,11 @@ class Evaluator:
 
     def _emit(self, n: Node, plan: Prepared, addresses: list[int]) -> None:
         """Appends the calls to the tape."""
-        held = [self.device.allocate(nbytes) for nbytes in plan.workspaces]
+        free, allocate = self.free, self.device.allocate
+        held = [
+            blocks.pop() if (blocks := free.get(nbytes)) else allocate(nbytes)
+            for nbytes in plan.workspaces
+        ]
         addresses += [memory.address for memory in held]
         tape, owners = self.tape, self.owners
         for head, slots, numbers, _ in plan.calls:
@@ -344,7 +421,7 @@ class Evaluator:
             tape += head, words(*[addresses[slot] + offset for slot, offset in slots]), numbers
             owners.append(n)
         for memory in held:
-            self.free.setdefault(memory.nbytes, []).append(memory)
+            free.setdefault(memory.nbytes, []).append(memory)
 
     def _view(self, n: Node, value: Any) -> Value:
         """The same memory under another layout, after a copy where that is the only way."""
@@ -401,7 +478,49 @@ class Evaluator:
         return wanted.value
 
 
-def _forget_inputs(done: list[Node]) -> None:
+def _nodes(scanned: Scan) -> list[Node]:
+    """All nodes of a pending graph, those of calls written out."""
+    return [n for i in scanned.items for n in (nodes_of(i) if type(i) is Call else (i,))]
+
+
+def _settle(items: list[Any]) -> None:
+    """Nodes and calls that a program has run let go of what no gradient can ask for any more."""
+    for item in items:
+        if type(item) is not Call:
+            _forget_inputs((item,))
+            continue
+        item.scan = None  # which holds the whole graph, this call included
+        if item.nodes is not None:
+            for n in item.nodes:
+                n.call = None  # type: ignore[attr-defined]
+            _forget_inputs(item.nodes)
+        else:
+            _settle_call(item)
+
+
+def _settle_call(call: Call) -> None:
+    """As ``_forget_inputs``, for a call whose nodes were never written out."""
+    template = call.template
+    outs = call.outs
+    if template.needs_grad and not call.spent and not _leads_on(call.inputs):
+        call.spent = True
+        for n in outs:
+            n.spent = n.needs_grad
+    if call.spent or (not template.needs_grad and all(n.value is not None for n in outs)):
+        for n in outs:
+            n.call = None
+            n.inputs = ()
+        call.outs = []
+    else:
+        call.outs = [ref(n) for n in outs]
+
+
+def _leads_on(inputs: Sequence[Node]) -> bool:
+    """True where a gradient gets further through one of these."""
+    return any(i.needs_grad and (not i.spent or type(i) is Leaf) for i in inputs)
+
+
+def _forget_inputs(done: Sequence[Node]) -> None:
     """Nodes that have run let go of inputs that no gradient can ask for any more.
 
     A node all of whose inputs are released counts as released itself, since no gradient gets
@@ -409,11 +528,7 @@ def _forget_inputs(done: list[Node]) -> None:
     """
     for n in done:
         if n.needs_grad and not n.spent:
-            for i in n.inputs:
-                if i.needs_grad and (not i.spent or type(i) is Leaf):
-                    break
-            else:
-                n.spent = True
+            n.spent = not _leads_on(n.inputs)
         if n.spent or (n.value is not None and not n.needs_grad):
             n.inputs = ()  # a value that was dropped may have to be computed again
 
@@ -422,17 +537,8 @@ def _recycle_all(values: Any, free: dict[int, list[Any]]) -> None:
     """Hands on the memory of an op with several results, where nothing else refers to it."""
     for memory, _, _ in values:
         # Its references: the value's, and this name's.
-        if getrefcount(memory) == _OWN + 1:
+        if getrefcount(memory) == OWN + 1:
             free.setdefault(memory.nbytes, []).append(memory)
-
-
-def _refusal(n: Node, error: Exception) -> Exception:
-    """What went wrong before a node could run: no memory for it, or no code."""
-    if isinstance(error, MemoryError):
-        text = f"{n.op.name}: the result {n.type} needs {n.sig.nbytes} bytes: {error}"
-    else:
-        text = f"{n.op.name}: {error}"
-    return type(error)(f"{text} [{describe_site(n.site)}]").with_traceback(None)
 
 
 def forget_plans() -> None:
@@ -476,8 +582,10 @@ def value_of(n: Node) -> Value:
 
 def force(nodes: Iterable[Node]) -> None:
     """Evaluates these nodes; raises the first error among them."""
-    for n in nodes:
-        value_of(n)
+    with evaluator().lock:  # once for all of them
+        for n in nodes:
+            if n.value is None:
+                value_of(n)
 
 
 def _lock_all() -> None:
@@ -495,12 +603,15 @@ def _after_fork() -> None:
     for engine in _evaluators.values():
         engine.lock = threading.RLock()
         engine.busy = False
-    for n in recorder.state.pending:
-        n.error = EvaluationError(
-            f"{n.op.name}: recorded before the process forked and not evaluated by then; read the "
-            f"value before forking, or compute it in the child [{describe_site(n.site)}]"
-        )
-    recorder.state.pending.clear()
+    state = recorder.state
+    for item in state.pending:
+        for n in item.outs if type(item) is Call else (item,):
+            n.error = EvaluationError(
+                f"{n.op.name}: recorded before the process forked and not evaluated by then; read "
+                f"the value before forking, or compute it in the child [{describe_site(n.site)}]"
+            )
+    state.pending.clear()
+    state.scan = None
 
 
 # Locked, so that a child never inherits the values of a tape that another thread is running.

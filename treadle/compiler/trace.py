@@ -1,112 +1,172 @@
-"""A pending graph as plain data: what makes two graphs the same, and what a program is made from.
-
-The *key* of a graph is its structure: signatures, how nodes refer to each other and to values from
-outside, how those lie in memory, and which results somebody still holds. Numbers (``Scalar``) and
-the values from outside are no part of it, so a training step has the same key every time.
-"""
+"""A pending graph as plain data: what a program is made from."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Collection
+from typing import Any
 
+from treadle.base.record import Record
+from treadle.ir.call import Call, Template
 from treadle.ir.launch import Layout
-from treadle.ir.node import Node, Signature
-from treadle.ops.source import Scalar
-
-Key = tuple[Any, ...]
+from treadle.ir.node import Node, Scalar, Signature, Site
+from treadle.ir.scan import Scan, layout_of
 
 
-class Entry(NamedTuple):
-    """One node: ``inputs`` are numbers of values; ``keep`` where somebody holds the result."""
+class Entry(Record):
+    """One node: ``inputs`` are numbers of values; ``keep`` where the result outlives the graph."""
 
     sig: Signature
     inputs: tuple[int, ...]
     keep: bool
 
 
-class Trace(NamedTuple):
+class Trace(Record):
     """Values are numbered: first the externals, then the scalars, then the entries in order.
 
     ``externals`` are the layouts of values from outside (a tuple for one with several results),
-    ``scalars`` those of numbers.
+    ``scalars`` those of numbers. ``same`` has for each entry the value with the same bits that
+    takes its place: itself, or an earlier one, or -1 where nobody reads it any more (as
+    ``compiler.simplify`` found); it is empty where every entry stands for itself.
     """
 
     externals: tuple[Any, ...]
     scalars: tuple[Layout, ...]
     entries: tuple[Entry, ...]
+    same: tuple[int, ...] = ()
+
+    @property
+    def first(self) -> int:
+        """The number of the first entry's value."""
+        return len(self.externals) + len(self.scalars)
+
+    def stand_in(self, value: int) -> int:
+        """The value that takes the place of ``value``, -1 where none is needed."""
+        entry = value - self.first
+        return self.same[entry] if self.same and entry >= 0 else value
+
+    def entry(self, value: int) -> Entry:
+        """The entry that makes a value."""
+        return self.entries[value - self.first]
+
+    def computed(self) -> list[int]:
+        """The values that are to be computed, in order."""
+        first = self.first
+        values = range(first, first + len(self.entries))
+        return [v for v in values if not self.same or self.same[v - first] == v]
 
 
-class Keyed(NamedTuple):
-    """The key of a graph, and the nodes that play the externals and the scalars."""
+class Traced(Record):
+    """A trace without what nobody needs, and the number in the scan of each of its entries."""
 
-    key: Key
-    externals: list[Node]
-    scalars: list[Scalar]
+    trace: Trace
+    numbers: tuple[int, ...]
 
 
-def keyed(live: list[Node]) -> Keyed | None:
-    """The key of a graph (last node first), or None where its inputs are not all at hand.
+def make_trace(scanned: Scan, held: Collection[int], open_: Collection[int]) -> Traced:
+    """The graph that was scanned; ``held`` values are kept, and what gradients of ``open_`` ones
+    read (``Scan.held`` says what these are)."""
+    sigs, inputs, kept = _Flat(scanned, held, open_).result()
+    first = len(scanned.externals) + len(scanned.scalars)
+    needed = [False] * len(sigs)
+    for number in range(len(sigs) - 1, -1, -1):
+        if kept[number] or needed[number]:
+            needed[number] = True
+            for i in inputs[number]:
+                if i >= first:
+                    needed[i - first] = True
+    places: dict[int, int] = {}
+    entries: list[Entry] = []
+    numbers: list[int] = []
+    for number, is_needed in enumerate(needed):
+        if is_needed:
+            sources = tuple([i if i < first else places[i] for i in inputs[number]])
+            places[first + number] = first + len(entries)
+            entries.append(Entry(sigs[number], sources, kept[number]))
+            numbers.append(number)
+    externals = tuple([layout_of(n.value) for n in scanned.externals])
+    scalars = tuple([n.type.layout for n in scanned.scalars])
+    return Traced(Trace(externals, scalars, tuple(entries)), tuple(numbers))
 
-    Numbers the nodes in their ``uses``, as -1, -2, ...: the caller sets that to 0 or counts anew.
-    """
-    parts: list[Any] = []
-    slots: dict[Node, int] = {}
-    scalars: list[Scalar] = []
-    add = parts.append
-    for position, n in enumerate(reversed(live), 1):
-        if n.value is not None or n.error is not None:
-            return None
-        n.uses = -position
-        add(n.sig.key)
-        for i in n.inputs:
-            uses = i.uses
-            if uses < 0:
-                add(position + uses)
-            elif type(i) is Scalar:
-                scalars.append(i)
-                add(i.sig)
+
+class _Flat:
+    """Goes over a scan's items in the order in which it met their scalars."""
+
+    def __init__(self, scanned: Scan, held: Collection[int], open_: Collection[int]) -> None:
+        self.scanned = scanned
+        self.held = set(held)
+        self.open = set(open_)
+        self.outside = len(scanned.externals)
+        self.first = self.outside + len(scanned.scalars)
+        self.scalars = 0  # met so far
+        self.sigs: list[Signature] = []
+        self.inputs: list[tuple[int, ...]] = []
+        self.kept: list[bool] = []
+
+    def result(self) -> tuple[list[Signature], list[tuple[int, ...]], list[bool]]:
+        """Of every value: its signature, the numbers of its inputs, whether it is kept."""
+        for item in self.scanned.items:
+            if type(item) is Call:
+                self._call(item)
             else:
-                slot = slots.get(i)
-                if slot is None:
-                    slot = slots[i] = len(slots)
-                    if not i.address:
-                        value = i.value
-                        if value is None:
-                            return None
-                        add(layout_of(value))
-                add(~slot)
-        if n.keep:
-            add("kept")
-    return Keyed(tuple(parts), list(slots), scalars)
+                open_ = len(self.sigs) in self.open
+                self._add(item.sig, tuple(map(self._value, item.inputs)), open_)
+        return self.sigs, self.inputs, self.kept
+
+    def _value(self, i: Node) -> int:
+        if isinstance(i, Scalar):
+            self.scalars += 1
+            return self.outside + self.scalars - 1
+        return self._numbered(self.scanned.known[i])
+
+    def _numbered(self, number: Any) -> int:
+        """The number in the trace of what has this one in the scan."""
+        if type(number) is tuple:
+            return self.outside + int(number[0])
+        return ~number if number < 0 else self.first + number
+
+    def _call(self, call: Call) -> None:
+        template: Template = call.template
+        start = len(self.sigs)
+        if template.args is None:
+            args = [self._value(i) for i in call.inputs]
+        else:
+            args = [self._numbered(a) for a in template.args]
+        constants = self.outside + self.scalars
+        self.scalars += len(template.constants)
+        whole = start in self.open and call.nodes is None
+        for index, spec in enumerate(template.specs):
+            inputs = []
+            for i in spec.inputs:
+                if isinstance(i, Scalar):
+                    inputs.append(constants + template.constants[i])
+                else:
+                    inputs.append(self.first + start + i if i >= 0 else args[~i])
+            open_ = spec.needs_grad if whole else start + index in self.open
+            self._add(spec.sig, tuple(inputs), open_)
+
+    def _add(self, sig: Signature, inputs: tuple[int, ...], open_: bool) -> None:
+        number = len(self.sigs)
+        self.sigs.append(sig)
+        self.inputs.append(inputs)
+        self.kept.append(number in self.held)
+        if open_:
+            for r in sig.residuals:
+                if r == "out":
+                    self.kept[number] = True
+                elif inputs[r] >= self.first:  # type: ignore[index]
+                    self.kept[inputs[r] - self.first] = True  # type: ignore[index]
 
 
-def layout_of(value: Any) -> Any:
-    """The layout of a value; a tuple of them for one with several results."""
-    if isinstance(value[0], tuple):
-        return tuple(layout for _, layout, _ in value)
-    return value[1]
+def sites_of(scanned: Scan, numbers: Collection[int]) -> list[Site | None]:
+    """The lines that recorded the entries of a trace (``Traced.numbers``)."""
+    sites = []
+    for number in numbers:
+        item, index = scanned.item_at(number)
+        if type(item) is Call and item.scan is not None:
+            sites.append(scanned.site_at(item.template.specs[index].origin))
+        else:
+            sites.append(item.site)
+    return sites
 
 
-def make_trace(live: list[Node], keys: Keyed) -> Trace:
-    """The graph that ``keyed`` has numbered."""
-    slots = {n: slot for slot, n in enumerate(keys.externals)}
-    first_scalar = len(slots)
-    first = first_scalar + len(keys.scalars)
-    scalars = 0
-    entries = []
-    for n in reversed(live):
-        inputs = []
-        for i in n.inputs:
-            if i.uses < 0:
-                inputs.append(first - i.uses - 1)
-            elif type(i) is Scalar:
-                inputs.append(first_scalar + scalars)
-                scalars += 1
-            else:
-                inputs.append(slots[i])
-        entries.append(Entry(n.sig, tuple(inputs), n.keep))
-    return Trace(
-        tuple(layout_of(n.value) for n in keys.externals),
-        tuple(n.type.layout for n in keys.scalars),
-        tuple(entries),
-    )
+__all__ = ["Entry", "Trace", "Traced", "make_trace", "sites_of"]

@@ -8,17 +8,18 @@ and refers to memory by role; addresses are filled in when the plan runs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from treadle.base.dtypes import DType
 from treadle.base.lazy_numpy import np
+from treadle.base.record import Record
 from treadle.base.shapes import Shape, contiguous_strides, prod
 
 if TYPE_CHECKING:
     from treadle.ir.loop import Kernel
 
 
-class Layout(NamedTuple):
+class Layout(Record):
     """How an operand lies in memory: element [i, j] is at i*strides[0] + j*strides[1] elements."""
 
     dtype: DType
@@ -37,26 +38,33 @@ class Layout(NamedTuple):
         return True
 
 
+    @property
+    def touched(self) -> int:
+        """The bytes of the elements, those that a stride of 0 repeats counted once."""
+        pairs = zip(self.shape, self.strides, strict=True)
+        return prod(n if step else min(n, 1) for n, step in pairs) * self.dtype.itemsize
+
+
 def contiguous(dtype: DType, shape: Shape) -> Layout:
     """The row-major layout."""
     return Layout(dtype, shape, contiguous_strides(shape))
 
 
-class In(NamedTuple):
+class In(Record):
     """The address of input ``index`` (plus ``offset`` elements)."""
 
     index: int  # type: ignore[assignment]  # a field, not tuple.index
     offset: int = 0
 
 
-class Out(NamedTuple):
+class Out(Record):
     """The address of output ``index`` (plus ``offset`` elements)."""
 
     index: int  # type: ignore[assignment]  # a field, not tuple.index
     offset: int = 0
 
 
-class Work(NamedTuple):
+class Work(Record):
     """The address of workspace ``index`` (plus ``offset`` bytes)."""
 
     index: int  # type: ignore[assignment]  # a field, not tuple.index
@@ -66,14 +74,14 @@ class Work(NamedTuple):
 Argument = In | Out | Work | int
 
 
-class KernelSpec(NamedTuple):
+class KernelSpec(Record):
     """A kernel by how to build it: ``build(*key)`` gives its loop IR. ``key`` is hashable."""
 
     build: Callable[..., Kernel]
     key: tuple[Any, ...]
 
 
-class Refusal(NamedTuple):
+class Refusal(Record):
     """Why a kernel stopped, told by what it looked at.
 
     ``tell(x)`` gives the error (without the line) for the contiguous operand that the launch's
@@ -85,7 +93,7 @@ class Refusal(NamedTuple):
     tell: Callable[[np.ndarray[Any, Any]], Exception]
 
 
-class Launch(NamedTuple):
+class Launch(Record):
     """One call of a kernel.
 
     ``args`` fill the kernel's parameters in order, addresses first, then numbers. The kernel is
@@ -102,7 +110,7 @@ class Launch(NamedTuple):
     message: str | Refusal = ""  # what a Fail in this kernel means, for the user
 
 
-class Plan(NamedTuple):
+class Plan(Record):
     """Launches in order, and the bytes of each workspace they share."""
 
     launches: tuple[Launch, ...]

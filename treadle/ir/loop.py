@@ -26,7 +26,7 @@ Arithmetic is IEEE, each operation rounded to its dtype, never contracted or reo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -135,6 +135,18 @@ class Local:
 
 
 @dataclass(slots=True)
+class Choose:
+    """``result = choices[index]``: one of several parameters of one dtype.
+
+    The choices are evenly spaced among the parameters; never inside a vector loop.
+    """
+
+    result: Value | Pointer
+    choices: tuple[Value | Pointer, ...]
+    index: Operand
+
+
+@dataclass(slots=True)
 class Transpose:
     """``target[j * size + i] = source[index + i * stride + j]`` for i, j < size, a power of two.
 
@@ -180,7 +192,7 @@ class Fail:
     code: int
 
 
-Statement = Assign | Load | Store | Local | Transpose | Loop | If | Fail
+Statement = Assign | Load | Store | Local | Choose | Transpose | Loop | If | Fail
 
 
 @dataclass(slots=True)
@@ -321,6 +333,18 @@ class Builder:
         pointer = Pointer(self.fresh(dtype, "m").name, dtype)
         self._block.append(Local(pointer, size))
         return pointer
+
+    def choose_pointer(self, choices: Sequence[Pointer], index: Operand) -> Pointer:
+        """The parameter at ``index`` among ``choices``."""
+        result = Pointer(self.fresh(choices[0].dtype, "c").name, choices[0].dtype)
+        self._block.append(Choose(result, tuple(choices), index))
+        return result
+
+    def choose_size(self, choices: Sequence[Value], index: Operand) -> Value:
+        """The parameter at ``index`` among ``choices``."""
+        result = self.fresh(I64)
+        self._block.append(Choose(result, tuple(choices), index))
+        return result
 
     def transpose(
         self, target: Pointer, source: Pointer, index: Operand | int, stride: Operand | int,

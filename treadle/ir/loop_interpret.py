@@ -19,6 +19,7 @@ from treadle.ir.loop import (
     END,
     THREAD,
     Assign,
+    Choose,
     Const,
     If,
     Kernel,
@@ -177,6 +178,8 @@ class _Run:
                 code = self.loop(statement)
             elif isinstance(statement, If):
                 code = self.block(statement.body) if self.value(statement.condition) else 0
+            elif isinstance(statement, Choose):
+                self.choose(statement)
             elif isinstance(statement, Transpose):
                 self.transpose(statement)
             elif isinstance(statement, Local):
@@ -224,6 +227,16 @@ class _Run:
         if self.vector and memory.name not in self.private:
             self.check(statement, index, self.vector.conflict_of_store(memory.address(index)))
         memory.elements[index] = self.value(statement.value)
+
+    def choose(self, statement: Choose) -> None:
+        index, count = self.value(statement.index), len(statement.choices)
+        if not 0 <= index < count:
+            raise self.error(statement, f"the index {index} is outside the {count} choices")
+        name = statement.choices[index].name
+        if isinstance(statement.result, Pointer):
+            self.memory[statement.result.name] = self.memory[name]
+        else:
+            self.values[statement.result.name] = self.values[name]
 
     def transpose(self, statement: Transpose) -> None:
         size, target = statement.size, self.memory[statement.target.name]

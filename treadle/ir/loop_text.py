@@ -10,6 +10,7 @@ of the kernel cache.
     Load       ``%0 = load %a[%i]``
     Store      ``store %out[%i], %2``
     Local      ``local %m: f32[16]``
+    Choose     ``%p = choose (%a, %b, %c), %i``
     Transpose  ``transpose %m, %a[%i], %stride, 8``
     Loop       ``for %i in 0..%n step 1 vector {`` ... ``}``
     If         ``if %c {`` ... ``}``
@@ -36,6 +37,7 @@ from treadle.ir.loop import (
     LOOP_KINDS,
     THREAD,
     Assign,
+    Choose,
     Const,
     Fail,
     If,
@@ -116,6 +118,10 @@ def statement_text(statement: Statement) -> str:
     if isinstance(statement, Local):
         pointer = statement.pointer
         return f"local %{pointer.name}: {pointer.dtype.short}[{statement.size}]"
+    if isinstance(statement, Choose):
+        choices = ", ".join([f"%{choice.name}" for choice in statement.choices])
+        index = _operand_text(statement.index, I64)
+        return f"%{statement.result.name} = choose ({choices}), {index}"
     if isinstance(statement, Transpose):
         index = _operand_text(statement.index, I64)
         stride = _operand_text(statement.stride, I64)
@@ -382,7 +388,27 @@ def _parse_loop(line: _Line, names: dict[str, Value | Pointer]) -> Loop:
     return Loop(var, lo, hi, step, kind, [])
 
 
-def _parse_assignment(line: _Line, names: dict[str, Value | Pointer]) -> Assign | Load:
+def _parse_choice(line: _Line, name: str, names: dict[str, Value | Pointer]) -> Choose:
+    line.expect("(")
+    choices: list[Value | Pointer] = []
+    while not line.accept(")"):
+        if choices:
+            line.expect(",")
+        found = names.get(line.peek().removeprefix("%"))
+        if found is None or (choices and type(found) is not type(choices[0])):
+            raise line.error("a parameter, all of them pointers or all i64")
+        line.place += 1
+        choices.append(found)
+    line.expect(",")
+    if not choices:
+        raise line.error("at least one parameter before it")
+    result = type(choices[0])(name, choices[0].dtype)
+    index = line.operand(names, I64)
+    names[name] = result
+    return Choose(result, tuple(choices), index)
+
+
+def _parse_assignment(line: _Line, names: dict[str, Value | Pointer]) -> Assign | Load | Choose:
     name = line.new_name()
     line.expect("=")
     if line.accept("load"):
@@ -393,9 +419,11 @@ def _parse_assignment(line: _Line, names: dict[str, Value | Pointer]) -> Assign 
         result = Value(name, pointer.dtype)
         names[name] = result
         return Load(result, pointer, index)
+    if line.accept("choose"):
+        return _parse_choice(line, name, names)
     op = line.peek()
     if op not in ARITHMETIC:
-        raise line.error(f"an operation: load, {', '.join(ARITHMETIC)}")
+        raise line.error(f"an operation: load, choose, {', '.join(ARITHMETIC)}")
     line.expect(op)
     dtype = line.dtype()
     args: list[Operand] = []

@@ -8,6 +8,7 @@ independence that a vector loop promises) is checked by ``interpret``.
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from treadle.base.dtypes import DType
 from treadle.base.errors import CompileError
@@ -21,6 +22,7 @@ from treadle.ir.loop import (
     LOOP_KINDS,
     THREAD,
     Assign,
+    Choose,
     Const,
     Fail,
     If,
@@ -142,6 +144,8 @@ class _Verifier:
             self.masked = outer
         elif isinstance(statement, Local):
             self.local(statement)
+        elif isinstance(statement, Choose):
+            self.choose(statement)
         elif isinstance(statement, Transpose):
             self.transpose(statement)
         elif isinstance(statement, Fail):
@@ -150,7 +154,7 @@ class _Verifier:
                 raise self.error(f"the code is {statement.code}; expected 1..255")
         else:
             raise self.malformed(
-                "expected an Assign, Load, Store, Local, Transpose, Loop, If or Fail"
+                "expected an Assign, Load, Store, Local, Choose, Transpose, Loop, If or Fail"
             )
 
     # names and operands
@@ -266,6 +270,22 @@ class _Verifier:
             )
         self.define(statement.pointer)
         self.locals[statement.pointer.name] = statement.size
+
+    def choose(self, statement: Choose) -> None:
+        if self.vector:
+            raise self.error("a choice lies inside a vector loop; choose before it")
+        self.operand(statement.index, I64, "the index")
+        first, choices = statement.choices[0], statement.choices
+        params = {param.name: place for place, param in enumerate(self.kernel.params)}
+        places = [params.get(choice.name, -1) for choice in choices]
+        steps = {b - a for a, b in pairwise(places)}
+        if -1 in places or len(steps) > 1 or min(steps, default=1) <= 0:
+            raise self.error("the choices are not parameters of the kernel, evenly spaced")
+        alike = all(type(c) is type(first) and c.dtype is first.dtype for c in choices)
+        result = statement.result
+        if not alike or type(result) is not type(first) or result.dtype is not first.dtype:
+            raise self.error("the choices and the result are not of one kind and dtype")
+        self.define(result)
 
     def transpose(self, statement: Transpose) -> None:
         self.pointer(statement.target)

@@ -10,10 +10,11 @@ shape.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
+from treadle.base.record import Record
 from treadle.base.shapes import Shape, prod
 from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout
 
@@ -52,7 +53,7 @@ def coalesce(shape: Shape, strides: Sequence[Strides]) -> tuple[Shape, list[Stri
     return tuple(sizes), [tuple(s) for s in steps]
 
 
-class Nest(NamedTuple):
+class Nest(Record):
     """What a kernel is made for: everything about a nest but its sizes and strides.
 
     The loops go over all axes in order, ``across`` (if any) and the last one inside of them. The

@@ -172,7 +172,27 @@ class Leaf(Node):
     owner: Callable[[], Any]
 
 
-_next_order = itertools.count().__next__
+class Scalar(Node):
+    """A 0-d value known when recorded; ``packed`` are its bytes. Its value is made on demand.
+
+    The number is no part of the signature: programs that differ in a number are the same program.
+    """
+
+    __slots__ = ("number", "packed")
+
+    def __init__(self, sig: Signature, packed: bytes, number: float | int | bool) -> None:
+        super().__init__(sig, (), None, False)
+        self.packed = packed
+        self.number = number
+
+    def twin(self) -> Scalar:
+        """The same number as a node of its own."""
+        return Scalar(self.sig, self.packed, self.number)
+
+
+# Between two orders there is room for those of a call's nodes (``ir/call.py``).
+ORDERS_APART = 1 << 20
+_next_order = itertools.count(0, ORDERS_APART).__next__
 _bare = object.__new__
 
 
@@ -180,13 +200,16 @@ _bare = object.__new__
 
 Site = tuple[CodeType, int]
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_PROGRAMS = os.path.join(_PACKAGE, "testing", "scenarios")  # written as users write
 _internal: dict[str, bool] = {}  # file name -> is it one of Treadle's own
 
 
-def _is_internal(filename: str) -> bool:
+def is_internal(filename: str) -> bool:
+    """True for a file of Treadle's own."""
     known = _internal.get(filename)
     if known is None:
-        known = _internal[filename] = filename.startswith((_PACKAGE, "<string>"))
+        known = filename.startswith((_PACKAGE, "<string>")) and not filename.startswith(_PROGRAMS)
+        _internal[filename] = known
     return known
 
 
@@ -197,10 +220,17 @@ def user_site() -> Site | None:
     while frame is not None:
         code = frame.f_code
         filename = code.co_filename
-        if not (internal[filename] if filename in internal else _is_internal(filename)):
-            return code, frame.f_lasti
+        if not (internal[filename] if filename in internal else is_internal(filename)):
+            mark = Marks.mark
+            return (code, frame.f_lasti) if mark is None else mark((code, frame.f_lasti))
         frame = frame.f_back  # type: ignore[assignment]
     return None
+
+
+class Marks:
+    """What a profiler adds to the sites of nodes while it records: the layer they belong to."""
+
+    mark: Callable[[Site], Site] | None = None
 
 
 def describe_site(site: Site | None) -> str:
@@ -219,15 +249,21 @@ def describe_site(site: Site | None) -> str:
 
 
 class Recording:
-    """What a Python thread has recorded and not yet evaluated, and how it records."""
+    """What a Python thread has recorded and not yet evaluated, and how it records.
 
-    __slots__ = ("grad_enabled", "nbytes", "pending", "site")
+    ``pending`` has nodes and calls (``ir/call.py``); ``scan`` is what is known of their structure.
+    ``capturing`` is set while a template is made, and while one may not be used.
+    """
+
+    __slots__ = ("capturing", "grad_enabled", "nbytes", "pending", "scan", "site")
 
     def __init__(self) -> None:
-        self.pending: list[Node] = []
+        self.pending: list[Any] = []
         self.nbytes = 0
         self.grad_enabled = True
         self.site: Site | None = None  # set while backward() records for a node of the user's
+        self.capturing = False
+        self.scan: Any = None
 
 
 class _Recorder(threading.local):
@@ -280,7 +316,8 @@ def located(error: Exception) -> Exception:
     return told
 
 
-def _signature(op: Op, types: tuple[Type, ...], attrs: dict[str, Any]) -> Signature:
+def signature_of(op: Op, types: tuple[Type, ...], attrs: dict[str, Any]) -> Signature:
+    """The signature, made when it is first asked for."""
     key = (op, types, *attrs.items()) if attrs else (op, types)
     sig = _signatures.get(key)
     if sig is None:
@@ -299,7 +336,7 @@ def record(op: Op, inputs: Sequence[Node], attrs: dict[str, Any]) -> Node:
     types = tuple([i.type for i in inputs])
     sig = _signatures.get((op, types, *attrs.items()) if attrs else (op, types))
     if sig is None:
-        sig = _signature(op, types, attrs)
+        sig = signature_of(op, types, attrs)
     state = recorder.state
     needs_grad = False
     if state.grad_enabled and sig.gradients is not None:
@@ -321,7 +358,7 @@ def record_pair(op: Op, a: Node, b: Node) -> Node:
     kind = a.type
     sig = op.pairs.get(kind)
     if sig is None:
-        sig = op.pairs[kind] = _signature(op, (kind, kind), {})
+        sig = op.pairs[kind] = signature_of(op, (kind, kind), {})
     state = recorder.state
     # Node.__init__ written out: one frame less per operation.
     node = _bare(Node)

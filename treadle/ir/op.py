@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from treadle.base.dtypes import DType
 from treadle.base.lazy_numpy import np
+from treadle.base.record import Record
 from treadle.ir.launch import Layout, Plan
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 # --- how an op becomes code: one of these is an op's ``lower`` ---------------------------------
 
 
-class Elementwise(NamedTuple):
+class Elementwise(Record):
     """``emit(k, *operands, **attrs)`` gives the result of one element.
 
     ``compute``: "own" does the arithmetic in the operands' dtype, "f32" widens f16 and bf16
@@ -28,22 +29,22 @@ class Elementwise(NamedTuple):
     compute: str = "own"
 
 
-class View(NamedTuple):
+class View(Record):
     """A movement that only re-reads memory: ``move(layout, type, **attrs)`` gives the new layout's
     strides and the offset in elements, or None where the data must be copied first."""
 
     move: Callable[..., tuple[tuple[int, ...], int] | None]
 
 
-class Reduction(NamedTuple):
+class Reduction(Record):
     """A reduction over ``attrs['axes']`` in the order of section 4.
 
     ``accumulators(dtype)`` gives for the input's dtype the list of accumulators, each
     (dtype, identity); ``lift(k, x, r)`` turns the element with logical index ``r`` into a tuple,
     one operand per accumulator; ``merge(k, a, b)`` combines two tuples (``a`` comes before ``b``);
     ``finish(k, acc, n)`` gives the outputs from the last tuple and the count ``n`` (an i64).
-    ``step``, if there is one, is a cheaper ``merge`` for a ``b`` that is one element or the
-    identity, behind all elements of ``a``; ``finish`` gives the same outputs either way.
+    ``step``, if there is one, takes the place of ``merge`` for a ``b`` that is one lifted element
+    or the identity, behind all elements of ``a``.
     """
 
     accumulators: Callable[[DType], list[tuple[DType, float | int | bool]]]
@@ -55,13 +56,13 @@ class Reduction(NamedTuple):
     ) = None
 
 
-class Contraction(NamedTuple):
+class Contraction(Record):
     """For ``codegen/contraction.py``: 'matmul', 'conv_forward', 'conv_input', 'conv_weight'."""
 
     kind: str
 
 
-class Loops(NamedTuple):
+class Loops(Record):
     """A kernel of its own: ``plan(inputs, outputs, attrs, threads)`` over the operands' layouts.
 
     Outputs are contiguous. ``contiguous`` names the inputs that must be contiguous too (they are
@@ -86,13 +87,13 @@ Lowering = Elementwise | View | Reduction | Contraction | Loops | Source | Bundl
 # --- what else a record holds -------------------------------------------------------------------
 
 
-class NoGradient(NamedTuple):
+class NoGradient(Record):
     """Written where an op has no gradient; ``reason`` is told to who asks for one."""
 
     reason: str
 
 
-class NotYet(NamedTuple):
+class NotYet(Record):
     """A rule that does not exist yet; using it raises and says so by ``what``."""
 
     what: str
@@ -102,7 +103,7 @@ _NO_FORWARD_MODE = NotYet("forward mode")
 _NO_BATCHING = NotYet("batching")
 
 
-class Joint(NamedTuple):
+class Joint(Record):
     """A gradient that is computed for all inputs at once: ``rule(g, node)`` gives a sequence."""
 
     rule: Callable[[Any, Any], Sequence[Any]]
@@ -111,7 +112,7 @@ class Joint(NamedTuple):
 Gradient = tuple[Callable[["Node", "Node"], "Node | None"] | NoGradient, ...]
 
 
-class Sample(NamedTuple):
+class Sample(Record):
     """Inputs on which the op table tries an op: arrays and attributes."""
 
     args: tuple[np.ndarray, ...]
@@ -119,7 +120,7 @@ class Sample(NamedTuple):
     smooth: bool = True  # the gradient can be checked by finite differences here
 
 
-class ErrorSample(NamedTuple):
+class ErrorSample(Record):
     """Inputs that must be refused when recorded, and the text that the error must contain."""
 
     args: tuple[np.ndarray, ...]
@@ -128,7 +129,7 @@ class ErrorSample(NamedTuple):
     text: str
 
 
-class Cost(NamedTuple):
+class Cost(Record):
     """Floating (or integer) operations, and bytes read and written."""
 
     flops: int

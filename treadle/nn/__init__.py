@@ -11,14 +11,18 @@ from treadle.nn import functional as functional
 from treadle.nn import init as init
 from treadle.nn import utils as utils
 from treadle.nn.activation import *  # noqa: F403
+from treadle.nn.arrangement import *  # noqa: F403
 from treadle.nn.attention import *  # noqa: F403
+from treadle.nn.bilinear import *  # noqa: F403
 from treadle.nn.containers import *  # noqa: F403
 from treadle.nn.convolution import *  # noqa: F403
 from treadle.nn.embedding import *  # noqa: F403
 from treadle.nn.linear import *  # noqa: F403
 from treadle.nn.loss import *  # noqa: F403
+from treadle.nn.margin_loss import *  # noqa: F403
 from treadle.nn.module import Module as Module
 from treadle.nn.normalization import *  # noqa: F403
+from treadle.nn.padding import *  # noqa: F403
 from treadle.nn.parameter import Parameter as Parameter
 from treadle.nn.pooling import *  # noqa: F403
 from treadle.nn.recurrent import *  # noqa: F403

@@ -216,6 +216,53 @@ class Threshold(_Activation):
         self.inplace = inplace
 
 
+class Hardshrink(_Activation):
+    """``x`` where |x| > lambd, else 0."""
+
+    function = staticmethod(F.hardshrink)
+    settings = ("lambd",)
+
+    def __init__(self, lambd: float = 0.5) -> None:
+        super().__init__()
+        self.lambd = lambd
+
+
+class Softshrink(Hardshrink):
+    """``sign(x) * max(|x| - lambd, 0)``."""
+
+    function = staticmethod(F.softshrink)
+
+
+class RReLU(_Activation):
+    """``x`` where x > 0, else ``slope * x`` with a slope drawn anew in training (its mean else)."""
+
+    function = staticmethod(F.rrelu)
+    settings = ("lower", "upper", "training", "inplace")
+
+    def __init__(
+        self, lower: float = 1 / 8, upper: float = 1 / 3, inplace: bool = False
+    ) -> None:
+        super().__init__()
+        self.lower = lower
+        self.upper = upper
+        self.inplace = inplace
+
+    def extra_repr(self) -> str:
+        """The bounds."""
+        return f"lower={self.lower}, upper={self.upper}{', inplace=True' * self.inplace}"
+
+
+class GLU(_Activation):
+    """``a * sigmoid(b)`` for the halves a and b of ``dim``."""
+
+    function = staticmethod(F.glu)
+    settings = ("dim",)
+
+    def __init__(self, dim: int = -1) -> None:
+        super().__init__()
+        self.dim = dim
+
+
 class _AlongDim(_Activation):
     settings = ("dim",)
 
@@ -242,8 +289,17 @@ class LogSoftmax(_AlongDim):
     function = staticmethod(F.log_softmax)
 
 
+class Softmax2d(_Activation):
+    """``softmax`` over the channels of (N, C, H, W) or (C, H, W)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The shares of the channels."""
+        return F.softmax(input, -3)
+
+
 __all__ = [
-    "CELU", "ELU", "GELU", "Hardsigmoid", "Hardswish", "Hardtanh", "LeakyReLU", "LogSigmoid",
-    "LogSoftmax", "Mish", "PReLU", "ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid", "Softmax",
-    "Softmin", "Softplus", "Softsign", "Tanh", "Tanhshrink", "Threshold",
+    "CELU", "ELU", "GELU", "GLU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh",
+    "LeakyReLU", "LogSigmoid", "LogSoftmax", "Mish", "PReLU", "RReLU", "ReLU", "ReLU6", "SELU",
+    "SiLU", "Sigmoid", "Softmax", "Softmax2d", "Softmin", "Softplus", "Softshrink", "Softsign",
+    "Tanh", "Tanhshrink", "Threshold",
 ]  # fmt: skip

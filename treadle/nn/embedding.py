@@ -102,4 +102,39 @@ class Dropout2d(_Dropout):
         return F.dropout2d(input, self.p, self.training, self.inplace)
 
 
-__all__ = ["Dropout", "Dropout2d", "Embedding"]
+class Dropout1d(_Dropout):
+    """``Dropout`` of whole channels of (N, C, L)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The tensor with channels removed."""
+        return F.dropout1d(input, self.p, self.training, self.inplace)
+
+
+class Dropout3d(_Dropout):
+    """``Dropout`` of whole channels of (N, C, D, H, W)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The tensor with channels removed."""
+        return F.dropout3d(input, self.p, self.training, self.inplace)
+
+
+class AlphaDropout(_Dropout):
+    """``Dropout`` that keeps mean and variance after ``SELU`` (Klambauer et al., 2017)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The tensor with elements at SELU's lowest value."""
+        return F.alpha_dropout(input, self.p, self.training, self.inplace)
+
+
+class FeatureAlphaDropout(_Dropout):
+    """``AlphaDropout`` of whole channels of (N, C, ...)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The tensor with channels at SELU's lowest value."""
+        return F.feature_alpha_dropout(input, self.p, self.training, self.inplace)
+
+
+__all__ = [
+    "AlphaDropout", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "Embedding",
+    "FeatureAlphaDropout",
+]  # fmt: skip

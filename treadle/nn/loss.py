@@ -7,7 +7,7 @@ from treadle.nn.module import Module
 from treadle.tensor.tensor import Tensor
 
 
-class _Loss(Module):
+class Loss(Module):
     """``reduction`` is "none", "mean" or "sum"."""
 
     def __init__(self, reduction: str = "mean") -> None:
@@ -15,13 +15,15 @@ class _Loss(Module):
         self.reduction = reduction
 
 
-class _WeightedLoss(_Loss):
+class WeightedLoss(Loss):
+    """A loss whose classes or elements have weights."""
+
     def __init__(self, weight: Tensor | None = None, reduction: str = "mean") -> None:
         super().__init__(reduction)
         self.register_buffer("weight", weight)
 
 
-class CrossEntropyLoss(_WeightedLoss):
+class CrossEntropyLoss(WeightedLoss):
     """``nll_loss(log_softmax(scores), target)``.
 
     Scores (N, C, ...) or (C,); the target holds class indices (without the class dimension) or
@@ -50,7 +52,7 @@ class CrossEntropyLoss(_WeightedLoss):
         )
 
 
-class NLLLoss(_WeightedLoss):
+class NLLLoss(WeightedLoss):
     """``-weight[target] * input[target]`` for log-probabilities (N, C, ...) or (C,)."""
 
     def __init__(
@@ -64,7 +66,7 @@ class NLLLoss(_WeightedLoss):
         return F.nll_loss(input, target, self.weight, self.ignore_index, self.reduction)
 
 
-class MSELoss(_Loss):
+class MSELoss(Loss):
     """``(input - target)^2``."""
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -72,7 +74,7 @@ class MSELoss(_Loss):
         return F.mse_loss(input, target, self.reduction)
 
 
-class L1Loss(_Loss):
+class L1Loss(Loss):
     """``|input - target|``."""
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -80,7 +82,7 @@ class L1Loss(_Loss):
         return F.l1_loss(input, target, self.reduction)
 
 
-class SmoothL1Loss(_Loss):
+class SmoothL1Loss(Loss):
     """With d = |input - target|: ``0.5 * d^2 / beta`` where d < beta, else ``d - 0.5 * beta``."""
 
     def __init__(self, reduction: str = "mean", beta: float = 1.0) -> None:
@@ -92,7 +94,7 @@ class SmoothL1Loss(_Loss):
         return F.smooth_l1_loss(input, target, self.reduction, self.beta)
 
 
-class HuberLoss(_Loss):
+class HuberLoss(Loss):
     """With d = |input - target|: ``0.5 * d^2`` where d <= delta, else ``delta * (d - delta/2)``."""
 
     def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
@@ -104,7 +106,7 @@ class HuberLoss(_Loss):
         return F.huber_loss(input, target, self.reduction, self.delta)
 
 
-class BCELoss(_WeightedLoss):
+class BCELoss(WeightedLoss):
     """``-weight * (y log x + (1 - y) log(1 - x))`` for probabilities; logarithms are >= -100."""
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -112,7 +114,7 @@ class BCELoss(_WeightedLoss):
         return F.binary_cross_entropy(input, target, self.weight, self.reduction)
 
 
-class BCEWithLogitsLoss(_WeightedLoss):
+class BCEWithLogitsLoss(WeightedLoss):
     """``BCELoss`` of ``sigmoid(input)``, without overflow; ``pos_weight`` weighs the positives."""
 
     def __init__(
@@ -129,7 +131,7 @@ class BCEWithLogitsLoss(_WeightedLoss):
         )
 
 
-class KLDivLoss(_Loss):
+class KLDivLoss(Loss):
     """``target * (log(target) - input)`` for log-probabilities ``input``.
 
     ``reduction`` may also be "batchmean", the mathematical definition.

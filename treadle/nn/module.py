@@ -5,42 +5,23 @@ from __future__ import annotations
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
 from treadle.base.errors import TreadleError
+from treadle.base.record import Record
 from treadle.ir.node import located
 from treadle.nn.parameter import Parameter, replace_value
 from treadle.ops.elementwise import convert
 from treadle.tensor.arithmetic import cast
 from treadle.tensor.creation import as_tensor
 from treadle.tensor.grad_mode import no_grad
+from treadle.tensor.hooks import RemovableHandle
 from treadle.tensor.tensor import Device, Tensor, check_device
 
 
-class RemovableHandle:
-    """What registering a hook returns: ``remove()`` takes the hook away again."""
-
-    _ids = itertools.count()
-
-    def __init__(self, hooks: dict[int, Any], hook: Any) -> None:
-        self._hooks = hooks
-        self._id = next(self._ids)
-        hooks[self._id] = hook
-
-    def remove(self) -> None:
-        """Takes the hook away; a second call does nothing."""
-        self._hooks.pop(self._id, None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.remove()
-
-
-class LoadResult(NamedTuple):
+class LoadResult(Record):
     """What ``load_state_dict`` found: names that were missing, and names nobody knows."""
 
     missing_keys: list[str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from treadle.nn import functional as F
@@ -137,6 +138,72 @@ class AdaptiveMaxPool2d(_AdaptivePool):
         return F.adaptive_max_pool2d(input, self.output_size, self.return_indices)
 
 
+class AdaptiveAvgPool1d(_AdaptivePool):
+    """Means over windows that divide the sequence into ``output_size`` parts."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, L) -> (N, C, output_size)."""
+        return F.adaptive_avg_pool1d(input, self.output_size)
+
+
+class AdaptiveMaxPool1d(AdaptiveMaxPool2d):
+    """The largest elements of windows that divide the sequence (its size must be divisible)."""
+
+    def forward(self, input: Tensor) -> Any:
+        """(N, C, L) -> (N, C, output_size)."""
+        return F.adaptive_max_pool1d(input, self.output_size, self.return_indices)
+
+
+class LPPool2d(_Pool):
+    """``(sum of x^p)^(1/p)`` of every window of (N, C, H, W)."""
+
+    shown = ("norm_type", "kernel_size", "stride", "ceil_mode")
+    _function = staticmethod(F.lp_pool2d)
+
+    def __init__(
+        self, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False
+    ) -> None:
+        super().__init__(kernel_size, stride, 0, ceil_mode)
+        self.norm_type = norm_type
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The pooled tensor."""
+        return self._function(
+            input, self.norm_type, self.kernel_size, self.stride, self.ceil_mode
+        )
+
+
+class LPPool1d(LPPool2d):
+    """``(sum of x^p)^(1/p)`` of every window of (N, C, L)."""
+
+    _function = staticmethod(F.lp_pool1d)
+
+
+class MaxUnpool2d(_Pool):
+    """Zeros, with the maxima that ``MaxPool2d(return_indices=True)`` found at their places."""
+
+    shown = ("kernel_size", "stride", "padding")
+    _function = staticmethod(F.max_unpool2d)
+
+    def __init__(self, kernel_size: Any, stride: Any = None, padding: Any = 0) -> None:
+        super().__init__(kernel_size, stride, padding, False)
+
+    def forward(
+        self, input: Tensor, indices: Tensor, output_size: Sequence[int] | None = None
+    ) -> Tensor:
+        """The larger images."""
+        return self._function(
+            input, indices, self.kernel_size, self.stride, self.padding, output_size
+        )
+
+
+class MaxUnpool1d(MaxUnpool2d):
+    """Zeros, with the maxima that ``MaxPool1d(return_indices=True)`` found at their places."""
+
+    _function = staticmethod(F.max_unpool1d)
+
+
 __all__ = [
-    "AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "AvgPool1d", "AvgPool2d", "MaxPool1d", "MaxPool2d",
+    "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "AvgPool1d",
+    "AvgPool2d", "LPPool1d", "LPPool2d", "MaxPool1d", "MaxPool2d", "MaxUnpool1d", "MaxUnpool2d",
 ]  # fmt: skip

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from treadle.base.errors import ShapeError
+from treadle.base.record import Record
 from treadle.ir.node import located
 from treadle.nn import functional as F
 from treadle.nn import init
@@ -76,7 +77,7 @@ class _Recurrent(Module):
         return state
 
 
-class _Dense(NamedTuple):
+class _Dense(Record):
     """Rows (1, T * N, size) of sequences of one length."""
 
     sizes: Sizes

@@ -39,4 +39,18 @@ class Upsample(Module):
         return f"{given}={getattr(self, given)}, mode={self.mode!r}"
 
 
-__all__ = ["Upsample"]
+class UpsamplingNearest2d(Upsample):
+    """``Upsample`` of images with mode "nearest"."""
+
+    def __init__(self, size: Any = None, scale_factor: Any = None) -> None:
+        super().__init__(size, scale_factor)
+
+
+class UpsamplingBilinear2d(Upsample):
+    """``Upsample`` of images with mode "bilinear" and ``align_corners``."""
+
+    def __init__(self, size: Any = None, scale_factor: Any = None) -> None:
+        super().__init__(size, scale_factor, "bilinear", True)
+
+
+__all__ = ["Upsample", "UpsamplingBilinear2d", "UpsamplingNearest2d"]

@@ -8,12 +8,13 @@ only finds that one is bad; which one, and how many, is looked up on the way to 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
 from treadle.base.errors import DTypeError, EvaluationError, IndexRangeError
 from treadle.base.lazy_numpy import np
+from treadle.base.record import Record
 from treadle.base.shapes import prod
 from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout, Out, Plan, Refusal
 from treadle.ir.node import Node, Type
@@ -27,7 +28,7 @@ Array: TypeAlias = "np.ndarray[Any, Any]"
 _GROUP = 16  # elements tested side by side
 
 
-class Rule(NamedTuple):
+class Rule(Record):
     """``bad(k, x, *limits)`` says of an element whether it is refused; ``find`` is it in NumPy."""
 
     bad: Callable[..., Operand]

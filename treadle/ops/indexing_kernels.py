@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from treadle.base import dtypes
+from treadle.base.record import Record
 from treadle.ir.loop import I64, Builder, Kernel, Operand, Pointer
 from treadle.ir.nest import Nest, NestLoops, nest_kernel
 
 _BLOCK = 512  # indices that are checked before they are used
 _GROUP = 16  # indices checked side by side
 _AT_ONCE = 8  # elements that a turn of a serial loop takes
+
+
+def _beyond(k: Builder, number: Operand, size: Operand, wraps: bool) -> Operand:
+    """Negative where the index is out of range."""
+    first = k.add(number, size) if wraps else number
+    return k.op("or", first, k.sub(k.sub(size, 1), number))
 
 
 def _check_block(
@@ -21,9 +27,7 @@ def _check_block(
     signs = k.local(I64, _GROUP)
 
     def test(at: Operand, lane: Operand) -> None:
-        number = k.load(index, at)
-        first = k.add(number, size) if wraps else number
-        beyond = k.op("or", first, k.sub(k.sub(size, 1), number))  # negative where one of them is
+        beyond = _beyond(k, k.load(index, at), size, wraps)
         k.store(signs, lane, k.op("or", k.load(signs, lane), beyond))
 
     with k.loop(0, _GROUP, kind="vector") as lane:
@@ -74,7 +78,9 @@ def read_kernel(short: str, wraps: bool, unit: bool, nest: Nest) -> Kernel:
     lo, hi = loops.bounds[last]
 
     def slice_at(bases: list[Operand]) -> None:
-        _check_block(k, index, bases[1], k.add(bases[1], 1), size, wraps)
+        beyond = _beyond(k, k.load(index, bases[1]), size, wraps)
+        with k.when(k.compare("lt", beyond, 0)):
+            k.fail(1)
         start = k.add(bases[2], k.mul(_place(k, index, bases[1], size, wraps), step))
         with k.loop(lo, hi, kind="vector") as i:
             to, _, source = loops.moved([bases[0], bases[1], start], last, i)
@@ -94,7 +100,7 @@ def read_kernel(short: str, wraps: bool, unit: bool, nest: Nest) -> Kernel:
     return k.kernel
 
 
-class Write(NamedTuple):
+class Write(Record):
     """What a writing kernel is made for."""
 
     target: str
@@ -124,7 +130,8 @@ def write_kernel(write: Write, nest: Nest) -> Kernel:
     """target[place + index[place] * step] = patch[place], or += where it adds.
 
     The loops run over all axes but the indexed one; that one is a serial loop, inside the last of
-    them, or around it where the last axis lies inside the indexed one.
+    them, or around it where the last axis lies inside the indexed one. Indices that lie side by
+    side (``write.unit``) are checked block by block, others by a launch before this one.
     """
     k = Builder(write.name(nest))
     target = k.pointer("target", dtypes.by_short(write.target))
@@ -152,6 +159,12 @@ def write_kernel(write: Write, nest: Nest) -> Kernel:
         if write.inside:
             with k.loop(0, count) as j:
                 one(j)
+        elif write.unit:
+            with k.loop(0, count, _BLOCK) as first:
+                end = k.minimum(k.add(first, _BLOCK), count)
+                at = (k.add(bases[1], place) for place in (first, end))
+                _check_block(k, index, *at, size, write.wraps)
+                _each(k, first, end, one)
         else:
             _each(k, 0, count, one)
 

@@ -12,10 +12,11 @@ chunk, the carries from left to right, and the results.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
+from treadle.base.record import Record
 from treadle.base.shapes import prod
 from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout, Out, Plan, Work
 from treadle.ir.loop import BEGIN, END, I64, Builder, Kernel, Operand, Pointer
@@ -31,7 +32,7 @@ _LANES = 16  # the fewest inner elements for which they are
 State = tuple[Operand, ...]
 
 
-class Scan(NamedTuple):
+class Scan(Record):
     """The rules of a scan.
 
     ``states(dtype)`` gives the dtypes of a state. ``lift(k, elements, i)`` makes one of the
@@ -302,7 +303,7 @@ def carry_kernel(name: str, short: str) -> Kernel:
 # --- plans ----------------------------------------------------------------------------------------
 
 
-class _Chains(NamedTuple):
+class _Chains(Record):
     """Chains of one length: chunks ``first`` .. ``first + per_row`` of every row."""
 
     first: int
@@ -310,7 +311,7 @@ class _Chains(NamedTuple):
     length: int
 
 
-class _Shape(NamedTuple):
+class _Shape(Record):
     """The scanned array as (outer, n, inner)."""
 
     outer: int

@@ -11,7 +11,7 @@ from treadle.base.dtypes import DType
 from treadle.base.lazy_numpy import np
 from treadle.base.shapes import Shape
 from treadle.ir.launch import KernelSpec, Launch, Layout, Out, Plan
-from treadle.ir.node import Node, Signature, Type, type_of
+from treadle.ir.node import Scalar, Signature, Type, type_of
 from treadle.ir.op import Loops, NoGradient, Op, Sample, Source
 from treadle.ops.registry import ALL, elements_cost, no_cost, no_errors, register
 
@@ -41,21 +41,6 @@ scalar = register(
 )  # fmt: skip
 
 
-class Scalar(Node):
-    """A 0-d value known when recorded; ``packed`` are its bytes. Its value is made on demand.
-
-    The number is no part of the signature: programs that differ in a number are the same program.
-    """
-
-    __slots__ = ("number", "packed")
-
-    def __init__(self, dtype: DType, packed: bytes, number: float | int | bool) -> None:
-        sig = _scalar_signatures[dtype]
-        super().__init__(sig, (), None, False)
-        self.packed = packed
-        self.number = number
-
-
 class _Signatures(dict[DType, Signature]):
     def __missing__(self, dtype: DType) -> Signature:
         sig = self[dtype] = Signature(scalar, {"type": type_of(dtype, ())}, ())
@@ -80,7 +65,7 @@ def number(value: float | int | bool, dtype: DType) -> Scalar:
     if known is None:
         if len(_scalars) >= _RECENT:
             _scalars.clear()
-        known = _scalars[dtype, packed] = Scalar(dtype, packed, value)
+        known = _scalars[dtype, packed] = Scalar(_scalar_signatures[dtype], packed, value)
     return known
 
 

@@ -13,11 +13,12 @@ those outside [0, size) are absent: they neither count nor add. An axis of ``siz
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from treadle.base.dtypes import int64
 from treadle.base.errors import ShapeError
 from treadle.base.lazy_numpy import np
+from treadle.base.record import Record
 from treadle.base.shapes import Shape, prod
 from treadle.ir.launch import Layout, Plan
 from treadle.ir.node import Node, Type, type_of
@@ -32,7 +33,7 @@ Pair = tuple[int, int]
 # --- geometry -----------------------------------------------------------------------------------
 
 
-class Axis(NamedTuple):
+class Axis(Record):
     """How windows lie along one axis."""
 
     size: int

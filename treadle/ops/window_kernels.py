@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
+from treadle.base.record import Record
 from treadle.base.shapes import prod
 from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout, Out, Plan, Work
 from treadle.ir.loop import BEGIN, END, I64, THREAD, Builder, Kernel, Operand
@@ -26,7 +27,7 @@ _WRITTEN_OUT = 25  # taps of the largest window that is written out in the kerne
 # --- what is done with the taps of a window -----------------------------------------------------
 
 
-class Fold(NamedTuple):
+class Fold(Record):
     """A way to fold the taps of a window.
 
     ``start(k, value, position)`` gives the state after the first tap, ``step(k, state, value,
@@ -84,7 +85,7 @@ _SIZES = (
 )  # fmt: skip
 
 
-class _Block(NamedTuple):
+class _Block(Record):
     """Some windows of a row: where plane, results and the first window's first tap are."""
 
     plane: Operand
@@ -252,7 +253,7 @@ def _ceil_div(k: Builder, a: Operand, b: Operand | int) -> Operand:
 # --- plans --------------------------------------------------------------------------------------
 
 
-class _Region(NamedTuple):
+class _Region(Record):
     """A rectangle of windows that one launch computes, ``block`` windows of a row at a time."""
 
     rows: Pair

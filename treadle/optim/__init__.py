@@ -13,9 +13,17 @@ True
 """
 
 from treadle.optim import lr_scheduler
+from treadle.optim.adadelta import Adadelta
 from treadle.optim.adam import Adam, AdamW
+from treadle.optim.adam_relatives import Adamax, NAdam, RAdam
 from treadle.optim.adaptive import Adagrad, RMSprop
+from treadle.optim.asgd import ASGD
+from treadle.optim.lbfgs import LBFGS
 from treadle.optim.optimizer import Optimizer
+from treadle.optim.rprop import Rprop
 from treadle.optim.sgd import SGD
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop", "lr_scheduler"]
+__all__ = [
+    "ASGD", "LBFGS", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "Optimizer",
+    "RAdam", "RMSprop", "Rprop", "lr_scheduler",
+]  # fmt: skip

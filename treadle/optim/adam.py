@@ -8,15 +8,7 @@ from typing import Any
 
 from treadle.ir.node import Node
 from treadle.ops.elementwise import add, div, maximum, mul, sqrt, sub
-from treadle.optim.optimizer import (
-    Group,
-    Optimizer,
-    Step,
-    check,
-    fraction,
-    not_negative,
-    operands,
-)
+from treadle.optim.optimizer import Group, Optimizer, State, check, fraction, not_negative
 from treadle.tensor.tensor import Tensor
 
 
@@ -42,6 +34,7 @@ class Adam(Optimizer):
     0.5
     """
 
+    counts_steps = True
     decoupled = False  # whether weight decay shrinks the parameters instead of the gradient
 
     def __init__(
@@ -59,38 +52,34 @@ class Adam(Optimizer):
             "amsgrad": amsgrad, "maximize": maximize,
         })  # fmt: skip
 
-    def _record(self, group: Group, params: list[Tensor], step: Step) -> None:
-        lr, (beta1, beta2), decay = group["lr"], group["betas"], group["weight_decay"]
-        for p in params:
-            state = self.state[p]
-            if not state:
-                state.update(step=0, exp_avg=self._zeros(p), exp_avg_sq=self._zeros(p))
-            if group["amsgrad"] and "max_exp_avg_sq" not in state:
-                state["max_exp_avg_sq"] = self._zeros(p)
-            count = step.count(state)
-            value, g = operands(p, group["maximize"])
-            shrink, fresh1, kept2, fresh2, eps, root, rate = step.spread(
-                g.type, 1 - lr * decay if self.decoupled else decay, 1 - beta1, beta2, 1 - beta2,
-                group["eps"], math.sqrt(1 - beta2**count), -(lr / (1 - beta1**count)),
-            )  # fmt: skip
-            if decay and self.decoupled:
-                value = mul(value, shrink)
-            elif decay:
-                g = add(g, mul(shrink, value))
-            m, v = state["exp_avg"].node, state["exp_avg_sq"].node
-            m = add(m, mul(fresh1, sub(g, m)))
-            v = add(mul(v, kept2), mul(mul(fresh2, g), g))
-            step.set(state["exp_avg"], m)
-            step.set(state["exp_avg_sq"], v)
-            spread = self._largest(state, v, step) if group["amsgrad"] else v
-            divisor = add(div(sqrt(spread), root), eps)
-            step.set(p, add(value, div(mul(rate, m), divisor)))
+    def _begin(self, group: Group, p: Tensor, state: State) -> None:
+        if not state:
+            state.update(step=0, exp_avg=self._zeros(p), exp_avg_sq=self._zeros(p))
+        if group["amsgrad"] and "max_exp_avg_sq" not in state:
+            state["max_exp_avg_sq"] = self._zeros(p)
 
-    @staticmethod
-    def _largest(state: dict[str, Any], v: Node, step: Step) -> Node:
-        largest = maximum(state["max_exp_avg_sq"].node, v)
-        step.set(state["max_exp_avg_sq"], largest)
-        return largest
+    def _numbers(self, group: Group, step: int) -> tuple[float, ...]:
+        lr, (beta1, beta2), decay = group["lr"], group["betas"], group["weight_decay"]
+        return (
+            1 - lr * decay if self.decoupled else decay, 1 - beta1, beta2, 1 - beta2, group["eps"],
+            math.sqrt(1 - beta2**step), -(lr / (1 - beta1**step)),
+        )  # fmt: skip
+
+    def _update(
+        self, group: Group, value: Node, g: Node, state: dict[str, Node], *numbers: Node
+    ) -> Node:
+        shrink, fresh1, kept2, fresh2, eps, root, rate = numbers
+        if group["weight_decay"] and self.decoupled:
+            value = mul(value, shrink)
+        elif group["weight_decay"]:
+            g = add(g, mul(shrink, value))
+        m, v = state["exp_avg"], state["exp_avg_sq"]
+        m = state["exp_avg"] = add(m, mul(fresh1, sub(g, m)))
+        v = state["exp_avg_sq"] = add(mul(v, kept2), mul(mul(fresh2, g), g))
+        if group["amsgrad"]:
+            v = state["max_exp_avg_sq"] = maximum(state["max_exp_avg_sq"], v)
+        divisor = add(div(sqrt(v), root), eps)
+        return add(value, div(mul(rate, m), divisor))
 
 
 class AdamW(Adam):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from treadle.ir.node import Node
 from treadle.ops.elementwise import add, div, mul, sqrt, sub
-from treadle.optim.optimizer import Group, Optimizer, Step, check, not_negative, operands
+from treadle.optim.optimizer import Group, Optimizer, State, check, not_negative, wide
 from treadle.tensor.creation import full
 from treadle.tensor.tensor import Tensor
 
@@ -39,36 +40,37 @@ class RMSprop(Optimizer):
             "momentum": momentum, "centered": centered, "maximize": maximize,
         })  # fmt: skip
 
-    def _record(self, group: Group, params: list[Tensor], step: Step) -> None:
-        alpha, momentum = group["alpha"], group["momentum"]
-        for p in params:
-            state = self.state[p]
-            for key, wanted in (
-                ("square_avg", True), ("grad_avg", group["centered"]), ("momentum_buffer", momentum)
-            ):  # fmt: skip
-                if wanted and key not in state:
-                    state[key] = self._zeros(p)
-            value, g = operands(p, group["maximize"])
-            decay, kept, fresh, eps, again, rate = step.spread(
-                g.type, group["weight_decay"], alpha, 1 - alpha, group["eps"], momentum,
-                -group["lr"],
-            )  # fmt: skip
-            if group["weight_decay"]:
-                g = add(g, mul(decay, value))
-            square = add(mul(state["square_avg"].node, kept), mul(mul(fresh, g), g))
-            step.set(state["square_avg"], square)
-            if group["centered"]:
-                mean = state["grad_avg"].node
-                mean = add(mean, mul(fresh, sub(g, mean)))
-                step.set(state["grad_avg"], mean)
-                square = sub(square, mul(mean, mean))
-            divisor = add(sqrt(square), eps)
-            if momentum:
-                buffer = add(mul(state["momentum_buffer"].node, again), div(g, divisor))
-                step.set(state["momentum_buffer"], buffer)
-                step.set(p, add(value, mul(rate, buffer)))
-            else:
-                step.set(p, add(value, div(mul(rate, g), divisor)))
+    def _begin(self, group: Group, p: Tensor, state: State) -> None:
+        for key, is_wanted in (
+            ("square_avg", True), ("grad_avg", group["centered"]),
+            ("momentum_buffer", group["momentum"]),
+        ):  # fmt: skip
+            if is_wanted and key not in state:
+                state[key] = self._zeros(p)
+
+    def _numbers(self, group: Group, step: int) -> tuple[float, ...]:
+        alpha = group["alpha"]
+        return (
+            group["weight_decay"], alpha, 1 - alpha, group["eps"], group["momentum"], -group["lr"]
+        )  # fmt: skip
+
+    def _update(
+        self, group: Group, value: Node, g: Node, state: dict[str, Node], *numbers: Node
+    ) -> Node:
+        decay, kept, fresh, eps, again, rate = numbers
+        if group["weight_decay"]:
+            g = add(g, mul(decay, value))
+        square = state["square_avg"] = add(mul(state["square_avg"], kept), mul(mul(fresh, g), g))
+        if group["centered"]:
+            mean = state["grad_avg"]
+            mean = state["grad_avg"] = add(mean, mul(fresh, sub(g, mean)))
+            square = sub(square, mul(mean, mean))
+        divisor = add(sqrt(square), eps)
+        if not group["momentum"]:
+            return add(value, div(mul(rate, g), divisor))
+        buffer = add(mul(state["momentum_buffer"], again), div(g, divisor))
+        state["momentum_buffer"] = buffer
+        return add(value, mul(rate, buffer))
 
 
 class Adagrad(Optimizer):
@@ -82,6 +84,8 @@ class Adagrad(Optimizer):
 
     Source: PyTorch's ``torch.optim.Adagrad``.
     """
+
+    counts_steps = True
 
     def __init__(
         self, params: Iterable[Any], lr: float = 1e-2, lr_decay: float = 0.0,
@@ -98,23 +102,23 @@ class Adagrad(Optimizer):
             "initial_accumulator_value": initial_accumulator_value, "maximize": maximize,
         })  # fmt: skip
 
-    def _record(self, group: Group, params: list[Tensor], step: Step) -> None:
-        for p in params:
-            state = self.state[p]
-            value, g = operands(p, group["maximize"])
-            if not state:
-                start = group["initial_accumulator_value"]
-                state.update(step=0, sum=full(tuple(p.shape), float(start), dtype=g.dtype))
-            count = step.count(state)
-            decay, eps, rate = step.spread(
-                g.type, group["weight_decay"], group["eps"],
-                -(group["lr"] / (1 + (count - 1) * group["lr_decay"])),
-            )  # fmt: skip
-            if group["weight_decay"]:
-                g = add(g, mul(decay, value))
-            total = add(state["sum"].node, mul(g, g))
-            step.set(state["sum"], total)
-            step.set(p, add(value, div(mul(rate, g), add(sqrt(total), eps))))
+    def _begin(self, group: Group, p: Tensor, state: State) -> None:
+        if not state:
+            start = float(group["initial_accumulator_value"])
+            state.update(step=0, sum=full(tuple(p.shape), start, dtype=wide(p.dtype)))
+
+    def _numbers(self, group: Group, step: int) -> tuple[float, ...]:
+        rate = -(group["lr"] / (1 + (step - 1) * group["lr_decay"]))
+        return group["weight_decay"], group["eps"], rate
+
+    def _update(
+        self, group: Group, value: Node, g: Node, state: dict[str, Node], *numbers: Node
+    ) -> Node:
+        decay, eps, rate = numbers
+        if group["weight_decay"]:
+            g = add(g, mul(decay, value))
+        total = state["sum"] = add(state["sum"], mul(g, g))
+        return add(value, div(mul(rate, g), add(sqrt(total), eps)))
 
 
 __all__ = ["Adagrad", "RMSprop"]

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
 from treadle.base.errors import ShapeError
+from treadle.base.flags import flags
+from treadle.base.record import Record
 from treadle.compiler.tier0 import force
-from treadle.ir.node import Node, Type, located, recorder, type_of, user_site
+from treadle.ir.call import call_template
+from treadle.ir.node import Node, Recording, Type, located, recorder, type_of, user_site
 from treadle.ops.elementwise import neg
 from treadle.ops.movement import expand, zeros_of
 from treadle.ops.source import number
 from treadle.tensor.arithmetic import cast
+from treadle.tensor.composed import MISSING, Templates, capture
 from treadle.tensor.grad_mode import enable_grad, no_grad
 from treadle.tensor.handle import Handle, commit, wrap
 from treadle.tensor.memory import register_owner
@@ -46,66 +50,166 @@ def wide(dtype: DType) -> DType:
     return dtypes.float32 if dtype.bits == 16 else dtype
 
 
+class _Job(Record):
+    """One parameter's part of a step."""
+
+    p: Tensor
+    state: State
+    names: tuple[str, ...]  # of its state's tensors
+    group: int
+    numbers: int  # which of the step's rows of numbers it takes
+
+
+_templates = Templates()
+
+
 class Step:
-    """New values for parameters and state, recorded but not yet taken over.
+    """New values for parameters and state, recorded as one call but not yet taken over.
 
     ``take`` evaluates all of them first: an error, Ctrl-C or lack of memory changes nothing.
     """
 
-    def __init__(self) -> None:
-        self.handles: list[Tensor] = []
-        self.nodes: list[Node] = []
-        self.counted: list[State] = []
-        self.created: list[tuple[State, str, Node]] = []
-        self._spread: dict[tuple[Any, ...], tuple[Node, ...]] = {}
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+        self.groups = optimizer.param_groups
+        self.jobs: list[_Job] = []
+        self.inputs: list[Node] = []
+        self.rows: dict[tuple[Any, ...], int] = {}  # (numbers, dtype) -> its number
+        for position, group in enumerate(self.groups):
+            self._add(position, group)
 
-    def set(self, handle: Tensor, node: Node) -> None:
-        """``handle`` is to have this value."""
-        self.handles.append(handle)
-        self.nodes.append(node)
+    def _add(self, position: int, group: Group) -> None:
+        optimizer, inputs, rows = self.optimizer, self.inputs, self.rows
+        numbers: dict[int, tuple[float, ...]] = {}  # by the number of a parameter's step
+        for p in group["params"]:
+            gradient = p._grad
+            if gradient is None:
+                continue
+            state = optimizer.state[p]
+            optimizer._begin(group, p, state)
+            value = p._node if p._base is None else p.node
+            inputs.append(value)
+            inputs.append(gradient.node)
+            names = []
+            for name, x in state.items():
+                if isinstance(x, Handle):
+                    names.append(name)
+                    inputs.append(x.node)
+            count = state.get("step", 0) + 1
+            known = numbers.get(count)
+            if known is None:
+                known = numbers[count] = optimizer._numbers(group, count)
+            row = rows.setdefault((known, wide(value.type.dtype)), len(rows))
+            self.jobs.append(_Job(p, state, tuple(names), position, row))
 
-    def create(self, state: State, key: str, node: Node) -> None:
-        """``state[key]`` is to become a tensor with this value."""
-        self.created.append((state, key, node))
+    def record(self, state: Recording) -> list[list[Node]]:
+        """The nodes of every job's new values: the parameter's, then its state's."""
+        inputs = self.inputs
+        scalars = [number(x, dtype) for row, dtype in self.rows for x in row]
+        if state.capturing or flags.PROGRAMS == "off":
+            return self._record(inputs, scalars)[1]
+        key: list[Any] = [type(self.optimizer)]
+        key += [job[2:] for job in self.jobs]
+        key += [_kind(group) for group in self.groups]
+        key += [len(row) for row, _ in self.rows]
+        key += [n.type for n in inputs]
+        if len(set(inputs)) < len(inputs):
+            key.append(tuple(map(inputs.index, inputs)))  # which are the same
+        whole = tuple(key)
+        template = _templates.get(whole)
+        if template is None:
+            return self._record(inputs, scalars)[1]
+        if template is MISSING:
+            scalars = [s.twin() for s in scalars]  # or they would look like constants
+            (names, values), template = capture(
+                state, lambda: self._record(inputs, scalars), [*inputs, *scalars],
+                lambda result: [n for nodes in result[1] for n in nodes],
+            )  # fmt: skip
+            made = list(dict.fromkeys(n for nodes in values for n in nodes))
+            if template is not None:
+                template.extra = names, [[made.index(n) for n in nodes] for nodes in values]
+            _templates.put(whole, template)
+            if template is None:
+                self.names = names
+                return values
+        self.names, places = template.extra
+        outs = call_template(template, (*inputs, *scalars), state, state.site, None)
+        return [[outs[i] for i in row] for row in places]
 
-    def count(self, state: State) -> int:
-        """The number of this step for one parameter, 1 for the first."""
-        self.counted.append(state)
-        return int(state["step"]) + 1
+    def _record(
+        self, inputs: Sequence[Node], scalars: Sequence[Node]
+    ) -> tuple[list[tuple[str, ...]], list[list[Node]]]:
+        """Records the step node by node: the names of every job's state, and the new values."""
+        rows: list[Sequence[Node]] = []
+        for values, _ in self.rows:
+            rows.append(scalars[: len(values)])
+            scalars = scalars[len(values) :]
+        spread: dict[tuple[int, Type], list[Node]] = {}
+        self.names = []
+        results = []
+        sources = iter(inputs)
+        for job in self.jobs:
+            group = self.groups[job.group]
+            value, g = next(sources), next(sources)
+            kind = type_of(wide(value.dtype), value.shape)
+            numbers = spread.get((job.numbers, kind))
+            if numbers is None:
+                numbers = [expand(n, shape=kind.shape) for n in rows[job.numbers]]
+                spread[job.numbers, kind] = numbers
+            old, slope = cast(value, kind.dtype), cast(g, kind.dtype)
+            if group["maximize"]:
+                slope = neg(slope)
+            nodes = {name: next(sources) for name in job.names}
+            new = cast(self.optimizer._update(group, old, slope, nodes, *numbers), value.dtype)
+            self.names.append(tuple(nodes))
+            results.append([new, *nodes.values()])
+        return self.names, results
 
-    def spread(self, kind: Type, *values: float) -> tuple[Node, ...]:
-        """Numbers in that shape and dtype, made once for all parameters that share it."""
-        key = (kind, values)
-        known = self._spread.get(key)
-        if known is None:
-            known = self._spread[key] = tuple(
-                expand(number(value, kind.dtype), shape=kind.shape) for value in values
-            )
-        return known
-
-    def take(self) -> None:
+    def take(self, state: Recording) -> None:
         """Evaluates everything, then re-points all handles at once."""
-        nodes = [
-            cast(node, handle.node.dtype)
-            for handle, node in zip(self.handles, self.nodes, strict=True)
-        ]
-        force([*nodes, *(node for _, _, node in self.created)])
-        plain = [(h, n) for h, n in zip(self.handles, nodes, strict=True) if h._base is None]
-        entries = [(state, "step", state["step"] + 1) for state in self.counted]
-        entries += [(state, key, wrap(node)) for state, key, node in self.created]
-        commit([h for h, _ in plain], [n for _, n in plain], entries)
-        for handle, node in zip(self.handles, nodes, strict=True):
-            if handle._base is not None:
-                handle._write(node)  # a view writes into what it shows
+        values = self.record(state)
+        force([n for nodes in values for n in nodes])
+        handles: list[Tensor] = []
+        nodes: list[Node] = []
+        views: list[tuple[Tensor, Node]] = []
+        entries: list[tuple[State, str, Any]] = []
+        for job, names, (value, *rest) in zip(self.jobs, self.names, values, strict=True):
+            if job.p._base is None:
+                handles.append(job.p)
+                nodes.append(value)
+            else:
+                views.append((job.p, value))  # a view writes into what it shows
+            for name, n in zip(names, rest, strict=True):
+                known = job.state.get(name)
+                if known is None:
+                    entries.append((job.state, name, wrap(n)))
+                else:
+                    handles.append(known)
+                    nodes.append(n)
+            if self.optimizer.counts_steps:
+                entries.append((job.state, "step", job.state.get("step", 0) + 1))
+        commit(handles, nodes, entries)
+        for handle, n in views:
+            handle._write(n)
+
+
+def _kind(group: Group) -> tuple[Any, ...]:
+    """What the shape of a step depends on in a group's settings: of numbers, whether they are 0."""
+    return tuple([
+        (name, bool(x) if isinstance(x, (int, float, tuple)) else x)
+        for name, x in group.items() if name != "params"
+    ])  # fmt: skip
 
 
 class Optimizer:
-    """Base of the optimizers; subclasses define ``_record``.
+    """Base of the optimizers; subclasses define ``_begin``, ``_numbers`` and ``_update``.
 
     ``params`` is an iterable of tensors, or of dictionaries ``{"params": [...], "lr": ...}`` whose
     settings differ from the defaults. ``param_groups`` holds the settings, which may be changed
     between steps, ``state`` what is remembered of each parameter.
     """
+
+    counts_steps = False  # whether ``state["step"]`` counts a parameter's steps
 
     def __init__(self, params: Iterable[Any], defaults: Group) -> None:
         self.defaults = defaults
@@ -173,25 +277,35 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        step = Step()
         state = recorder.state
         site, grad_enabled = state.site, state.grad_enabled
         # Not `with no_grad()`: Ctrl-C on entering its __exit__ would leave gradients off.
         try:
             state.site = site or user_site()  # looked up once for the whole step
             state.grad_enabled = False
-            for group in self.param_groups:
-                with_gradient = [p for p in group["params"] if p._grad is not None]
-                if with_gradient:
-                    self._record(group, with_gradient, step)
-            step.take()
+            step = Step(self)
+            if step.jobs:
+                step.take(state)
         finally:
             state.site, state.grad_enabled = site, grad_enabled
         return loss
 
-    def _record(self, group: Group, params: list[Tensor], step: Step) -> None:
-        """Records the new values of these parameters and of their state in ``step``."""
-        raise NotImplementedError(f"{type(self).__name__} has no _record()")
+    def _begin(self, group: Group, p: Tensor, state: State) -> None:
+        """Adds what is missing in the state of a parameter before its step."""
+
+    def _numbers(self, group: Group, step: int) -> tuple[float, ...]:
+        """The numbers of step ``step`` (1 is the first), which ``_update`` gets as nodes."""
+        raise NotImplementedError(f"{type(self).__name__} has no _numbers()")
+
+    def _update(
+        self, group: Group, value: Node, g: Node, state: dict[str, Node], *numbers: Node
+    ) -> Node:
+        """Records the new value of a parameter and puts that of its state into ``state``.
+
+        What is recorded may depend on the settings only by whether they are 0 (or True), since it
+        is recorded once and then repeated.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no _update()")
 
     def _zeros(self, p: Tensor) -> Tensor:
         """A state tensor of zeros for a parameter."""
@@ -269,14 +383,4 @@ def _loaded(key: str, value: Any, p: Tensor) -> Any:
         return wrap(cast(value.detach().node, wide(p.dtype)))
 
 
-def operands(p: Tensor, maximize: bool) -> tuple[Node, Node]:
-    """The values of a parameter and of its gradient, which is negated to maximize."""
-    gradient: Any = p._grad
-    kind = wide(p.dtype)
-    value, slope = cast(p.node, kind), cast(gradient.node, kind)
-    return value, neg(slope) if maximize else slope
-
-
-__all__ = [
-    "Group", "Optimizer", "State", "Step", "check", "fraction", "not_negative", "operands", "wide",
-]  # fmt: skip
+__all__ = ["Group", "Optimizer", "State", "check", "fraction", "not_negative", "wide"]

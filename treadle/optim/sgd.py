@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from treadle.ir.node import located
+from treadle.ir.node import Node, located
 from treadle.ops.elementwise import add, mul
-from treadle.optim.optimizer import Group, Optimizer, Step, check, not_negative, operands
-from treadle.tensor.tensor import Tensor
+from treadle.optim.optimizer import Group, Optimizer, check, not_negative
 
 
 class SGD(Optimizer):
@@ -51,26 +50,21 @@ class SGD(Optimizer):
             "nesterov": nesterov, "maximize": maximize,
         })  # fmt: skip
 
-    def _record(self, group: Group, params: list[Tensor], step: Step) -> None:
-        momentum, decay = group["momentum"], group["weight_decay"]
-        for p in params:
-            value, g = operands(p, group["maximize"])
-            rate, kept, share, shrink = step.spread(
-                g.type, -group["lr"], momentum, 1 - group["dampening"], decay
-            )
-            if decay:
-                g = add(g, mul(shrink, value))
-            if momentum:
-                state = self.state[p]
-                buffer = state.get("momentum_buffer")
-                if buffer is None:
-                    b = g
-                    step.create(state, "momentum_buffer", b)
-                else:
-                    b = add(mul(buffer.node, kept), mul(share, g))
-                    step.set(buffer, b)
-                g = add(g, mul(kept, b)) if group["nesterov"] else b
-            step.set(p, add(value, mul(rate, g)))
+    def _numbers(self, group: Group, step: int) -> tuple[float, ...]:
+        return -group["lr"], group["momentum"], 1 - group["dampening"], group["weight_decay"]
+
+    def _update(
+        self, group: Group, value: Node, g: Node, state: dict[str, Node], *numbers: Node
+    ) -> Node:
+        rate, kept, share, shrink = numbers
+        if group["weight_decay"]:
+            g = add(g, mul(shrink, value))
+        if group["momentum"]:
+            buffer = state.get("momentum_buffer")
+            b = g if buffer is None else add(mul(buffer, kept), mul(share, g))
+            state["momentum_buffer"] = b
+            g = add(g, mul(kept, b)) if group["nesterov"] else b
+        return add(value, mul(rate, g))
 
 
 __all__ = ["SGD"]

@@ -376,6 +376,53 @@ def exponential_(self: T, lambd: float = 1.0, *, generator: Generator | None = N
     return self
 
 
-# Tensor's room lies above this one and cannot know generators: the methods are handed to it.
-for _method in (uniform_, normal_, bernoulli_, random_, exponential_):
-    setattr(Tensor, _method.__name__, _method)
+def geometric_(self: T, p: float, *, generator: Generator | None = None) -> T:
+    """Fills the tensor with the number of trials until the first success of probability ``p``.
+
+    An exponential time of rate ``-log(1 - p)``, rounded up.
+    """
+    if not 0 < p < 1:
+        raise located(ValueError(f"geometric_: got p={p}; it must lie between 0 and 1"))
+    wide = dtypes.float32 if self.dtype.bits == 16 else dtypes.float64
+    time = _exponential(tuple(self.shape), wide, generator)
+    trials = e.ceil(e.div(time, e.full_like(time, -math.log1p(-p))))
+    self._write(cast(trials, self.dtype))
+    return self
+
+
+def cauchy_(
+    self: T, median: float = 0.0, sigma: float = 1.0, *, generator: Generator | None = None
+) -> T:
+    """Fills the tensor with ``median + sigma * tan(pi * (u - 1/2))``, u uniform."""
+    from treadle.ops.functions import tan
+
+    dtype = _check_float("cauchy_", self.dtype)
+    if not sigma > 0:
+        raise located(ValueError(f"cauchy_: got sigma={sigma}; it must be positive"))
+    u = draw(random_uniform, tuple(self.shape), _wide(dtype), generator)
+    turned = tan(e.mul(e.sub(u, e.full_like(u, 0.5)), e.full_like(u, math.pi)))
+    spread = e.mul(turned, e.full_like(u, sigma))
+    self._write(cast(e.add(spread, e.full_like(u, median)), dtype))
+    return self
+
+
+def log_normal_(
+    self: T, mean: float = 1.0, std: float = 2.0, *, generator: Generator | None = None
+) -> T:
+    """Fills the tensor with ``exp(z)``, z normal with that mean and standard deviation."""
+    dtype = _check_float("log_normal_", self.dtype)
+    if not std > 0:
+        raise located(ValueError(f"log_normal_: got std={std}; it must be positive"))
+    z = _normal(tuple(self.shape), mean, std, _wide(dtype), generator)
+    self._write(cast(e.exp(z), dtype))
+    return self
+
+
+class Methods:
+    """What tensors have of this module; their room lies above this one and cannot know it."""
+
+    __slots__ = ()
+
+    uniform_, normal_, bernoulli_, random_ = uniform_, normal_, bernoulli_, random_
+    exponential_, geometric_, cauchy_ = exponential_, geometric_, cauchy_
+    log_normal_, bernoulli, multinomial = log_normal_, bernoulli, multinomial

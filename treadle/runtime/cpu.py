@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from treadle.compiler.device import register_device
+from treadle.compiler.device import Limits, MemoryState, register_device
 from treadle.ir.launch import KernelSpec
 from treadle.runtime import memory, pool
 from treadle.runtime.linked_tape import LinkedTape, relocate
@@ -37,6 +37,11 @@ class CPU:
         return pool.get_num_threads()
 
     allocate = staticmethod(memory.allocate)
+    block_bytes = staticmethod(memory.block_bytes)
+
+    def memory_state(self) -> MemoryState:
+        """What tensors take, and what they may take."""
+        return MemoryState(memory.memory_stats()["allocated.current"], memory.limit())
 
     def write(self, address: int, data: bytes) -> None:
         """Copies ``data`` to ``address``."""
@@ -109,9 +114,19 @@ class CPU:
         identity = (jit.GENERATOR_VERSION, *jit.host_target(), key)
         return hashlib.sha256("\n".join(map(str, identity)).encode()).hexdigest()
 
-    def run(self, tape: bytes, calls: int, threads: int) -> tuple[int, int]:
+    def run(
+        self, tape: bytes, calls: int, threads: int, times: array.array[int] | None = None
+    ) -> tuple[int, int]:
         """Runs a tape (see ``runtime.pool``)."""
-        return pool.run_tape(array.array("q", tape), calls, threads)
+        return pool.run_tape(array.array("q", tape), calls, threads, times)
+
+    seconds_per_tick = staticmethod(pool.seconds_per_tick)
+
+    def limits(self, again: bool = False) -> Limits:
+        """See ``runtime.machine``."""
+        from treadle.runtime import machine
+
+        return machine.limits(again)
 
     def link(
         self, tape: bytes, calls: int, patches: Sequence[tuple[int, int, int]], slots: int,

@@ -21,15 +21,16 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from treadle.base.errors import CompileError
 from treadle.base.flags import flags
 from treadle.base.forking import COMPILATION, hold_across_fork
+from treadle.base.record import Record
 from treadle.runtime import kernel_cache
 from treadle.runtime.object_code import LOCK, Target, binding, native, object_code
 
-GENERATOR_VERSION = 5  # raise it when the same loop IR comes to mean other native code
+GENERATOR_VERSION = 6  # raise it when the same loop IR comes to mean other native code
 NUMERICS_VERSION = 1  # raise it when an op's exact result changes
 
 SLOTS = 4  # kernels compiled at the same time; more gain little beside Python's own share
@@ -41,7 +42,7 @@ _addresses: dict[str, int] = {}
 _libraries = itertools.count()  # numbers what is linked: the linker wants names it has not seen
 
 
-class Statistics(NamedTuple):
+class Statistics(Record):
     """What this process compiled and loaded from the disk cache, and the time for both."""
 
     compiled: int
@@ -52,7 +53,7 @@ class Statistics(NamedTuple):
 _statistics = Statistics(0, 0, 0.0)
 
 
-class Note(NamedTuple):
+class Note(Record):
     """A spec's text, and the stamp of the code that builds kernels (``runtime.short_key``)."""
 
     text: str

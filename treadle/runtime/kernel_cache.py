@@ -22,9 +22,9 @@ import threading
 import time
 import warnings
 from pathlib import Path
-from typing import NamedTuple
 
 from treadle.base.flags import flags
+from treadle.base.record import Record
 
 _FORMAT = b"TRDLKRN"
 _MAGIC = _FORMAT + b"2"
@@ -41,7 +41,7 @@ _warned: set[tuple[str, str]] = set()
 _unwritable: set[str] = set()
 
 
-class Entry(NamedTuple):
+class Entry(Record):
     """A kernel on disk; ``used`` is when it was last stored or loaded (seconds since 1970)."""
 
     key: str

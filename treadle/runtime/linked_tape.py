@@ -53,8 +53,12 @@ class LinkedTape:
         for argument, words in enumerate((self._tape, self._patches, self._table)):
             self._tape[_HEAD + argument] = words.buffer_info()[0]
 
-    def run(self, addresses: Sequence[int]) -> int:
-        """Fills in the table and runs; the position of the call that failed, or -1."""
+    def run(self, addresses: Sequence[int], times: array.array[int] | None = None) -> int:
+        """Fills in the table and runs; the position of the call that failed, or -1.
+
+        ``times``, of two more words than there are calls, gets the ticks at the start, when the
+        table is filled in, and after every call.
+        """
         self._pack(self._table, 0, *addresses)
-        failed, _ = pool.run_tape(self._tape, self._calls, self._threads)
+        failed, _ = pool.run_tape(self._tape, self._calls, self._threads, times)
         return failed - 1 if failed >= 0 else -1

@@ -27,11 +27,13 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
+from sys import getrefcount
 from typing import Any
 
 from treadle.base.dtypes import DType
 from treadle.base.flags import flags
 from treadle.base.lazy_numpy import np
+from treadle.ir.scan import OWN
 
 ALIGNMENT = 64
 _SMALL = 64 << 10  # the largest block carved from a slab
@@ -110,10 +112,11 @@ _small = _small_classes()
 class Buffer:
     """``nbytes`` of memory at ``address``, given back when nothing refers to the buffer."""
 
-    __slots__ = ("__weakref__", "_owner", "address", "nbytes")
+    __slots__ = ("__weakref__", "_block", "_owner", "address", "nbytes")
 
     address: int
     nbytes: int
+    _block: _Block
     _owner: Any  # whose memory it is, where it is somebody else's
 
     def __repr__(self) -> str:
@@ -148,7 +151,11 @@ class Buffer:
 
 
 class _Block(weakref.ref[Buffer]):
-    """The block of a buffer, which it outlives."""
+    """The block of a buffer, which it outlives.
+
+    The buffer holds it, because the weak reference alone does not tell: the cyclic collector clears
+    it before destructors run, and one of these may take up the buffer again.
+    """
 
     __slots__ = ("address", "home")
 
@@ -157,6 +164,7 @@ class _Block(weakref.ref[Buffer]):
 
 
 _blocks: dict[int, _Block] = {}  # by address; of a free block, what it was last
+_HELD_BY_NONE = OWN + 1  # the references of a block with a name that only ``_blocks`` holds
 _returned: deque[_Block] = deque()  # of buffers that died
 _give_back = _returned.append
 # Takes one: Ctrl-C is looked at after a call, so from here to ``append`` no block can be lost.
@@ -166,14 +174,19 @@ _take = iter(_returned.popleft, None)
 def _collect() -> None:
     """Puts the blocks of dead buffers among the free ones; there is one at least."""
     counters = _counters
+    left = len(_returned)
     try:
         for block in _take:
-            home = block.home
-            counters.allocated -= home.nbytes
-            if home.is_mapped:
-                _freed[block.address] = home
-            home.append(block.address)
-            if not _returned:
+            if getrefcount(block) > _HELD_BY_NONE:
+                _give_back(block)  # the buffer lives yet, or again: see later
+            else:
+                home = block.home
+                counters.allocated -= home.nbytes
+                if home.is_mapped:
+                    _freed[block.address] = home
+                home.append(block.address)
+            left -= 1
+            if left <= 0:
                 return
     except IndexError:  # another thread was quicker
         return
@@ -197,10 +210,13 @@ class _Bytes:
 def allocate(nbytes: int) -> Buffer:
     """A buffer of ``nbytes``, aligned to 64 bytes, its contents undefined.
 
-    Raises MemoryError, with what is in use, where the system has no memory left.
+    Raises MemoryError, with what is in use, where the system has no memory left, and where it
+    would be more than the flag MEMORY_LIMIT allows.
     """
     if _returned:
         _collect()
+    if flags.MEMORY_LIMIT:
+        _hold_to_limit(nbytes)
     if 0 <= nbytes <= _SMALL:
         home = _small[(nbytes + 63) >> 6]
         try:
@@ -218,7 +234,7 @@ def allocate(nbytes: int) -> Buffer:
     buffer = Buffer()
     buffer.address = address
     buffer.nbytes = nbytes
-    block = _Block(buffer, _give_back)
+    buffer._block = block = _Block(buffer, _give_back)
     block.address = address
     block.home = home
     _blocks[address] = block
@@ -297,6 +313,54 @@ def empty_cache() -> None:
             _release_slabs(home)
 
 
+def block_bytes(nbytes: int) -> int:
+    """The bytes of the block that ``allocate(nbytes)`` hands out."""
+    return _class_of(nbytes).nbytes
+
+
+def limit() -> int:
+    """The bytes that may be in use: the flag MEMORY_LIMIT, or what the machine has."""
+    return flags.MEMORY_LIMIT or _machine_memory()
+
+
+@lru_cache(maxsize=None)
+def _machine_memory() -> int:
+    """The memory of the machine, or less where the control groups of this process say so."""
+    from pathlib import Path
+
+    from treadle.runtime.control_groups import smallest
+
+    try:
+        whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not told here
+        whole = 1 << 62
+    return smallest(Path("/"), "memory", ("memory.max", "memory.limit_in_bytes"), whole)
+
+
+def _hold_to_limit(nbytes: int) -> None:
+    """MemoryError where ``nbytes`` more would be beyond MEMORY_LIMIT, also without garbage."""
+    size = _class_of(nbytes).nbytes
+    for attempt in range(2):
+        if _counters.allocated + size <= flags.MEMORY_LIMIT:
+            return
+        if attempt == 0:
+            _collect_garbage()
+    raise MemoryError(
+        f"cannot allocate {pretty(nbytes)}: {pretty(_counters.allocated)} of the "
+        f"{pretty(flags.MEMORY_LIMIT)} that TREADLE_MEMORY_LIMIT allows are in use; use a smaller "
+        "batch, drop tensors no longer needed, or raise the limit"
+    )
+
+
+def _collect_garbage() -> None:
+    """Frees what only cycles of dead objects hold."""
+    import gc
+
+    gc.collect()
+    if _returned:
+        _collect()
+
+
 def _carve(home: _SizeClass) -> int:
     """A block of a new slab, whose other blocks become free."""
     block = home.nbytes
@@ -316,6 +380,7 @@ def _map(size: int, asked: int) -> int:
     try:
         return _map_now(size)
     except MemoryError:
+        _collect_garbage()
         empty_cache()
     try:
         return _map_now(size)
@@ -330,6 +395,8 @@ def _map(size: int, asked: int) -> int:
 def _map_now(size: int) -> int:
     # The system aligns to pages only, so a block in huge pages brings room to align it; what is
     # never touched costs no memory.
+    if _counters.reserved + size > _machine_memory():
+        raise MemoryError  # the system would hand it out, and end the process when it is used
     huge = size % _HUGE == 0
     length = size + (_HUGE if huge else 0)
     try:

@@ -12,8 +12,9 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from treadle.base.record import Record
 from treadle.runtime.half_code import with_conversions
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _CODE_LEVEL = 1  # code generation: 2 is no faster for explicit vectors, 0 is mu
 LOCK = threading.RLock()
 
 
-class Target(NamedTuple):
+class Target(Record):
     """The CPU that code is generated for; ``features`` is LLVM's ``+avx2,-avx512f,...``."""
 
     cpu: str

@@ -33,7 +33,7 @@ REMAINING = 2 * LINE  # pieces that are not done
 CALLER_ASLEEP = 3 * LINE
 JOB = 4 * LINE  # fn, args, units, the core of the caller
 FAILURE = 5 * LINE  # piece << 32 | code of the first piece that failed, or -1
-CALL = 6 * LINE  # written in Python: tape, count
+CALL = 6 * LINE  # written in Python: tape, count, times
 SETUP = 7 * LINE  # written in Python: threads, helpers (the workers that have a core)
 PLACES = 8 * LINE  # a line for each thread
 
@@ -452,14 +452,17 @@ leave:
   ret i32 %result
 }
 
-; Returns 0, or (index of the failed call + 1) << 32 | code.
+; Returns 0, or (index of the failed call + 1) << 32 | code. Where there is a row for times, it gets
+; the ticks at the start and after every call.
 define i64 @treadle_pool_run(ptr %state) nounwind {
 entry:
   %tape_at = getelementptr i8, ptr %state, i64 CALL
   %count_at = getelementptr i8, ptr %tape_at, i64 8
+  %times_at = getelementptr i8, ptr %tape_at, i64 16
   %threads_at = getelementptr i8, ptr %state, i64 SETUP
   %tape = load ptr, ptr %tape_at
   %count = load i64, ptr %count_at
+  %times = load ptr, ptr %times_at
   %threads = load i64, ptr %threads_at
   %before = alloca i64
   %scratch = alloca i64
@@ -467,10 +470,15 @@ entry:
   call void @set_float_state(ptr %scratch)
   %most = mul i64 %threads, PER_THREAD
   %several = icmp sgt i64 %threads, 1
+  %is_timed = icmp ne ptr %times, null
+  br i1 %is_timed, label %begin, label %look
+begin:
+  %start = call i64 @ticks()
+  store i64 %start, ptr %times
   br label %look
 look:
-  %index = phi i64 [0, %entry], [%next_index, %advance]
-  %at = phi ptr [%tape, %entry], [%next_at, %advance]
+  %index = phi i64 [0, %entry], [0, %begin], [%next_index, %advance], [%next_index, %stamp]
+  %at = phi ptr [%tape, %entry], [%tape, %begin], [%next_at, %advance], [%next_at, %stamp]
   %more = icmp slt i64 %index, %count
   br i1 %more, label %decode, label %leave
 decode:
@@ -503,6 +511,11 @@ check:
   %good = icmp eq i32 %code, 0
   br i1 %good, label %advance, label %fail
 advance:
+  br i1 %is_timed, label %stamp, label %look
+stamp:
+  %now = call i64 @ticks()
+  %stamp_at = getelementptr i64, ptr %times, i64 %next_index
+  store i64 %now, ptr %stamp_at
   br label %look
 fail:
   %high = shl i64 %next_index, 32

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from treadle.base import dtypes
@@ -15,6 +16,7 @@ from treadle.ir.op import Op
 from treadle.ops import elementwise as e
 from treadle.ops.movement import expand
 from treadle.ops.source import number
+from treadle.tensor.composed import recorded_pair
 from treadle.tensor.handle import Handle, wrap
 
 if TYPE_CHECKING:
@@ -68,6 +70,10 @@ def operand_nodes(name: str, dtype: DType, *operands: Operand) -> list[Node]:
                 nodes.append(number(value, dtype))
             except OverflowError as error:
                 raise located(OverflowError(f"{name}: {error}")) from None
+    return _stretched(name, nodes)
+
+
+def _stretched(name: str, nodes: list[Node]) -> list[Node]:
     first = nodes[0].shape
     if all(n.shape == first for n in nodes):
         return nodes
@@ -103,18 +109,29 @@ def _rounded_once(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 def binary(op: Op, x: Operand, y: Operand) -> Tensor:
     """Records a two-operand op after promotion and broadcasting."""
-    if isinstance(x, Handle) and isinstance(y, Handle):
+    if isinstance(x, Handle):
         a = x._node if x._base is None else x.node
+        kind = a.type.dtype
+        if isinstance(y, Handle):
+            b = y._node if y._base is None else y.node
+            if a.type is b.type and kind in op.dtypes:
+                return wrap(record_pair(op, a, b))
+            if kind is b.type.dtype and kind in op.dtypes and a.type.ndim and b.type.ndim:
+                return wrap(recorded_pair(op, a, b, partial(_broadcast, op)))
+        elif type(y) in (float, int) and kind.is_floating_point and kind in op.dtypes:
+            return wrap(recorded_pair(op, a, number(y, kind), partial(_broadcast, op)))
+    elif type(x) in (float, int) and isinstance(y, Handle):
         b = y._node if y._base is None else y.node
-        if a.type is b.type and a.type.dtype in op.dtypes:
-            return wrap(record_pair(op, a, b))
-    name = op.name
-    if type(y) in (float, int) and isinstance(x, Handle):
-        a = x.node
-        if a.dtype.is_floating_point and a.dtype in op.dtypes:
-            return wrap(record_pair(op, a, e.full_like(a, y)))  # what follows, at less cost
-    dtype = common_dtype(name, x, y)
-    return wrap(record(op, operand_nodes(name, dtype, x, y), {}))
+        kind = b.type.dtype
+        if kind.is_floating_point and kind in op.dtypes:
+            return wrap(recorded_pair(op, number(x, kind), b, partial(_broadcast, op)))
+    dtype = common_dtype(op.name, x, y)
+    return wrap(record(op, operand_nodes(op.name, dtype, x, y), {}))
+
+
+def _broadcast(op: Op, a: Node, b: Node) -> Node:
+    """Two operands of one dtype in their common shape, which is as ``operand_nodes`` does it."""
+    return record(op, _stretched(op.name, [a, b]), {})
 
 
 def unary(op: Op, x: Tensor) -> Tensor:

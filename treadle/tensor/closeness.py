@@ -66,7 +66,7 @@ def nan_to_num(
     return a.where(a.eq(out, -math.inf), -largest if neginf is None else neginf, out)
 
 
-class ClosenessMethods(Handle):
+class Methods(Handle):
     """The functions of this module as methods of tensors."""
 
     __slots__ = ()

@@ -10,6 +10,7 @@ from treadle.ir.node import Node, located
 from treadle.ops.contraction import matmul as matmul_op
 from treadle.ops.movement import permute, reshape
 from treadle.tensor import arithmetic as a
+from treadle.tensor.composed import composed
 from treadle.tensor.handle import Handle, wrap
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def _batched(x: Node, batch: Shape) -> Node:
     return whole if len(batch) == 1 else reshape(whole, shape=(prod(batch), *matrix))
 
 
+@composed
 def matmul(input: Tensor, other: Tensor) -> Tensor:
     """The matrix product; 1-D operands are vectors, leading dimensions broadcast.
 
@@ -119,6 +121,7 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:
     return a.mul(wrap(reshape(x, shape=(*x.shape, 1))), wrap(reshape(y, shape=(1, *y.shape))))
 
 
+@composed
 def addmm(
     input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1
 ) -> Tensor:
@@ -129,6 +132,7 @@ def addmm(
     return a.add(input if beta == 1 else a.mul(input, beta), product)
 
 
+@composed
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``input @ weight.T + bias``: (..., in) and (out, in) -> (..., out)."""
     x, w = _operand("linear", input), _operand("linear", weight)
@@ -145,7 +149,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return out if bias is None else a.add(out, bias)
 
 
-class ContractionMethods:
+class Methods:
     """The products as methods."""
 
     __slots__ = ()
@@ -157,3 +161,6 @@ class ContractionMethods:
 
     def __rmatmul__(self, other: Tensor) -> Tensor:
         return matmul(other, self)  # type: ignore[arg-type]
+
+
+__all__ = ["addmm", "bmm", "dot", "matmul", "mm", "mv", "outer"]

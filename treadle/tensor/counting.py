@@ -251,7 +251,7 @@ def _search(name: str, row: Node, input: Any, right: bool, out_int32: bool) -> T
     return wrap(a.cast(found, dtypes.int32) if out_int32 else found)
 
 
-class CountingMethods:
+class Methods:
     """The functions of this module that PyTorch has as methods."""
 
     __slots__ = ()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
 from treadle.base.errors import ShapeError
+from treadle.base.record import Record
 from treadle.ir.node import Node, located
 from treadle.ops import scan
 from treadle.ops.movement import concatenate, reshape, slice_
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from treadle.tensor.tensor import Tensor
 
 
-class Picked(NamedTuple):
+class Picked(Record):
     """Elements of a tensor, and where along the dimension they were."""
 
     values: Tensor
@@ -195,7 +196,7 @@ def cumulative_trapezoid(
     return cumsum(areas, axis)
 
 
-class CumulativeMethods:
+class Methods:
     """The functions of this module as methods of tensors."""
 
     __slots__ = ()

@@ -29,7 +29,7 @@ _READABLE_NAMES = "memory that the CPU can read"
 _BFLOAT, _UNSIGNED = 4, 1  # DLDataTypeCode
 
 
-class ExchangeMethods(Handle):
+class Methods(Handle):
     """``__dlpack__``, what NumPy asks of operands, and ``copy.copy``."""
 
     __slots__ = ()
@@ -230,3 +230,6 @@ def _elsewhere(kind: int, index: int) -> Exception:
         f"from_dlpack: got memory of DLPack device ({kind}, {index}), expected "
         f"{_READABLE_NAMES}; copy it to the CPU in the library it comes from"
     ))  # fmt: skip
+
+
+__all__ = ["from_dlpack"]

@@ -216,7 +216,7 @@ def isneginf(input: Tensor) -> Tensor:
     return a.eq(input, -math.inf)
 
 
-class FunctionMethods(Handle):
+class Methods(Handle):
     """The functions of this module as methods, and their in-place forms."""
 
     __slots__ = ()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from treadle.autodiff.reverse import backward as backward_nodes
+from treadle.autodiff.reverse import has_hooks
 from treadle.base.errors import GradientError, ShapeError
 from treadle.ir.node import Leaf, Node, located, recorder
 from treadle.ops import elementwise as e
@@ -14,6 +15,7 @@ from treadle.ops.bundle import record_call
 from treadle.ops.movement import detach, zeros_of
 from treadle.ops.project import project
 from treadle.tensor.handle import Handle, wrap
+from treadle.tensor.repeated import backward_of
 from treadle.tensor.tensor import Tensor, retained
 
 Tensors = Tensor | Sequence[Tensor]
@@ -56,15 +58,23 @@ def accumulate_gradients(
     inputs: Tensors | None,
 ) -> None:
     """What ``Tensor.backward`` does, for several tensors at once."""
-    seeds = [
-        _seed("backward", t, g, create_graph) for t, g in zip(tensors, gradients, strict=True)
-    ]
     owners = None if inputs is None else {t.node: t for t in _sequence(inputs)}
-    found = backward_nodes(
-        [t.node for t in tensors], seeds, wanted=owners, kept=list(retained),
-        create_graph=create_graph,
-        retain_graph=create_graph if retain_graph is None else retain_graph,
-    )  # fmt: skip
+    retain = create_graph if retain_graph is None else retain_graph
+
+    def record() -> dict[Node, Node]:
+        seeds = [
+            _seed("backward", t, g, create_graph) for t, g in zip(tensors, gradients, strict=True)
+        ]
+        return backward_nodes(
+            [t.node for t in tensors], seeds, wanted=owners, kept=list(retained),
+            create_graph=create_graph, retain_graph=retain,
+        )  # fmt: skip
+
+    repeats = len(tensors) == 1 and gradients[0] is None and owners is None and not create_graph
+    if repeats and not retained and not has_hooks():
+        found = backward_of(tensors[0].node, retain, recorder.state, record)
+    else:
+        found = record()
     before = recorder.state.grad_enabled
     recorder.state.grad_enabled = create_graph
     try:
@@ -79,6 +89,8 @@ def accumulate_gradients(
                 owner._grad = wrap(adjoint)
             else:
                 owner._grad._write(e.add(owner._grad.node, adjoint))
+            for hook in list(getattr(owner, "_after", {}).values()):
+                hook(owner)
     finally:
         recorder.state.grad_enabled = before
 

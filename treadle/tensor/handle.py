@@ -16,6 +16,7 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
@@ -46,13 +47,20 @@ ViewStep = tuple[Op, dict[str, Any]]
 class Handle:
     """Points to a node; the base of ``Tensor``, which adds what users call."""
 
-    __slots__ = ("__dict__", "__weakref__", "_base", "_chain", "_grad", "_node", "_version")
+    __slots__ = (
+        "__dict__", "__weakref__", "_after", "_base", "_chain", "_grad", "_hooks", "_node",
+        "_turns", "_version",
+    )  # fmt: skip
 
     _node: Node
     _base: Tensor | None
     _chain: tuple[ViewStep, ...]
     _version: int
     _grad: Tensor | None
+    # Not there unless used: hooks of the gradient (``hooks.py``), and what ``turn`` writes.
+    _hooks: Any
+    _after: dict[int, Any]
+    _turns: tuple[tuple[int, tuple[ViewStep, ...]], ...]
 
     @property
     def node(self) -> Node:
@@ -65,6 +73,9 @@ class Handle:
         return self._node
 
     def _rebuild(self, base: Tensor) -> None:
+        for version, undone in getattr(base, "_turns", ()):
+            if version > self._version:
+                self._chain = undone + self._chain
         # With gradients whatever the mode: a view made without has a detach step.
         self._node = _recorded(True, self._rebuilt, base)
         self._version = base._version
@@ -109,6 +120,48 @@ class Handle:
         _recorded(False, lambda: root._replace(_unviewed(self._chain, root._node, node)))
         self._node = _carried_over(self, self._node, node, hidden)
         self._version = root._version
+
+
+def turn(handle: Handle, view: Handle) -> Any:
+    """Makes ``handle`` show what ``view``, a view of it, shows: how ``squeeze_`` and the like end.
+
+    Views of the handle still show what they did: they undo the turn when they are next rebuilt,
+    which a new version makes them do.
+    """
+    old = handle.node
+    if isinstance(old, Leaf) and recorder.state.grad_enabled:
+        raise located(GradientError(
+            f"an in-place operation on a leaf tensor that requires a gradient (shape {old.shape}); "
+            f"do it inside `with treadle.no_grad():`, or write `x = x...`"
+        ))  # fmt: skip
+    known = handle._chain if view._base is handle._base else ()
+    steps = tuple([s for s in view._chain[len(known) :] if s[0] is not detach])
+    stages = [old]
+    for op, attrs in steps:
+        stages.append(_recorded(True, partial(op, stages[-1], **attrs)))
+    root: Handle = handle if handle._base is None else handle._base
+    is_base = root is handle or _is_detached(handle)
+    root._version += 1
+    if is_base:
+        undone = tuple([
+            _inverse(op, attrs, before)
+            for (op, attrs), before in zip(reversed(steps), reversed(stages[:-1]), strict=True)
+        ])  # fmt: skip
+        handle._turns = (*getattr(handle, "_turns", ()), (root._version, undone))
+    if root is not handle:
+        cut = len(handle._chain) - (1 if is_base else 0)  # a detached view ends in its detach
+        handle._chain = handle._chain[:cut] + steps + handle._chain[cut:]
+    handle._node = make_leaf(stages[-1], handle) if isinstance(old, Leaf) else stages[-1]
+    handle._version = root._version
+    return handle
+
+
+def _inverse(op: Op, attrs: dict[str, Any], before: Node) -> ViewStep:
+    """The step back to ``before``, for steps that keep all elements."""
+    if op is permute:
+        axes = attrs["axes"]
+        return permute, {"axes": tuple(sorted(range(len(axes)), key=axes.__getitem__))}
+    return reshape, {"shape": before.shape}
 
 
 def _is_detached(handle: Handle) -> bool:
@@ -166,8 +219,7 @@ def _unviewed_step(op: Op, attrs: dict[str, Any], before: Node, value: Node) -> 
     if op is reshape:
         return reshape(value, shape=before.shape)
     if op is permute:
-        axes = attrs["axes"]
-        return permute(value, axes=tuple(sorted(range(len(axes)), key=axes.__getitem__)))
+        return permute(value, **_inverse(op, attrs, before)[1])
     if op is flip:
         return flip(value, axes=attrs["axes"])
     if op is slice_:
@@ -251,7 +303,10 @@ def commit(
     """
     count = len(handles)
     hidden = not recorder.state.grad_enabled
-    carried = [_carried_over(h, h._node, n, hidden) for h, n in zip(handles, nodes, strict=True)]
+    carried = [
+        _carried_over(h, h._node, n, hidden) if h._node.needs_grad else n
+        for h, n in zip(handles, nodes, strict=True)
+    ]
     versions = [h._version + 1 for h in handles]
     names = chain(repeat("_node", count), repeat("_version", count))
     moves = map(setattr, chain(handles, handles), names, chain(carried, versions))

@@ -14,12 +14,13 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
 from treadle.base.errors import DTypeError, IndexRangeError, ShapeError
 from treadle.base.lazy_numpy import np
+from treadle.base.record import Record
 from treadle.base.shapes import Shape, broadcast_shapes, prod
 from treadle.ir.node import Node, located
 from treadle.ops import elementwise as e
@@ -41,7 +42,7 @@ NEW = -1
 INDEX = -2
 
 
-class Selection(NamedTuple):
+class Selection(Record):
     """A subscript, taken apart.
 
     ``starts``, ``sizes`` and ``steps`` slice every axis (an int is a slice of one element).
@@ -238,7 +239,7 @@ def _mask(item: Any, axis: int, shape: Shape) -> Node:
 # --- where the indices lead -----------------------------------------------------------------------
 
 
-class Places(NamedTuple):
+class Places(Record):
     """A selection by indices as one ``take``: permute the sliced tensor by ``axes``, give it
     ``shape``, in which the indexed axes are one, ``axis``, and take ``at`` there. The result,
     under ``result``, is what the subscript means."""
@@ -542,7 +543,7 @@ def _where_masked(node: Node, selection: Selection, value: Any) -> Node | None:
     return e.where(holds, stretch(patch, sizes), node)
 
 
-class IndexingMethods(Handle):
+class Methods(Handle):
     """Subscripts of tensors."""
 
     __slots__ = ()

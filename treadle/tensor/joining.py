@@ -418,7 +418,7 @@ def _continued(node: Node, axis: int, widths: tuple[int, int], mode: str) -> Nod
     return pick.take(node, node_from_array(places, dtypes.int64), axis=axis)
 
 
-class JoiningMethods(Handle):
+class Methods(Handle):
     """The functions of this module as methods of tensors."""
 
     __slots__ = ()

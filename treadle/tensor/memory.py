@@ -8,9 +8,11 @@ all of Python's objects; each block counts for the first owner in the list that 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from treadle.base.record import Record
+from treadle.ir.call import Call
 from treadle.ir.node import Leaf, Node
 from treadle.runtime import memory
 from treadle.tensor.handle import Handle
@@ -18,11 +20,18 @@ from treadle.tensor.handle import Handle
 _Find = Callable[[Any], Iterable[Any]]
 _GROWTH = 1.05  # of the peak, before its owners are looked for again
 
+
+def _kept_by(call: Call) -> list[tuple[Call, int]]:
+    """What a call keeps for the gradient of nodes that do not exist."""
+    return [(call, index) for index in getattr(call, "values", None) or ()]
+
+
 _owners: list[tuple[str, type, _Find]] = [
     ("parameters", Handle, lambda h: (h,) if type(getattr(h, "_node", None)) is Leaf else ()),
     ("gradients", Handle, lambda h: (getattr(h, "_grad", None),)),
     ("other tensors", Handle, lambda h: (h,)),
     ("graph", Node, lambda n: (n,)),
+    ("graph", Call, _kept_by),
 ]
 _REST = "workspaces"
 _FIRST_GENERAL = "other tensors"
@@ -44,25 +53,49 @@ def memory_by_owner() -> dict[str, int]:
     >>> sorted(treadle.memory_by_owner())
     ['gradients', 'graph', ..., 'other tensors', 'parameters', 'workspaces']
     """
+    found = dict.fromkeys([*(name for name, _, _ in _owners), _REST], 0)
+    for held in holdings():
+        found[held.owner] += held.nbytes
+    return found
+
+
+class Holding(Record):
+    """A block of memory: its bytes, its first owner, and what holds it there.
+
+    ``held`` is a tensor, a node, or a call and the number of its node; None for a workspace.
+    """
+
+    owner: str
+    held: Any
+    nbytes: int
+
+
+def holdings() -> Iterator[Holding]:
+    """All blocks in use, each with its first owner; it walks over all objects."""
     blocks = memory.blocks()
     kinds = tuple(kind for _, kind, _ in _owners)
     objects = [x for x in gc.get_objects() if issubclass(type(x), kinds)]
-    found = dict.fromkeys([name for name, _, _ in _owners], 0)
     for name, kind, find in _owners:
         for x in objects:
             if issubclass(type(x), kind):
                 for held in find(x):
                     for buffer in _memory_of(held):
-                        found[name] += blocks.pop(buffer, 0)
-    found[_REST] = sum(blocks.values())
-    return found
+                        nbytes = blocks.pop(buffer, 0)
+                        if nbytes:
+                            yield Holding(name, held, nbytes)
+    for nbytes in blocks.values():
+        yield Holding(_REST, None, nbytes)
 
 
 def _memory_of(held: Any) -> list[Any]:
     """The buffers of a tensor's or a node's values."""
     # Another thread may be in the middle of making it.
-    node = held if isinstance(held, Node) else getattr(held, "_node", None)
-    value = getattr(node, "value", None)
+    if type(held) is tuple:
+        call, index = held
+        value = (call.values or {}).get(index)
+    else:
+        node = held if isinstance(held, Node) else getattr(held, "_node", None)
+        value = getattr(node, "value", None)
     if value is None:
         return []
     values = value if type(value[0]) is tuple else (value,)
@@ -119,4 +152,4 @@ def memory_summary() -> str:
     return "\n".join(lines)
 
 
-__all__ = ["memory_by_owner", "memory_summary", "register_owner", "reset_peak_memory_stats"]
+__all__ = ["memory_by_owner", "memory_summary", "reset_peak_memory_stats"]

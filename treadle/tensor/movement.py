@@ -557,7 +557,7 @@ def contiguous(input: Tensor) -> Tensor:
     return input if is_contiguous(input) else unshared(input.node)
 
 
-class MovementMethods(Handle):
+class Methods(Handle):
     """The functions of this module as methods of tensors."""
 
     __slots__ = ()

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from math import inf
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from treadle.base import dtypes
 from treadle.base.errors import ShapeError
 from treadle.base.lazy_numpy import np
+from treadle.base.record import Record
 from treadle.ir.node import Leaf, located
 from treadle.tensor.handle import Handle
 from treadle.tensor.storage import array_of
@@ -18,7 +19,7 @@ from treadle.tensor.storage import array_of
 Array: TypeAlias = "np.ndarray[Any, Any]"
 
 
-class _Options(NamedTuple):
+class _Options(Record):
     precision: int = 4
     threshold: float = 1000
     edgeitems: int = 3
@@ -95,7 +96,7 @@ def printoptions(**options: Any) -> Iterator[None]:
         _options = before
 
 
-class PrintingMethods(Handle):
+class Methods(Handle):
     """``repr``, ``str`` and ``format``. Printing a tensor evaluates it."""
 
     __slots__ = ()
@@ -150,7 +151,7 @@ def _with_suffixes(text: str, suffixes: list[str], indent: int) -> str:
 # --- numbers --------------------------------------------------------------------------------------
 
 
-class _Format(NamedTuple):
+class _Format(Record):
     """Numbers to texts of at least ``width`` characters."""
 
     text: Callable[[Any], str]
@@ -240,3 +241,6 @@ def _brackets(array: Array, indent: int, summarised: bool, number: _Format) -> s
     per_line = max(1, (_options.linewidth - indent) // (number.width + 2))
     lines = [", ".join(items[i : i + per_line]) for i in range(0, len(items), per_line)]
     return "[" + line_break.join(lines) + "]"
+
+
+__all__ = ["get_printoptions", "printoptions", "set_printoptions"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
 from treadle.base.errors import DTypeError, ShapeError
+from treadle.base.record import Record
 from treadle.base.shapes import normalize_axes, normalize_axis
 from treadle.base.shapes import prod as product
 from treadle.ir.node import Node, located
@@ -19,6 +20,7 @@ from treadle.ops.indexing import gather
 from treadle.ops.movement import detach, expand, reshape
 from treadle.ops.project import project
 from treadle.tensor import arithmetic as a
+from treadle.tensor.composed import composed
 from treadle.tensor.handle import Handle, wrap
 from treadle.tensor.movement import axis_of
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 Dim = int | Sequence[int] | None
 
 
-class MinMax(NamedTuple):
+class MinMax(Record):
     """The extreme values along a dimension, and where they are."""
 
     values: Tensor
@@ -141,6 +143,7 @@ def _narrow(node: Node, input: Tensor) -> Tensor:
     return wrap(a.cast(node, input.dtype))
 
 
+@composed
 def var(
     input: Tensor, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *,
     correction: float | None = None,
@@ -150,6 +153,7 @@ def var(
     return _narrow(_variance("var", input, dim, fix, keepdim)[0], input)
 
 
+@composed
 def std(
     input: Tensor, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *,
     correction: float | None = None,
@@ -256,9 +260,8 @@ def count_nonzero(input: Tensor, dim: Dim = None) -> Tensor:
     return sum(a._as_bool(input), dim)
 
 
-def norm(
-    input: Tensor, p: float | str = "fro", dim: Dim = None, keepdim: bool = False
-) -> Tensor:
+@composed
+def norm(input: Tensor, p: float | str = "fro", dim: Dim = None, keepdim: bool = False) -> Tensor:
     """The vector norm (sum |x|^p)^(1/p); "fro" is p = 2; infinities give the largest |x|."""
     power = 2.0 if p == "fro" else float(p)
     wide = wrap(a.widened(_real("norm", input.node)))
@@ -289,6 +292,7 @@ def _peak(node: Node, axes: tuple[int, ...]) -> Node:
     return expand(keep(top, axes, node), shape=node.shape)
 
 
+@composed
 def logsumexp(input: Tensor, dim: Dim, keepdim: bool = False) -> Tensor:
     """``log(sum(exp(x)))``, safe against overflow."""
     node = a.widened(_real("logsumexp", input.node))
@@ -319,6 +323,7 @@ def _narrowed(node: Node, source: Node) -> Tensor:
     return wrap(a.cast(node, source.dtype))
 
 
+@composed
 def softmax(input: Tensor, dim: int | None = None, dtype: DType | None = None) -> Tensor:
     """``exp(x) / sum(exp(x))`` along ``dim``, computed as exp(x - max)."""
     node, axes, source = _softmax_input("softmax", input, dim, dtype)
@@ -326,11 +331,10 @@ def softmax(input: Tensor, dim: int | None = None, dtype: DType | None = None) -
         return wrap(source)
     raised = e.exp(e.sub(node, _peak(node, axes)))
     total = r.reduce_sum(raised, axes=axes)
-    return _narrowed(
-        e.div(raised, expand(keep(total, axes, node), shape=node.shape)), source
-    )
+    return _narrowed(e.div(raised, expand(keep(total, axes, node), shape=node.shape)), source)
 
 
+@composed
 def log_softmax(input: Tensor, dim: int | None = None, dtype: DType | None = None) -> Tensor:
     """``x - log(sum(exp(x)))`` along ``dim``, computed from x - max."""
     node, axes, source = _softmax_input("log_softmax", input, dim, dtype)
@@ -338,12 +342,10 @@ def log_softmax(input: Tensor, dim: int | None = None, dtype: DType | None = Non
         return wrap(source)
     shifted = e.sub(node, _peak(node, axes))
     total = e.log(r.reduce_sum(e.exp(shifted), axes=axes))
-    return _narrowed(
-        e.sub(shifted, expand(keep(total, axes, node), shape=node.shape)), source
-    )
+    return _narrowed(e.sub(shifted, expand(keep(total, axes, node), shape=node.shape)), source)
 
 
-class ReductionMethods:
+class Methods:
     """The reductions as methods."""
 
     __slots__ = ()
@@ -355,7 +357,6 @@ class ReductionMethods:
 
 
 __all__ = [
-    "MinMax", "ReductionMethods", "all", "amax", "amin", "any", "argmax", "argmin",
-    "count_nonzero", "log_softmax", "logsumexp", "max", "mean", "min", "norm", "prod",
-    "softmax", "std", "std_mean", "sum", "var", "var_mean",
+    "all", "amax", "amin", "any", "argmax", "argmin", "count_nonzero", "log_softmax", "logsumexp",
+    "max", "mean", "min", "norm", "prod", "softmax", "std", "std_mean", "sum", "var", "var_mean",
 ]  # fmt: skip

@@ -337,7 +337,7 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
 # --- methods --------------------------------------------------------------------------------------
 
 
-class SelectionMethods(Handle):
+class Methods(Handle):
     """The functions of this module as methods of tensors."""
 
     __slots__ = ()

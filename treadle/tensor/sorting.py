@@ -311,7 +311,7 @@ def nanquantile(
     return _quantile("nanquantile", input, q, dim, keepdim, interpolation, True)
 
 
-class SortingMethods:
+class Methods:
     """The functions of this module as methods of tensors."""
 
     __slots__ = ()

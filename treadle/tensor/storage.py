@@ -7,10 +7,19 @@ from typing import Any
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
 from treadle.base.lazy_numpy import np
-from treadle.compiler.device import get_device
+from treadle.compiler.device import Owners, array_at, get_device
 from treadle.compiler.tier0 import value_of
 from treadle.ir.node import Node, from_value, type_of, user_site
 from treadle.ops.source import buffer
+
+
+def _owners() -> dict[str, int]:
+    from treadle.tensor.memory import memory_by_owner  # only where the memory is short
+
+    return memory_by_owner()
+
+
+Owners.ask = _owners
 
 
 def node_from_array(array: Any, dtype: DType | None = None) -> Node:
@@ -34,20 +43,6 @@ def node_from_memory(memory: Any, dtype: DType, shape: tuple[int, ...]) -> Node:
 
 def array_of(node: Node) -> np.ndarray[Any, Any]:
     """The value as a read-only NumPy view of its memory (evaluates what is pending)."""
-    memory, layout, address = value_of(node)
-    if node.type.size == 0:
-        array = np.empty(layout.shape, layout.dtype.numpy)
-    elif any(s < 0 for s in layout.strides):
-        # NumPy wants the lowest address for its base; walk there, and turn the axes back.
-        axes = zip(layout.shape, layout.strides, strict=True)
-        lowest = sum((n - 1) * s for n, s in axes if s < 0)
-        offset = (address - memory.address) // layout.dtype.itemsize + lowest
-        steps = tuple(map(abs, layout.strides))
-        array = memory.array(layout.dtype, layout.shape, steps, offset)
-        turned = tuple(slice(None, None, -1 if s < 0 else 1) for s in layout.strides)
-        array = array[turned]
-    else:
-        offset = (address - memory.address) // layout.dtype.itemsize
-        array = memory.array(layout.dtype, layout.shape, layout.strides, offset)
+    array = array_at(*value_of(node))
     array.flags.writeable = False
     return array

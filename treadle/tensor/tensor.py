@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakKeyDictionary, ref
 
 from treadle.base import dtypes
@@ -15,23 +15,46 @@ from treadle.ir.node import Leaf, Node, located
 from treadle.ops.elementwise import full_like
 from treadle.ops.movement import detach
 from treadle.tensor import arithmetic as a
-from treadle.tensor.closeness import ClosenessMethods
-from treadle.tensor.contraction import ContractionMethods
-from treadle.tensor.counting import CountingMethods
-from treadle.tensor.cumulative import CumulativeMethods
-from treadle.tensor.exchange import ExchangeMethods
-from treadle.tensor.functions import FunctionMethods
 from treadle.tensor.handle import make_leaf, set_tensor_class, view_of, wrap
-from treadle.tensor.indexing import IndexingMethods
-from treadle.tensor.joining import JoiningMethods
 from treadle.tensor.methods import ElementwiseMethods
-from treadle.tensor.movement import MovementMethods
 from treadle.tensor.operators import Operators
-from treadle.tensor.printing import PrintingMethods
-from treadle.tensor.reduction import ReductionMethods
-from treadle.tensor.selection import SelectionMethods
-from treadle.tensor.sorting import SortingMethods
 from treadle.tensor.storage import array_of, node_from_array
+
+if TYPE_CHECKING:
+    from treadle.tensor import (
+        assembly,
+        closeness,
+        contraction,
+        counting,
+        cumulative,
+        einsum,
+        exchange,
+        functions,
+        hooks,
+        indexing,
+        joining,
+        movement,
+        printing,
+        products,
+        queries,
+        reduction,
+        selection,
+        sorting,
+        spellings,
+        statistics,
+        turning,
+    )
+
+    class LaterMethods(
+        functions.Methods, movement.Methods, joining.Methods, indexing.Methods, selection.Methods,
+        reduction.Methods, closeness.Methods, contraction.Methods, printing.Methods,
+        exchange.Methods, cumulative.Methods, sorting.Methods, counting.Methods,
+        einsum.Methods, products.Methods, queries.Methods, spellings.Methods, hooks.Methods,
+        turning.Methods, statistics.Methods, assembly.Methods,
+    ):  # fmt: skip
+        """For type checkers: what the modules above have."""
+else:
+    from treadle.tensor.later import LaterMethods
 
 
 class Size(tuple[int, ...]):
@@ -89,11 +112,7 @@ def check_device(device: Any) -> Device:
     return _CPU
 
 
-class Tensor(
-    Operators, ElementwiseMethods, FunctionMethods, MovementMethods, JoiningMethods,
-    IndexingMethods, SelectionMethods, ReductionMethods, ClosenessMethods, ContractionMethods,
-    PrintingMethods, ExchangeMethods, CumulativeMethods, SortingMethods, CountingMethods,
-):  # fmt: skip
+class Tensor(Operators, ElementwiseMethods, LaterMethods):
     """A multi-dimensional array of one dtype, with gradients.
 
     Made by ``treadle.tensor(data)``, ``treadle.zeros(2, 3)`` and so on. Operations are recorded and

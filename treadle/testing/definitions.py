@@ -5,13 +5,14 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
+from treadle.base.record import Record
 from treadle.codegen.llvm import print_llvm
 from treadle.ir.loop import BEGIN, END, Builder, Kernel
 from treadle.ir.loop_text import print_kernel
@@ -27,7 +28,7 @@ Array = np.ndarray[Any, Any]
 _SPECIAL = (0.0, -0.0, 1.0, -1.0, 0.5, -2.0, np.inf, -np.inf, np.nan, 3.0, -2.5, 1e-30, 1e30)
 
 
-class Case(NamedTuple):
+class Case(Record):
     """An op with a dtype and attributes, to be compared on some operands."""
 
     op: Op

@@ -14,13 +14,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 
 from treadle.base import dtypes
 from treadle.base.flags import flags
+from treadle.base.record import Record
 from treadle.compiler import prepare, tier0
 from treadle.compiler.programs import wait_for_programs
 from treadle.ir.node import Node
@@ -40,18 +41,26 @@ from treadle.testing.programs import (
     fingerprint,
     first_difference,
     run_program,
+    run_scenario,
     run_training,
 )
+from treadle.testing.scenarios import SCENARIOS, steps_of
 from treadle.testing.schedules import drawn_schedule
+from treadle.testing.swaps import drawn_swaps
 
 # --- what is computed ---------------------------------------------------------------------------
 
 
-class Subject(NamedTuple):
-    """Something to compute; its name tells all: "program 7", "training gpt", "op matmul f32"."""
+class Subject(Record):
+    """Something to compute; its name tells all.
+
+    "program 7", "training gpt", "op matmul f32", "scenario swapped_roles"; what has steps may be
+    followed by their number. ``repeats``: it comes to its graphs again and again by itself.
+    """
 
     name: str
     run: Callable[[Barrier, Place], Run]
+    repeats: bool = False
 
 
 @lru_cache(maxsize=1)
@@ -72,7 +81,10 @@ def subject(name: str) -> Subject:
         return Subject(name, lambda b, place: run_training(b, steps, rest[0], place))
     if kind == "op":
         return Subject(name, lambda b, place: _run_samples(_ops()[rest[0]], rest[1], b, place))
-    raise ValueError(f"got the subject {name!r}; expected program, training or op")
+    if kind == "scenario":
+        steps = int(rest[1]) if len(rest) > 1 else steps_of(rest[0])
+        return Subject(name, lambda b, place: run_scenario(b, rest[0], steps), repeats=True)
+    raise ValueError(f"got the subject {name!r}; expected program, training, op or scenario")
 
 
 def programs(seeds: Sequence[int]) -> list[Subject]:
@@ -83,6 +95,11 @@ def programs(seeds: Sequence[int]) -> list[Subject]:
 def trainings() -> list[Subject]:
     """A training of each network."""
     return [subject(f"training {name}") for name in NETWORKS]
+
+
+def scenarios() -> list[Subject]:
+    """Programs on which tracing compilers go wrong."""
+    return [subject(f"scenario {name}") for name in SCENARIOS]
 
 
 def op_samples(every_dtype: bool) -> list[Subject]:
@@ -123,7 +140,7 @@ def _run_samples(op: Op, short: str, barrier: Barrier, place: Place) -> Run:
 # --- how it is computed -------------------------------------------------------------------------
 
 
-class Way(NamedTuple):
+class Way(Record):
     """How subjects are run; the plainest way is ``Way()``.
 
     Args:
@@ -134,6 +151,7 @@ class Way(NamedTuple):
         policy: when values are evaluated (see ``programs.evaluated``).
         place: where the inputs lie (see ``layouts.PLACES``).
         schedule: the seed from which cuts and tiles are drawn.
+        swap: the seed from which it is drawn when fused programs take the place of the others.
     """
 
     clause: str = "plain"
@@ -142,6 +160,7 @@ class Way(NamedTuple):
     policy: str = "end"
     place: str = "contiguous"
     schedule: int | None = None
+    swap: int | None = None
 
     @property
     def name(self) -> str:
@@ -153,7 +172,7 @@ class Way(NamedTuple):
         return ", ".join(parts) or "plain"
 
 
-class Verdict(NamedTuple):
+class Verdict(Record):
     """One comparison; ``difference`` is empty where there was none."""
 
     clause: str
@@ -162,7 +181,8 @@ class Verdict(NamedTuple):
 
 
 THREADS = (1, 2, 3, 5)
-POLICIES = ("each", "some", "reads")
+POLICIES = ("each", "some", "reads", "all")
+SWAPS = (0, 1, 2)
 LAYOUTS = ("strided", "transposed", "shifted", "misaligned")
 
 
@@ -173,6 +193,8 @@ def all_ways(schedules: Sequence[int] = (), layouts: Sequence[str] = LAYOUTS) ->
         Way("generic and fused", programs="wait"),
         *(Way("generic and fused", programs="wait", threads=n) for n in THREADS[1:]),
         Way("generic and fused", programs="beside"),
+        *(Way("moments of the swap", "beside", swap=seed) for seed in SWAPS),
+        *(Way("moments of the swap", "beside", policy=p, swap=3) for p in ("all", "reads")),
         *(Way("moments of evaluation", policy=policy) for policy in POLICIES),
         *(Way("moments of evaluation", "wait", policy=p) for p in POLICIES if p != "each"),
         *(Way("layouts", place=place) for place in layouts),
@@ -189,7 +211,9 @@ def _settings(way: Way) -> Iterator[None]:
     with ExitStack() as stack:
         stack.callback(tier0.forget_plans)
         stack.callback(pool.set_num_threads, before)
-        stack.enter_context(flags.context(programs=way.programs))
+        stack.enter_context(flags.context(programs=way.programs, check="shadow"))
+        if way.swap is not None:
+            stack.enter_context(drawn_swaps(way.swap))
         if way.threads > 1:
             stack.enter_context(patch.object(prepare, "PARALLEL_WORK", 1))
         if way.schedule is not None:
@@ -247,15 +271,19 @@ class Comparison:
     def _repeated(self, one: Subject, way: Way, plain: Run) -> str:
         programs = tier0.evaluator().programs
         before = programs.replays
-        for time in range(1 if way.programs == "off" else 3):
+        times = 1 if way.programs == "off" or one.repeats and way.swap is None else 3
+        for time in range(times):
             difference = first_difference(plain, _run(one, way))
             if difference:
                 return f"run {time + 1}: {difference}"
             if way.programs == "beside":
                 wait_for_programs()
-        expects_replay = way.programs != "off" and way.policy != "each" and len(plain.results) > 3
+        repeating = ("all", "reads") if one.repeats else ("end", "some", "all", "reads")
+        expects_replay = (
+            way.programs != "off" and way.policy in repeating and len(plain.results) > 3
+        )
         if expects_replay and programs.replays == before:
-            return "it ran three times and never as a program"
+            return f"it ran {times} times and never as a program"
         programs.clear()
         return ""
 
@@ -340,7 +368,7 @@ def tell() -> None:
 
 
 __all__ = [
-    "ELSEWHERE", "LAYOUTS", "POLICIES", "THREADS", "Comparison", "Elsewhere", "Subject", "Verdict",
-    "Way", "all_ways", "op_samples", "programs", "subject", "tell",
+    "ELSEWHERE", "LAYOUTS", "POLICIES", "SWAPS", "THREADS", "Comparison", "Elsewhere", "Subject",
+    "Verdict", "Way", "all_ways", "op_samples", "programs", "scenarios", "subject", "tell",
     "trainings",
 ]  # fmt: skip

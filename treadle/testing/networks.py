@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
+from treadle.base.record import Record
 from treadle.nn import (
     LSTM,
     BatchNorm2d,
@@ -31,7 +31,7 @@ from treadle.testing.layouts import Place
 _TOKENS = 11
 
 
-class Task(NamedTuple):
+class Task(Record):
     """A network, and the loss of a batch that is drawn from a generator."""
 
     net: Module

@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+import treadle
 from treadle.base import dtypes
+from treadle.base.record import Record
 from treadle.ir.node import Limits
 from treadle.nn import functional as F
 from treadle.optim import Adam
@@ -27,6 +29,7 @@ from treadle.tensor.gradients import backward, grad
 from treadle.tensor.tensor import Tensor
 from treadle.testing.layouts import Place
 from treadle.testing.networks import NETWORKS
+from treadle.testing.scenarios import SCENARIOS
 
 Array = np.ndarray[Any, Any]
 Barrier = Callable[[Sequence[Tensor]], None]
@@ -50,7 +53,7 @@ _BINARY = (
 )  # fmt: skip
 
 
-class Run(NamedTuple):
+class Run(Record):
     """What a program did and what came of it: its values, then its gradients."""
 
     steps: list[str]
@@ -329,16 +332,41 @@ def run_training(
     return Run([f"step {i}" for i in range(num_steps)] + list(state), results)
 
 
+def run_scenario(barrier: Barrier, name: str, num_steps: int) -> Run:
+    """A scenario (of ``scenarios.SCENARIOS``): all that its steps give, read at the end."""
+    manual_seed(3)
+    step = SCENARIOS[name].begin(treadle)
+    labels: list[str] = []
+    found: list[Any] = []
+    for i in range(num_steps):
+        values = list(_flat(step(i)))
+        labels += [f"step {i}, result {k}" for k in range(len(values))]
+        found += values
+        barrier([x for x in values if isinstance(x, Tensor)])
+    return Run(labels, [
+        x.numpy(force=True).copy() if isinstance(x, Tensor) else np.array(x) for x in found
+    ])  # fmt: skip
+
+
+def _flat(values: Any) -> Iterator[Any]:
+    for x in values:
+        if isinstance(x, list):
+            yield from _flat(x)
+        else:
+            yield x
+
+
 @contextmanager
 def evaluated(policy: str, seed: int = 0) -> Iterator[Barrier]:
     """Inside, values are evaluated as ``policy`` says; yields the barrier for ``run_program``.
 
     "end": when read at the end. "each": after every operation. "some": after every k operations,
     k drawn anew each time. "reads": random values at random points, and pending work at others.
+    "all": all values at every barrier.
     """
     rng = np.random.default_rng(seed)
     nodes, nbytes = Limits.nodes, Limits.nbytes
-    most = {"end": 1 << 60, "each": 1, "some": 1 << 60, "reads": 1 << 60}
+    most = {"end": 1 << 60, "each": 1, "some": 1 << 60, "reads": 1 << 60, "all": 1 << 60}
     if policy not in most:
         raise ValueError(f"got the policy {policy!r}; expected one of {', '.join(most)}")
 
@@ -347,6 +375,9 @@ def evaluated(policy: str, seed: int = 0) -> Iterator[Barrier]:
             Limits.nodes = int(rng.integers(1, 30))
         elif policy == "reads" and values and rng.random() < 0.4:
             values[int(rng.integers(len(values)))].numpy(force=True)
+        elif policy == "all":
+            for x in values:
+                x.numpy(force=True)
 
     Limits.nodes, Limits.nbytes = most[policy], 1 << 60
     try:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import numpy as np
 
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
+from treadle.base.record import Record
 from treadle.nn import GRU, LSTM
 from treadle.nn import functional as F
 from treadle.random.generator import manual_seed
@@ -27,7 +27,7 @@ BATCHES = (1, 2, 64)
 _BATCH = 7
 
 
-class Rows(NamedTuple):
+class Rows(Record):
     """A function of a batch; ``weights`` are the shapes of what it takes beside it."""
 
     name: str

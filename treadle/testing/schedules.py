@@ -23,10 +23,10 @@ from treadle.runtime.cpu import cpu
 
 # Numbers that are there for speed, by module, with others that would do as well.
 _NUMBERS: dict[str, dict[str, tuple[int, ...]]] = {
-    "treadle.codegen.conv_image": {"_CHUNK": (1, 5, 16)},
+    "treadle.codegen.conv_depthwise": {"_MOST_TAPS": (0, 50), "_FEW_TAPS": (0, 12)},
     "treadle.codegen.conv_image_plan": {
         "_STRIP_BYTES": (1 << 9, 1 << 12, 320 << 10), "_PIXELS": (1, 10, 192),
-        "_PIXEL_COST": (0, 1, 1000), "_FEW_TAPS": (0, 32),
+        "_PIXEL_COST": (0, 1, 1000), "_FEW_TAPS": (0, 32), "_FEW_CHANNELS": (0, 8),
     },
     "treadle.codegen.conv_pixel_plan": {"_STRIP_BYTES": (1 << 9, 1 << 12, 320 << 10)},
     "treadle.codegen.conv_weight_plan": {
@@ -42,8 +42,9 @@ _NUMBERS: dict[str, dict[str, tuple[int, ...]]] = {
         "_ROW_BYTES": (64, 1 << 12, 1 << 19), "_FEW": (1, 1 << 15),
     },
     "treadle.compiler.prepare": {"PARALLEL_WORK": (1, 100, 1 << 14)},
-    "treadle.compiler.reduction": {
-        "_TABLE_BYTES": (1 << 12, 1 << 17), "_NARROW": (16, 128), "_GROUP": (1, 2, 4)
+    "treadle.compiler.reduction": {"_NARROW": (16, 128)},
+    "treadle.compiler.reduction_kernels": {
+        "_TABLE_BYTES": (1 << 12, 1 << 17), "GROUP": (1, 2, 4), "_ABREAST_BYTES": (64, 256, 512)
     },
     "treadle.compiler.rows": {"_DEAR": (1, 8, 1000)},
     "treadle.ir.nest": {"_TILE": (2, 16, 64), "_LEAST": (2, 4, 100), "_ENOUGH": (1, 16)},

@@ -12,6 +12,7 @@ from treadle.base.shapes import Shape
 from treadle.ir.node import Node, located
 from treadle.ops import elementwise as e
 from treadle.ops.movement import expand, reshape
+from treadle.ops.reduce import reduce_sum
 from treadle.tensor.arithmetic import cast, refuse
 from treadle.tensor.handle import Handle, wrap
 from treadle.tensor.tensor import Tensor
@@ -89,7 +90,31 @@ def check_rank(name: str, node: Node, ranks: Sequence[int], meaning: str) -> Non
         ))  # fmt: skip
 
 
+def total(node: Node) -> Node:
+    """The sum of all elements."""
+    return reduce_sum(node, axes=tuple(range(len(node.shape)))) if node.shape else node
+
+
+def check_reduction(name: str, reduction: str, *more: str) -> None:
+    """ValueError for a reduction that a loss does not know."""
+    known = ("none", "mean", "sum", *more)
+    if reduction not in known:
+        raise located(ValueError(
+            f"{name}: got reduction {reduction!r}; it is one of {', '.join(map(repr, known))}"
+        ))  # fmt: skip
+
+
+def reduced(node: Node, reduction: str, source: Node, count: int | None = None) -> Tensor:
+    """The losses as they are, their sum, or the sum divided by ``count`` (of the losses)."""
+    if reduction != "none":
+        out = total(node)
+        if reduction != "sum":
+            out = e.div(out, e.full_like(out, node.type.size if count is None else count))
+        node = out
+    return wrap(cast(node, source.dtype))
+
+
 __all__ = [
-    "Pair", "along_channels", "check_rank", "node_of", "pair", "real_node", "rounded_once",
-    "widened",
+    "Pair", "along_channels", "check_rank", "check_reduction", "node_of", "pair", "real_node",
+    "reduced", "rounded_once", "total", "widened",
 ]  # fmt: skip

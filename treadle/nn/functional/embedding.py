@@ -13,11 +13,13 @@ from treadle.ops.indexing import take
 from treadle.ops.movement import detach, expand, reshape
 from treadle.random.sampling import draw_bernoulli
 from treadle.tensor.arithmetic import cast
+from treadle.tensor.composed import composed
 from treadle.tensor.handle import wrap
 from treadle.tensor.operators import write_back
 from treadle.tensor.tensor import Tensor
 
 
+@composed
 def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
     """The rows of ``weight`` (num, dim) that ``input`` names: (*input.shape, dim).
 
@@ -83,4 +85,66 @@ def dropout2d(
     return _dropped("dropout2d", input, p, training, inplace, (*node.shape[:-2], 1, 1))
 
 
-__all__ = ["dropout", "dropout2d", "embedding"]
+def dropout1d(
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Tensor:
+    """``dropout`` of whole channels of (N, C, L) or (C, L)."""
+    node = node_of("dropout1d", input)
+    check_rank("dropout1d", node, (3, 2), "(N, C, L) or (C, L)")
+    return _dropped("dropout1d", input, p, training, inplace, (*node.shape[:-1], 1))
+
+
+def dropout3d(
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Tensor:
+    """``dropout`` of whole channels of (N, C, D, H, W) or (C, D, H, W)."""
+    node = node_of("dropout3d", input)
+    check_rank("dropout3d", node, (5, 4), "(N, C, D, H, W) or (C, D, H, W)")
+    return _dropped("dropout3d", input, p, training, inplace, (*node.shape[:-3], 1, 1, 1))
+
+
+def alpha_dropout(
+    input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False
+) -> Tensor:
+    """``dropout`` that keeps mean and variance after SELU: elements become its lowest value.
+
+    That is ``-scale * alpha`` of ``selu``; all are then scaled and shifted (Klambauer, 2017).
+    """
+    shape = node_of("alpha_dropout", input).shape
+    return _alpha_dropped("alpha_dropout", input, p, training, inplace, shape)
+
+
+def feature_alpha_dropout(
+    input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False
+) -> Tensor:
+    """``alpha_dropout`` of whole channels of (N, C, ...)."""
+    shape = node_of("feature_alpha_dropout", input).shape
+    places = (*shape[:2], *(1,) * (len(shape) - 2))
+    return _alpha_dropped("feature_alpha_dropout", input, p, training, inplace, places)
+
+
+_LOWEST_SELU = -1.7580993408473766
+
+
+def _alpha_dropped(
+    name: str, input: Tensor, p: float, training: bool, inplace: bool, shape: Shape
+) -> Tensor:
+    node = real_node(name, input)
+    if not 0 <= p <= 1:
+        raise located(ValueError(f"{name}: got p={p}; a probability is from 0 to 1"))
+    if not training or p == 0:
+        return input
+    kept = 1 - p
+    scale = (kept + _LOWEST_SELU**2 * kept * p) ** -0.5 if kept else 0.0
+    dropped = draw_bernoulli(shape, p)
+    dropped = dropped if dropped.shape == node.shape else expand(dropped, shape=node.shape)
+    chosen = e.where(dropped, e.full_like(node, _LOWEST_SELU), node)
+    shift = e.full_like(node, -scale * _LOWEST_SELU * p)
+    out = wrap(e.add(e.mul(chosen, e.full_like(node, scale)), shift))
+    return write_back(input, out, name) if inplace else out
+
+
+__all__ = [
+    "alpha_dropout", "dropout", "dropout1d", "dropout2d", "dropout3d", "embedding",
+    "feature_alpha_dropout",
+]  # fmt: skip

@@ -12,7 +12,14 @@ from typing import Any
 from treadle.base import dtypes
 from treadle.base.errors import DTypeError, ShapeError
 from treadle.ir.node import Node, located
-from treadle.nn.functional.common import node_of, real_node, widened
+from treadle.nn.functional.common import (
+    check_reduction,
+    node_of,
+    real_node,
+    reduced,
+    total,
+    widened,
+)
 from treadle.ops import elementwise as e
 from treadle.ops.checks import check
 from treadle.ops.indexing import gather, take
@@ -20,22 +27,11 @@ from treadle.ops.movement import expand, reshape
 from treadle.ops.reduce import reduce_sum
 from treadle.tensor import arithmetic as a
 from treadle.tensor.arithmetic import cast
+from treadle.tensor.composed import composed
 from treadle.tensor.gradients import Function
 from treadle.tensor.handle import wrap
 from treadle.tensor.reduction import log_softmax
 from treadle.tensor.tensor import Tensor
-
-
-def _total(node: Node) -> Node:
-    return reduce_sum(node, axes=tuple(range(len(node.shape)))) if node.shape else node
-
-
-def _check_reduction(name: str, reduction: str, *more: str) -> None:
-    known = ("none", "mean", "sum", *more)
-    if reduction not in known:
-        raise located(ValueError(
-            f"{name}: got reduction {reduction!r}; it is one of {', '.join(map(repr, known))}"
-        ))  # fmt: skip
 
 
 def _without_nan(name: str, target: Node) -> Node:
@@ -45,16 +41,6 @@ def _without_nan(name: str, target: Node) -> Node:
         f"treadle.nan_to_num()"
     )
     return check(target, rule="not_nan", limits=(), words=words)
-
-
-def _reduced(node: Node, reduction: str, source: Node, count: int | None = None) -> Tensor:
-    """The losses as they are, their sum, or the sum divided by ``count`` (of the losses)."""
-    if reduction != "none":
-        out = _total(node)
-        if reduction != "sum":
-            out = e.div(out, e.full_like(out, node.type.size if count is None else count))
-        node = out
-    return wrap(cast(node, source.dtype))
 
 
 # --- classes ------------------------------------------------------------------------------------
@@ -122,12 +108,11 @@ def _class_losses(
     column = reshape(safe, shape=tuple(1 if i == axis else s for i, s in enumerate(logs.shape)))
     loss = e.neg(reshape(gather(logs, column, axis=axis), shape=index.shape))
     zero = e.full_like(loss, 0)
-    if weights is None:
-        count = cast(_total(e.bitwise_not(ignored)), loss.dtype)
-    else:
-        chosen = e.where(ignored, zero, take(weights, safe, axis=0))
-        loss = e.mul(loss, chosen)
-        count = _total(chosen)
+    weight_of_each = e.full_like(loss, 1) if weights is None else take(weights, safe, axis=0)
+    counted = e.where(ignored, zero, weight_of_each)
+    if weights is not None:
+        loss = e.mul(loss, counted)
+    count = total(counted)
     if smoothing:
         even = e.neg(reduce_sum(_weighted(logs, weights, axis), axes=(axis,)))
         kept = e.mul(loss, e.full_like(loss, 1 - smoothing))
@@ -143,6 +128,7 @@ def _weighted(node: Node, weights: Node | None, axis: int) -> Node:
     return e.mul(node, expand(reshape(weights, shape=shape), shape=node.shape))
 
 
+@composed
 def nll_loss(
     input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100,
     reduction: str = "mean",
@@ -152,7 +138,7 @@ def nll_loss(
     The mean is the sum divided by the sum of the weights used; targets equal to ``ignore_index``
     do not count.
     """
-    _check_reduction("nll_loss", reduction)
+    check_reduction("nll_loss", reduction)
     source = real_node("nll_loss", input)
     loss, count = _class_losses("nll_loss", widened(source), target, weight, ignore_index, 0.0)
     return _finished(loss, count, reduction, source)
@@ -160,10 +146,11 @@ def nll_loss(
 
 def _finished(loss: Node, count: Node, reduction: str, source: Node) -> Tensor:
     if reduction == "mean":
-        return wrap(cast(e.div(_total(loss), count), source.dtype))
-    return _reduced(loss, reduction, source)
+        return wrap(cast(e.div(total(loss), count), source.dtype))
+    return reduced(loss, reduction, source)
 
 
+@composed
 def cross_entropy(
     input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100,
     reduction: str = "mean", label_smoothing: float = 0.0,
@@ -178,7 +165,7 @@ def cross_entropy(
     >>> round(cross_entropy(scores, treadle.tensor([0, 1])).item(), 4)
     0.6931
     """
-    _check_reduction("cross_entropy", reduction)
+    check_reduction("cross_entropy", reduction)
     if not 0 <= label_smoothing <= 1:
         raise located(ValueError(
             f"cross_entropy: got label_smoothing {label_smoothing}; it is from 0 to 1"
@@ -198,7 +185,7 @@ def cross_entropy(
         shares = e.add(kept, e.full_like(kept, label_smoothing / classes))
     weights = _class_weight("cross_entropy", weight, logs, axis)
     loss = e.neg(reduce_sum(_weighted(e.mul(logs, shares), weights, axis), axes=(axis,)))
-    return _reduced(loss, reduction, source)
+    return reduced(loss, reduction, source)
 
 
 # --- numbers ------------------------------------------------------------------------------------
@@ -218,26 +205,29 @@ def _operands(name: str, input: Any, target: Any) -> tuple[Node, Node, Node]:
     return widened(cast(source, kind)), widened(cast(goal, kind)), cast(source, kind)
 
 
+@composed
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """``(input - target)^2``."""
-    _check_reduction("mse_loss", reduction)
+    check_reduction("mse_loss", reduction)
     x, y, source = _operands("mse_loss", input, target)
     difference = e.sub(x, y)
-    return _reduced(e.mul(difference, difference), reduction, source)
+    return reduced(e.mul(difference, difference), reduction, source)
 
 
+@composed
 def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """``|input - target|``."""
-    _check_reduction("l1_loss", reduction)
+    check_reduction("l1_loss", reduction)
     x, y, source = _operands("l1_loss", input, target)
-    return _reduced(e.abs_(e.sub(x, y)), reduction, source)
+    return reduced(e.abs_(e.sub(x, y)), reduction, source)
 
 
+@composed
 def smooth_l1_loss(
     input: Tensor, target: Tensor, reduction: str = "mean", beta: float = 1.0
 ) -> Tensor:
     """With d = |input - target|: ``0.5 * d^2 / beta`` where d < beta, else ``d - 0.5 * beta``."""
-    _check_reduction("smooth_l1_loss", reduction)
+    check_reduction("smooth_l1_loss", reduction)
     if beta < 0:
         raise located(ValueError(f"smooth_l1_loss: got beta {beta}; it must not be negative"))
     if beta == 0:
@@ -245,23 +235,25 @@ def smooth_l1_loss(
     x, y, source = _operands("smooth_l1_loss", input, target)
     d = a.abs(wrap(e.sub(x, y)))
     loss = a.where(a.lt(d, beta), a.div(a.mul(a.mul(d, 0.5), d), beta), a.sub(d, 0.5 * beta))
-    return _reduced(loss.node, reduction, source)
+    return reduced(loss.node, reduction, source)
 
 
+@composed
 def huber_loss(
     input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0
 ) -> Tensor:
     """With d = |input - target|: ``0.5 * d^2`` where d <= delta, else ``delta * (d - delta/2)``."""
-    _check_reduction("huber_loss", reduction)
+    check_reduction("huber_loss", reduction)
     if delta <= 0:
         raise located(ValueError(f"huber_loss: got delta {delta}; it must be positive"))
     x, y, source = _operands("huber_loss", input, target)
     d = a.abs(wrap(e.sub(x, y)))
     inner = a.mul(a.mul(d, 0.5), d)
     loss = a.where(a.le(d, delta), inner, a.mul(a.sub(d, 0.5 * delta), delta))
-    return _reduced(loss.node, reduction, source)
+    return reduced(loss.node, reduction, source)
 
 
+@composed
 def kl_div(
     input: Tensor, target: Tensor, reduction: str = "mean", log_target: bool = False
 ) -> Tensor:
@@ -270,7 +262,7 @@ def kl_div(
     "batchmean" divides the sum by the first size, which is the mathematical definition; "mean" by
     the number of elements. ``log_target`` says that the target is logarithms too.
     """
-    _check_reduction("kl_div", reduction, "batchmean")
+    check_reduction("kl_div", reduction, "batchmean")
     x, y, source = _operands("kl_div", input, target)
     if log_target:
         loss = e.mul(e.exp(y), e.sub(y, x))
@@ -279,7 +271,7 @@ def kl_div(
         safe = e.where(is_zero, e.full_like(y, 1), y)
         loss = e.sub(e.mul(y, e.log(safe)), e.mul(y, x))
     count = x.shape[0] if reduction == "batchmean" and x.shape else None
-    return _reduced(loss, reduction, source, count)
+    return reduced(loss, reduction, source, count)
 
 
 # --- two classes --------------------------------------------------------------------------------
@@ -319,6 +311,7 @@ def _rescaled(name: str, loss: Node, weight: Tensor | None) -> Node:
     return e.mul(loss, node if node.shape == loss.shape else expand(node, shape=loss.shape))
 
 
+@composed
 def binary_cross_entropy(
     input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean"
 ) -> Tensor:
@@ -328,7 +321,7 @@ def binary_cross_entropy(
     is an error when the loss is evaluated. ``binary_cross_entropy_with_logits`` is safer.
     """
     name = "binary_cross_entropy"
-    _check_reduction(name, reduction)
+    check_reduction(name, reduction)
     x, y, source = _operands(name, input, target)
     words = (
         f"{name}: got the input {{value}}{{where}}, outside [0, 1]; apply sigmoid() first, or use "
@@ -336,9 +329,10 @@ def binary_cross_entropy(
     )
     x = check(x, rule="in_unit_interval", limits=(), words=words)
     loss = _BinaryCrossEntropy.apply(wrap(x), wrap(y)).node
-    return _reduced(_rescaled(name, loss, weight), reduction, source)
+    return reduced(_rescaled(name, loss, weight), reduction, source)
 
 
+@composed
 def binary_cross_entropy_with_logits(
     input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean",
     pos_weight: Tensor | None = None,
@@ -348,7 +342,7 @@ def binary_cross_entropy_with_logits(
     ``weight * ((1 - y) * x + (1 + (pos_weight - 1) * y) * log(1 + e^-x))``
     """
     name = "binary_cross_entropy_with_logits"
-    _check_reduction(name, reduction)
+    check_reduction(name, reduction)
     x, y, source = _operands(name, input, target)
     zero, one = e.full_like(x, 0), e.full_like(x, 1)
     # log(1 + e^-x) = max(-x, 0) + log(1 + e^-|x|)
@@ -358,7 +352,7 @@ def binary_cross_entropy_with_logits(
         raised = expand(raised, shape=x.shape) if raised.shape != x.shape else raised
         smooth = e.mul(smooth, e.add(e.mul(e.sub(raised, one), y), one))
     loss = e.add(e.mul(e.sub(one, y), x), smooth)
-    return _reduced(_rescaled(name, loss, weight), reduction, source)
+    return reduced(_rescaled(name, loss, weight), reduction, source)
 
 
 __all__ = [

@@ -18,6 +18,7 @@ from treadle.ops.project import results
 from treadle.ops.reduce import moments, reduce_sum, restore
 from treadle.ops.source import number
 from treadle.tensor.arithmetic import cast
+from treadle.tensor.composed import composed
 from treadle.tensor.grad_mode import no_grad
 from treadle.tensor.handle import wrap
 from treadle.tensor.tensor import Tensor
@@ -111,6 +112,7 @@ def _move(running: Tensor, observed: Node, momentum: float | Tensor, scale: floa
     running._write(cast(e.add(old, new), running.dtype))
 
 
+@composed
 def layer_norm(
     input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None,
     bias: Tensor | None = None, eps: float = 1e-5,
@@ -144,6 +146,7 @@ def _last_axes(
     return last, tuple(range(ndim - len(last), ndim))
 
 
+@composed
 def rms_norm(
     input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None,
     eps: float | None = None,
@@ -166,6 +169,7 @@ def rms_norm(
     return wrap(cast(out, source.dtype))
 
 
+@composed
 def group_norm(
     input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
     eps: float = 1e-5,

@@ -15,6 +15,7 @@ from treadle.ops.project import project
 from treadle.ops.reduce import reduce_sum
 from treadle.ops.window import max_pool, window_sum
 from treadle.tensor.arithmetic import cast
+from treadle.tensor.composed import composed
 from treadle.tensor.handle import wrap
 from treadle.tensor.reduction import keep
 from treadle.tensor.storage import node_from_array
@@ -62,6 +63,7 @@ class _Windows:
             )  # fmt: skip
 
 
+@composed
 def max_pool2d(
     input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
     ceil_mode: bool = False, return_indices: bool = False,
@@ -88,6 +90,7 @@ def _counts(
     return end - start
 
 
+@composed
 def avg_pool2d(
     input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
     count_include_pad: bool = True, divisor_override: int | None = None,
@@ -199,6 +202,7 @@ def _single(value: Any) -> Any:
     return value[0] if isinstance(value, (tuple, list)) and len(value) == 1 else value
 
 
+@composed
 def max_pool1d(
     input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
     ceil_mode: bool = False, return_indices: bool = False,
@@ -213,6 +217,7 @@ def max_pool1d(
     return tuple(x.squeeze(-2) for x in out) if return_indices else out.squeeze(-2)
 
 
+@composed
 def avg_pool1d(
     input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
     count_include_pad: bool = True,

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from treadle.base.record import Record
 from treadle.ir.node import Node, recorder, type_of
 from treadle.ops import elementwise as e
 from treadle.ops.contraction import matmul
@@ -27,7 +28,7 @@ from treadle.tensor.handle import wrap
 from treadle.tensor.tensor import Tensor
 
 
-class _Span(NamedTuple):
+class _Span(Record):
     """The rows of one step (or of several)."""
 
     start: int

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from treadle.base.errors import ShapeError
 from treadle.base.lazy_numpy import np
+from treadle.base.record import Record
 from treadle.ir.node import located
 from treadle.tensor.creation import from_numpy, full
 from treadle.tensor.joining import cat, stack
 from treadle.tensor.tensor import Tensor
 
 
-class PackedSequence(NamedTuple):
+class PackedSequence(Record):
     """The elements of several sequences step by step, the longest sequence first.
 
     ``data`` (sum of lengths, ...) has ``batch_sizes[t]`` rows for step t. ``sorted_indices`` are
@@ -26,7 +27,7 @@ class PackedSequence(NamedTuple):
     unsorted_indices: Tensor | None = None
 
 
-class Rows(NamedTuple):
+class Rows(Record):
     """The rows (1, R, size) of sequences of different lengths, step by step."""
 
     sizes: tuple[int, ...]  # of the steps

@@ -1,0 +1,242 @@
+"""What was evaluated last, and how: a short record of every evaluation, for whoever asks later.
+
+A record holds no node and no value: signatures, lines, and the ticks of the calls. For a program
+that runs again it is little more than a reference to the program. ``explain`` makes words of it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from array import array
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from types import CodeType
+from typing import TYPE_CHECKING, Any
+
+from treadle.base.flags import flags
+from treadle.base.record import Record
+from treadle.compiler.trace import sites_of
+from treadle.ir.node import Limits, Node, Recording, Signature, Site, is_internal
+from treadle.ir.scan import Scan
+
+if TYPE_CHECKING:
+    from treadle.compiler.program import Program
+    from treadle.compiler.programs import Known
+
+OPTIMIZER = "Optimizer.step"
+NEW = "seen for the first time"
+
+_MOST = 64  # evaluations that are remembered
+_NEWS = 8  # evaluations with something new that are remembered
+_LINES = 32  # lines whose last evaluation is remembered, to say what is new about the next one
+_LONG = 1 << 15  # operations of an evaluation that is not remembered for that
+_LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib")})
+
+
+class Timed(Record):
+    """The ticks of one run of a program: at the start, when it is ready, after every call."""
+
+    run: int
+    begin: float
+    times: array[int]
+
+
+class Forced(Record):
+    """Who wanted a value: the user's line, and the function of Treadle's that it called.
+
+    ``debugger`` is True where somebody looked at a value at a breakpoint on that line.
+    """
+
+    site: Site | None
+    function: str
+    debugger: bool
+
+
+class Evaluation:
+    """One evaluation: ``program`` ran, or the operations one by one (``sigs``) for a ``reason``."""
+
+    # What most evaluations leave as it is, so that making a record takes little time.
+    reason = ""
+    known: Known | None = None
+    program: Program | None = None
+    run = 0
+    sites: Sequence[Site | None] = ()
+    sigs: Sequence[Signature] = ()
+    kept: Sequence[bool] = ()
+    calls: Sequence[tuple[Signature, Site | None]] = ()
+    timed: Timed | None = None
+    before: Evaluation | None = None  # the last one from this line, where this is new
+    seconds = 0.0
+
+    called: CodeType | str | None = None
+    debugger = False
+
+    def __init__(self, place: Site | None) -> None:
+        self.place = place  # the line that wanted it
+        self.begin = perf_counter()
+
+    @property
+    def forced(self) -> Forced:
+        """Who wanted it."""
+        called = self.called
+        name = called if isinstance(called, str) else called.co_qualname if called else ""
+        return Forced(self.place, name, self.debugger)
+
+    def replayed(self, known: Known, scanned: Scan) -> None:
+        """It was a run of what is ``known`` of a graph."""
+        self.known = known
+        self.program = program = known.program
+        if program is None:
+            return
+        self.run = program.runs
+        self.timed = program.timed
+        # Equal steps of other lines share a program. Three items tell, for a hundredth of the time.
+        items = scanned.items
+        probe = (items[0].site, items[len(items) // 2].site, items[-1].site)
+        if known.probe != probe or Watchers.are_there:
+            known.probe = probe
+            known.sites = sites_of(scanned, known.numbers)
+        self.sites = known.sites
+
+    def stepped(self, nodes: Sequence[Node], owners: Sequence[Node], timed: Timed | None) -> None:
+        """Its ``nodes`` ran one by one; ``owners`` has the node of every call."""
+        self.sites = [n.site for n in nodes]
+        self.sigs = [n.sig for n in nodes]
+        self.kept = [n.keep for n in nodes]
+        self.calls = [(n.sig, n.site) for n in owners]
+        self.timed = timed
+
+
+class Watchers:
+    """Who is told of every evaluation (``call(evaluation)``), which is then timed call by call."""
+
+    are_there = False
+    calls: tuple[Callable[[Evaluation], object], ...] = ()
+
+    @classmethod
+    def add(cls, call: Callable[[Evaluation], object]) -> None:
+        """Has ``call`` told from now on."""
+        cls.calls = (*cls.calls, call)
+        cls.are_there = True
+
+    @classmethod
+    def remove(cls, call: Callable[[Evaluation], object]) -> None:
+        """Ends that."""
+        cls.calls = tuple(known for known in cls.calls if known != call)
+        cls.are_there = bool(cls.calls)
+
+
+recent: deque[Evaluation] = deque(maxlen=_MOST)
+renewed: deque[Evaluation] = deque(maxlen=_NEWS)  # op by op, unlike the last from the same line
+_last: OrderedDict[Any, Evaluation] = OrderedDict()  # by line
+
+
+def begin(state: Recording) -> Evaluation:
+    """The record of an evaluation that begins now."""
+    site = state.site
+    if site is not None:  # known already: who asks is an optimizer
+        evaluation = Evaluation(site)
+        evaluation.called = OPTIMIZER
+    else:
+        evaluation = _asked()
+    if len(state.pending) >= Limits.nodes:
+        evaluation.called = "PENDING_NODES"
+    elif state.nbytes >= Limits.nbytes:
+        evaluation.called = "PENDING_BYTES"
+    return evaluation
+
+
+def finish(evaluation: Evaluation) -> None:
+    """The evaluation is done: keeps its record, and tells the watchers."""
+    if evaluation.program is None:
+        if not evaluation.sigs:
+            return  # there was nothing to do
+        if 1 < len(evaluation.sigs) < _LONG:
+            _compare(evaluation)
+    evaluation.seconds = perf_counter() - evaluation.begin
+    recent.append(evaluation)
+    if Watchers.are_there:
+        for call in Watchers.calls:
+            call(evaluation)
+    if "explain" in flags.DEBUG:
+        from treadle.compiler.explain import tell  # only where somebody asks
+
+        print(tell(evaluation), file=sys.stderr)
+
+
+def forget() -> None:
+    """Forgets all evaluations."""
+    recent.clear()
+    renewed.clear()
+    _last.clear()
+
+
+def _compare(new: Evaluation) -> None:
+    """Remembers what ran op by op, and the last such one from the same line beside it."""
+    place = new.place
+    new.before = _last.get(place)
+    if new.before is not None:
+        new.before.before = None  # no chain
+        renewed.append(new)
+    _last[place] = new
+    _last.move_to_end(place)
+    if len(_last) > _LINES:
+        _last.popitem(last=False)
+
+
+_OURS, _LIBRARY, _TYPED, _USERS = range(4)
+_kinds: dict[str, int] = {}  # of files
+
+
+def _kind_of(filename: str) -> int:
+    """Whose file it is: Treadle's, the standard library's, nobody's (typed in), the user's."""
+    if is_internal(filename):
+        kind = _OURS
+    elif filename.startswith("<"):
+        kind = _TYPED
+    elif filename.startswith(_LIBRARIES) and f"{os.sep}site-packages{os.sep}" not in filename:
+        kind = _LIBRARY
+    else:
+        kind = _USERS
+    _kinds[filename] = kind
+    return kind
+
+
+def _asked() -> Evaluation:
+    """An evaluation with the user's line that asks for it, and what it called there."""
+    frame = sys._getframe(2)
+    kinds = _kinds
+    called: CodeType | None = None
+    debugger = False
+    site: Site | None = None
+    while frame is not None:
+        code = frame.f_code
+        filename = code.co_filename
+        kind = kinds[filename] if filename in kinds else _kind_of(filename)
+        if kind == _OURS:
+            called = code
+        elif kind == _LIBRARY:
+            debugger = debugger or code.co_name == "trace_dispatch"
+        elif kind == _USERS or not _is_prompt(frame.f_back):
+            site = code, frame.f_lasti
+            break
+        frame = frame.f_back  # type: ignore[assignment]
+    evaluation = Evaluation(site)
+    evaluation.called = called
+    if debugger:
+        evaluation.debugger = True
+    return evaluation
+
+
+def _is_prompt(below: Any) -> bool:
+    """True where a debugger runs what was typed at its prompt."""
+    return below is not None and below.f_code.co_filename.endswith(("pdb.py", "bdb.py"))
+
+
+__all__ = [
+    "NEW", "OPTIMIZER", "Evaluation", "Forced", "Timed", "Watchers", "begin", "finish", "forget",
+    "recent", "renewed",
+]  # fmt: skip

@@ -1,0 +1,129 @@
+"""Images read at computed places."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from treadle.base.errors import ShapeError
+from treadle.ir.node import located
+from treadle.nn.functional.common import check_rank, node_of, real_node, rounded_once
+from treadle.tensor import arithmetic as a
+from treadle.tensor.contraction import matmul
+from treadle.tensor.creation import arange, ones
+from treadle.tensor.joining import stack
+from treadle.tensor.selection import gather
+from treadle.tensor.tensor import Tensor
+
+_PADDINGS = ("zeros", "border", "reflection")
+
+
+def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool = False) -> Tensor:
+    """The places (N, H, W, 2) that ``theta`` (N, 2, 3) maps the pixels of (N, C, H, W) images to.
+
+    Places are (x, y), from -1 to 1: the outermost pixels' centres with ``align_corners``, else
+    their outer edges.
+    """
+    node = real_node("affine_grid", theta)
+    if node.shape[1:] != (2, 3) or len(size) != 4 or size[0] != node.shape[0]:
+        raise located(ShapeError(
+            f"affine_grid: got theta of shape {node.shape} and the size {tuple(size)}; they are "
+            f"(N, 2, 3) and (N, C, H, W)"
+        ))  # fmt: skip
+    n, _, height, width = size
+
+    def steps(count: int) -> Tensor:
+        last = max(count - 1, 1) if align_corners else count
+        centres = a.mul(arange(count).to(theta.dtype), 2)
+        return a.sub(a.div(centres if align_corners else a.add(centres, 1), last), 1)
+
+    x = steps(width).reshape(1, width).expand(height, width)
+    y = steps(height).reshape(height, 1).expand(height, width)
+    points = stack([x, y, ones(height, width, dtype=theta.dtype)], -1).reshape(-1, 3)
+    return matmul(points, theta.mT).reshape(n, height, width, 2)
+
+
+def grid_sample(
+    input: Tensor, grid: Tensor, mode: str = "bilinear", padding_mode: str = "zeros",
+    align_corners: bool = False,
+) -> Tensor:  # fmt: skip
+    """The images (N, C, H, W) read at the places ``grid`` (N, OH, OW, 2): (N, C, OH, OW).
+
+    Places are (x, y) as in ``affine_grid``. ``mode`` "bilinear" weighs the four pixels around a
+    place, "nearest" takes the nearest. Outside the image there are zeros, its border, or its
+    reflection, by ``padding_mode``.
+
+    >>> import treadle
+    >>> image = treadle.arange(4.0).reshape(1, 1, 2, 2)
+    >>> grid_sample(image, treadle.zeros(1, 1, 1, 2), align_corners=True).item()
+    1.5
+    """
+    node, places = real_node("grid_sample", input), node_of("grid_sample", grid)
+    check_rank("grid_sample", node, (4,), "(N, C, H, W)")
+    if len(places.shape) != 4 or (places.shape[0], places.shape[3]) != (node.shape[0], 2):
+        raise located(ShapeError(
+            f"grid_sample: got an input of shape {node.shape} and a grid of shape {places.shape}; "
+            f"they are (N, C, H, W) and (N, OH, OW, 2)"
+        ))  # fmt: skip
+    if mode not in ("bilinear", "nearest") or padding_mode not in _PADDINGS:
+        raise located(ValueError(
+            f"grid_sample: got mode {mode!r} and padding_mode {padding_mode!r}; the mode is "
+            f"'bilinear' or 'nearest', the padding {', '.join(map(repr, _PADDINGS))}"
+        ))  # fmt: skip
+    return _sampled(input, grid, mode, padding_mode, align_corners)
+
+
+@rounded_once
+def _sampled(input: Tensor, grid: Tensor, mode: str, padding: str, align: bool) -> Tensor:
+    height, width = input.shape[-2:]
+    x, y = (
+        _place(at, size, padding, align)
+        for at, size in zip(grid.to(input.dtype).unbind(-1), (width, height), strict=True)
+    )
+    read = partial(_pixels, input)
+    if mode == "nearest":
+        return read(a.round(x), a.round(y))
+    left, top = a.floor(x), a.floor(y)
+    right, below = a.sub(x, left), a.sub(y, top)  # how far from them
+    total: Tensor | None = None
+    for dy, share_y in ((0, a.sub(1, below)), (1, below)):
+        for dx, share_x in ((0, a.sub(1, right)), (1, right)):
+            pixels = read(a.add(left, dx), a.add(top, dy))
+            part = a.mul(pixels, a.mul(share_x, share_y).unsqueeze(1))
+            total = part if total is None else a.add(total, part)
+    return total  # type: ignore[return-value]
+
+
+def _place(at: Tensor, size: int, padding: str, align: bool) -> Tensor:
+    """From -1 .. 1 to pixels, inside the image where the padding says so."""
+    if align:
+        place = a.mul(a.div(a.add(at, 1), 2), size - 1)
+    else:
+        place = a.div(a.sub(a.mul(a.add(at, 1), size), 1), 2)
+    if padding == "reflection":
+        low, high = (0.0, size - 1.0) if align else (-0.5, size - 0.5)
+        span = high - low
+        if span == 0:
+            place = a.mul(place, 0)
+        else:
+            off = a.abs(a.sub(place, low))
+            rest = a.fmod(off, span)
+            is_even = a.eq(a.remainder(a.floor(a.div(off, span)), 2), 0)
+            place = a.where(is_even, a.add(rest, low), a.sub(high, rest))
+    return place if padding == "zeros" else a.clamp(place, 0, size - 1)
+
+
+def _pixels(input: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """The pixels at whole places (N, OH, OW), zeros outside: (N, C, OH, OW)."""
+    n, channels, height, width = input.shape
+    inside = a.logical_and(
+        a.logical_and(a.ge(x, 0), a.lt(x, width)), a.logical_and(a.ge(y, 0), a.lt(y, height))
+    )
+    column, row = (a.where(inside, z, 0.0).detach().long() for z in (x, y))
+    flat = a.add(a.mul(row, width), column).reshape(n, 1, -1).expand(n, channels, -1)
+    found = gather(input.reshape(n, channels, height * width), 2, flat)
+    found = found.reshape(n, channels, *x.shape[1:])
+    return a.where(inside.unsqueeze(1), found, a.mul(found, 0))
+
+
+__all__ = ["affine_grid", "grid_sample"]

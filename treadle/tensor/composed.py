@@ -1,0 +1,183 @@
+"""Functions of tensors that record the same nodes whenever they get arguments of the same kind.
+
+    @composed
+    def linear(input, weight, bias=None): ...
+
+The first call with tensors of given types (and other arguments of given values) makes a template of
+what it records; the next ones record a call of it (``ir/call.py``), without running the function.
+So it may look at nothing but shapes, dtypes and its other arguments, must not write to a tensor,
+and returns tensors that it made. What draws random numbers or reads values is noticed, and run.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from treadle.base.dtypes import DType, get_default_dtype
+from treadle.base.flags import flags
+from treadle.ir.call import Template, call_template, template_of
+from treadle.ir.node import Leaf, Node, Recording, Scalar, recorder, user_site
+from treadle.tensor.handle import Handle, wrap
+
+F = TypeVar("F", bound=Callable[..., Any])
+_MOST = 256  # templates of one function
+_PLAIN = frozenset({type(None), bool, int, str, DType})
+MISSING = object()
+
+
+class Templates:
+    """What is known of a function by its arguments: a template, or None where there can be none."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[Any, Template | None] = OrderedDict()
+
+    def get(self, key: Any) -> Any:
+        """The template, None, or ``MISSING``."""
+        return self._known.get(key, MISSING)
+
+    def put(self, key: Any, template: Template | None) -> None:
+        """Remembers it, and forgets the oldest where there are too many."""
+        known = self._known
+        known[key] = template
+        if len(known) > _MOST:
+            known.popitem(last=False)
+
+
+def capture(
+    state: Recording, function: Callable[[], Any], nodes: Sequence[Node],
+    outs_of: Callable[[Any], Sequence[Node] | None],
+) -> tuple[Any, Template | None]:  # fmt: skip
+    """Runs ``function``; its result and the template of what it recorded, if there is one.
+
+    Where there is one, what was recorded is taken back: the template is to be called instead.
+    """
+    pending = state.pending
+    start = len(pending)
+    last = pending[-1] if start else None
+    state.capturing = True
+    try:
+        result = function()
+    finally:
+        state.capturing = False
+    outs = outs_of(result)
+    made = pending[start:]
+    evaluated = len(pending) < start or (start and pending[start - 1] is not last)
+    if not made or outs is None or evaluated:
+        return result, None
+    args = {n: position for position, n in reversed(list(enumerate(nodes)))}
+    template = template_of(made, args, outs)
+    if template is not None:
+        del pending[start:]
+        state.nbytes -= template.nbytes
+    return result, template
+
+
+def composed(function: F) -> F:
+    """The function, recorded as calls of templates."""
+    templates = Templates()
+
+    @functools.wraps(function)
+    def recorded(*args: Any, **options: Any) -> Any:
+        state = recorder.state
+        if state.capturing or state.site is not None or flags.PROGRAMS == "off":
+            return function(*args, **options)
+        key: list[Any] = [state.grad_enabled, get_default_dtype()]
+        nodes: list[Node] = []
+        add = key.append
+        for x in (*args, *options, *options.values()) if options else args:
+            if isinstance(x, Handle):
+                n = x._node if x._base is None else x.node
+                nodes.append(n)
+                add(n.type)
+                add(n.needs_grad)
+            elif (kind := x.__class__) in _PLAIN:
+                add(kind)
+                add(x)
+            else:
+                part = _static(x)
+                if part is None:
+                    return function(*args, **options)
+                add(part)
+        if len(nodes) > 1 and len(set(nodes)) < len(nodes):
+            add(tuple(map(nodes.index, nodes)))  # which are the same
+        whole = tuple(key)
+        template = templates.get(whole)
+        if template is None:
+            return function(*args, **options)
+        if template is MISSING:
+            if any(type(n) is Scalar for n in nodes):  # a number looks like a constant
+                return function(*args, **options)
+            result, template = capture(state, lambda: function(*args, **options), nodes, _outs)
+            templates.put(whole, template)
+            if template is None:
+                return result
+            if type(result) is tuple:
+                made = [t._node for t in result]
+                template.extra = tuple(map(list(dict.fromkeys(made)).index, made))
+        outs = call_template(template, tuple(nodes), state, user_site(), None)
+        if template.extra is None:
+            return wrap(outs[0])
+        return tuple([wrap(outs[i]) for i in template.extra])
+
+    return recorded  # type: ignore[return-value]
+
+
+_pairs = Templates()
+
+
+def recorded_pair(op: Any, a: Node, b: Node, function: Callable[[Node, Node], Node]) -> Node:
+    """What ``function(a, b)`` records and returns, as the call of a template.
+
+    It is known by ``op`` and the types of the two, one of which may be a number.
+    """
+    state = recorder.state
+    if state.capturing or state.site is not None or flags.PROGRAMS == "off":
+        return function(a, b)
+    key = (
+        op, a.type, b.type, type(a) is Scalar, type(b) is Scalar, a.needs_grad, b.needs_grad,
+        state.grad_enabled, a is b,
+    )  # fmt: skip
+    template = _pairs.get(key)
+    if template is None:
+        return function(a, b)
+    if template is MISSING:
+        if type(a) is Scalar:
+            a = a.twin()  # or it would look like a constant
+        if type(b) is Scalar:
+            b = b.twin()
+        result, template = capture(state, lambda: function(a, b), (a, b), lambda n: [n])
+        _pairs.put(key, template)
+        if template is None:
+            return result  # type: ignore[no-any-return]
+    return call_template(template, (a, b), state, user_site(), None)[0]
+
+
+def _static(x: Any) -> Any:
+    """What stands for an argument that is no tensor in the key; None where nothing can."""
+    if x.__class__ is float:
+        return "-0" if not x and math.copysign(1, x) < 0 else None if x != x else (float, x)
+    if x.__class__ is tuple and all(type(i) in _PLAIN for i in x):
+        return x, tuple(map(type, x))
+    if isinstance(x, tuple) and all(type(i) is int for i in x):  # a shape
+        return tuple(x), int
+    return None
+
+
+def _outs(result: Any) -> list[Node] | None:
+    """The nodes of what a function returned, if these are tensors with no past."""
+    tensors = result if type(result) is tuple else (result,)
+    if not tensors or any(
+        not isinstance(t, Handle) or t._base is not None or t._version or isinstance(t._node, Leaf)
+        for t in tensors
+    ):
+        return None
+    return [t._node for t in tensors]
+
+
+__all__ = ["MISSING", "Templates", "capture", "composed", "recorded_pair"]

@@ -1,0 +1,214 @@
+"""Backward passes that were recorded before: the same graph has the same gradient.
+
+A backward pass over a graph whose structure has been seen becomes an open template
+(``ir/call.py``): the next one over an equal graph is one call, whatever the number of its nodes.
+What cannot be repeated so is recorded node by node, as the first time: gradients that are to be
+differentiated, users' functions in the graph, a graph part of which was evaluated earlier.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from treadle.base.flags import flags
+from treadle.base.record import Record
+from treadle.ir.call import Call, Template, call_template, collapse, template_of
+from treadle.ir.node import Leaf, Node, Recording, Scalar, user_site
+from treadle.ir.scan import Scan, scan
+
+_MOST = 1 << 18  # parts of the keys of all templates together
+_SIGHTINGS = 1 << 12
+
+
+class _Plan(Record):
+    """What a template's call gives to whom: ``leaves`` are the numbers of the outs' leaves."""
+
+    leaves: tuple[int, ...]
+    outs: tuple[int, ...]  # which of the outs each leaf gets
+    released: tuple[int, ...]  # the items of the graph that the pass went through
+    retain: bool
+
+
+class _Passes:
+    """The templates of backward passes, by the structure before them; a bounded number."""
+
+    def __init__(self) -> None:
+        self._templates: OrderedDict[Any, Template | None] = OrderedDict()
+        self._seen: OrderedDict[int, None] = OrderedDict()
+        self._length = 0
+
+    def find(self, key: Any) -> Template | bool | None:
+        """The template; None where there can be none; True to make one, False where it is new."""
+        if key in self._templates:
+            self._templates.move_to_end(key)
+            return self._templates[key]
+        mark = hash(key)
+        if mark in self._seen:
+            return True
+        self._seen[mark] = None
+        if len(self._seen) > _SIGHTINGS:
+            self._seen.popitem(last=False)
+        return False
+
+    def put(self, key: Any, template: Template | None) -> None:
+        """Remembers what ``find`` is to give from now on."""
+        self._templates[key] = template
+        self._length += len(key[0])
+        while self._length > _MOST and len(self._templates) > 1:
+            oldest, _ = self._templates.popitem(last=False)
+            self._length -= len(oldest[0])
+
+
+_passes = _Passes()
+
+
+def backward_of(
+    output: Node, retain: bool, state: Recording, ordinary: Callable[[], dict[Node, Node]]
+) -> dict[Node, Node]:
+    """The adjoints of the leaves that ``output`` depends on, recorded by ``ordinary`` or as before.
+
+    ``ordinary`` records the pass from a seed of ones, without gradients of its own.
+    """
+    if flags.PROGRAMS == "off" or state.capturing or state.site is not None:
+        return ordinary()
+    scanned = scan(state)
+    number = scanned.known.get(output)
+    if number is None or number < 0 or scanned.is_odd:
+        return ordinary()
+    key = (scanned.key(), number, retain)
+    template = _passes.find(key)
+    if template is True:
+        found, template = _captured(retain, state, scanned, ordinary)
+        _passes.put(key, template)
+        if template is None:
+            return found
+    return _called(template, state, scanned) if isinstance(template, Template) else ordinary()
+
+
+def _called(template: Template, state: Recording, scanned: Scan) -> dict[Node, Node]:
+    plan: _Plan = template.extra
+    items = scanned.items
+    if not plan.retain:
+        for position in plan.released:
+            item = items[position]
+            item.spent = True
+            if type(item) is Call:
+                for n in item.outs if item.nodes is None else item.nodes:
+                    n.spent = n.needs_grad
+    outs = call_template(template, (), state, user_site(), scanned)
+    for n in outs:
+        n.keep = True
+    return {scanned.node_at(leaf): outs[o] for leaf, o in zip(plan.leaves, plan.outs, strict=True)}
+
+
+def _captured(
+    retain: bool, state: Recording, scanned: Scan, ordinary: Callable[[], dict[Node, Node]]
+) -> tuple[dict[Node, Node], Template | None]:  # fmt: skip
+    """The ordinary pass, and its template, in whose favour the pass is taken back."""
+    calls = [item for item in scanned.items if type(item) is Call]
+    whole = [call for call in calls if call.nodes is None]
+    _tell_scalars_apart(scanned)
+    pending = state.pending
+    start = len(pending)
+    before = [item.spent for item in scanned.items]
+    state.capturing = True
+    try:
+        found = ordinary()
+    finally:
+        state.capturing = False
+    if (
+        len(pending) < start
+        or len(scanned.items) != start
+        or any(a is not b for a, b in zip(pending, scanned.items, strict=False))
+    ):
+        return found, None  # evaluated in between
+    made = pending[start:]
+    plan = _plan(scanned, found, before, retain)
+    if plan is None:
+        return found, None
+    args, numbers, origins = _arguments(scanned, made)
+    template = template_of(made, args, list(found.values()), numbers, origins)
+    if template is None or any(spec.needs_grad for spec in template.specs):
+        return found, None
+    made_outs = list(dict.fromkeys(found.values()))
+    template.extra = plan._replace(outs=tuple(made_outs.index(a) for a in found.values()))
+    del pending[start:]
+    state.nbytes -= template.nbytes
+    del made, args, origins, found
+    for call in whole:
+        if call.nodes is not None:
+            collapse(call)
+    return {}, template
+
+
+def _tell_scalars_apart(scanned: Scan) -> None:
+    """Gives every use of a number a node of its own, so that a gradient tells which one it reads:
+    the pass is called again with other numbers."""
+    position = 0
+    for item in scanned.items:
+        inputs = item.inputs if type(item) is not Call or item.template.args is None else ()
+        if any(type(i) is Scalar for i in inputs):
+            twins = []
+            for i in inputs:
+                if type(i) is Scalar:
+                    i = scanned.scalars[position] = i.twin()
+                    position += 1
+                twins.append(i)
+            item.inputs = tuple(twins)
+        if type(item) is Call:
+            position += len(item.template.constants)
+
+
+def _plan(scanned: Scan, found: dict[Node, Node], before: list[bool], retain: bool) -> _Plan | None:
+    """Who gets what, if the next pass over such a graph is sure to be the same."""
+    leaves = []
+    for leaf in found:
+        number = scanned.known.get(leaf)
+        if number is None or type(leaf) is not Leaf:
+            return None
+        leaves.append(number)
+    released = []
+    for position, item in enumerate(scanned.items):
+        if type(item) is not Call:
+            if item.spent and not before[position] and type(item) is not Leaf:
+                released.append(position)
+        elif item.nodes is not None:
+            reached = {n.spent for n in item.outs if n.needs_grad}
+            if len(reached) > 1:
+                return None  # one of its results leads nowhere: it stays half open
+            if True in reached:
+                released.append(position)
+    # What was evaluated before this graph began has a past that is not in the key.
+    if any(n.needs_grad and type(n) is not Leaf for n in scanned.externals):
+        return None
+    return _Plan(tuple(leaves), (), tuple(released), retain)
+
+
+def _arguments(
+    scanned: Scan, made: Sequence[Node]
+) -> tuple[dict[Node, int], tuple[Any, ...], dict[Node, int]]:
+    """What the pass reads of the graph (numbered, and their numbers in the scan), and which value
+    each of its nodes has its line from."""
+    number_of: dict[Node, Any] = dict(scanned.known)
+    number_of.update({n: (position,) for position, n in enumerate(scanned.scalars)})
+    lines: dict[Any, int] = {}
+    for start, item in zip(scanned.starts, scanned.items, strict=True):
+        lines.setdefault(id(item.site), start)
+        for number, n in enumerate(item.nodes or () if type(item) is Call else (), start):
+            number_of[n] = number
+            lines.setdefault(id(n.site), number)
+    args: dict[Node, int] = {}
+    numbers: list[Any] = []
+    inside = set(made)
+    for n in made:
+        for i in n.inputs:
+            if i not in inside and i not in args and i in number_of:
+                args[i] = len(args)
+                numbers.append(number_of[i])
+    origins = {n: lines.get(id(n.site), 0) for n in made}
+    return args, tuple(numbers), origins
+
+
+__all__ = ["backward_of"]

@@ -1,0 +1,227 @@
+"""PyTorch's older and other names: ``FloatTensor(...)``, ``greater``, ``conj``, ``data_ptr`` ...
+
+What a CPU framework without complex, quantised or sparse tensors answers to the questions that
+programs ask of tensors is here too.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Self
+
+from treadle.base import dtypes
+from treadle.base.dtypes import DType
+from treadle.ir.node import located
+from treadle.ops.movement import detach as detach_op
+from treadle.tensor import arithmetic as a
+from treadle.tensor.creation import tensor, zeros
+from treadle.tensor.handle import Handle, view_of
+from treadle.tensor.methods import in_place
+from treadle.tensor.movement import node_of
+from treadle.tensor.storage import array_of
+from treadle.tensor.tensor import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_NAMES = {
+    dtypes.float32: "FloatTensor", dtypes.float64: "DoubleTensor", dtypes.float16: "HalfTensor",
+    dtypes.bfloat16: "BFloat16Tensor", dtypes.uint8: "ByteTensor", dtypes.int8: "CharTensor",
+    dtypes.int16: "ShortTensor", dtypes.int32: "IntTensor", dtypes.int64: "LongTensor",
+    dtypes.bool_: "BoolTensor",
+}  # fmt: skip
+
+
+def name_of(dtype: DType) -> str:
+    """``treadle.FloatTensor`` for float32, and so on."""
+    return f"treadle.{_NAMES[dtype]}"
+
+
+def _legacy(dtype: DType) -> Any:
+    """The constructor of an older name: sizes give zeros, anything else is the data."""
+
+    def make(*args: Any) -> Tensor:
+        if len(args) == 1 and not isinstance(args[0], int):
+            return tensor(args[0], dtype=dtype)
+        return zeros(*args, dtype=dtype)
+
+    make.__name__ = make.__qualname__ = _NAMES[dtype]
+    make.__doc__ = f"``tensor(data, dtype={dtype.name})``, or zeros of the sizes given."
+    return make
+
+
+(
+    FloatTensor, DoubleTensor, HalfTensor, BFloat16Tensor, ByteTensor, CharTensor, ShortTensor,
+    IntTensor, LongTensor, BoolTensor,
+) = map(_legacy, _NAMES)  # fmt: skip
+
+
+# --- functions under other names ------------------------------------------------------------------
+
+greater, greater_equal, less, less_equal, not_equal = a.gt, a.ge, a.lt, a.le, a.ne
+
+
+def clone(input: Tensor) -> Tensor:
+    """A copy with memory of its own; the gradient flows through."""
+    node_of("clone", input)
+    return input.clone()
+
+
+def detach(input: Tensor) -> Tensor:
+    """The same values, sharing memory, through which no gradient flows."""
+    node_of("detach", input)
+    return view_of(input, detach_op)
+
+
+def rsub(input: Tensor, other: Any, *, alpha: float = 1) -> Tensor:
+    """``other - alpha * input``."""
+    return a.sub(other, input, alpha=alpha)
+
+
+def clamp_min(input: Tensor, min: Any) -> Tensor:
+    """``clamp(input, min=min)``."""
+    return a.clamp(input, min=min)
+
+
+def clamp_max(input: Tensor, max: Any) -> Tensor:
+    """``clamp(input, max=max)``."""
+    return a.clamp(input, max=max)
+
+
+def fill(input: Tensor, value: Any) -> Tensor:
+    """``value`` in the shape and dtype of ``input``."""
+    return clone(input).fill_(value)
+
+
+# --- complex numbers, of which there are none yet -------------------------------------------------
+
+
+def real(input: Tensor) -> Tensor:
+    """The real part: the tensor itself, for there are no complex dtypes yet."""
+    node_of("real", input)
+    return input
+
+
+def _as_it_is(name: str, why: str) -> Callable[[Tensor], Tensor]:
+    def function(input: Tensor) -> Tensor:
+        node_of(name, input)
+        return input
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"The tensor itself: {why}."
+    return function
+
+
+conj = _as_it_is("conj", "it has no imaginary part")
+conj_physical = _as_it_is("conj_physical", "it has no imaginary part")
+resolve_conj = _as_it_is("resolve_conj", "no conjugation waits to be carried out")
+resolve_neg = _as_it_is("resolve_neg", "no negation waits to be carried out")
+
+
+def angle(input: Tensor) -> Tensor:
+    """The angle of the number in the complex plane: pi where negative, else 0; NaN stays."""
+    node = node_of("angle", input)
+    x = input if node.dtype.is_floating_point else input.to(dtypes.get_default_dtype())
+    turned = a.mul(a.lt(x, 0).to(x.dtype), math.pi)
+    return a.where(a.isnan(x), x, turned)
+
+
+def is_conj(input: Tensor) -> bool:
+    """False: no conjugation waits to be carried out."""
+    node_of("is_conj", input)
+    return False
+
+
+def is_neg(input: Tensor) -> bool:
+    """False: no negation waits to be carried out."""
+    node_of("is_neg", input)
+    return False
+
+
+# --- questions with one answer --------------------------------------------------------------------
+
+
+def _never(what: str) -> Any:
+    def answer(self: Any) -> bool:
+        return False
+
+    answer.__doc__ = f"False: {what}."
+    return property(answer)
+
+
+class Methods(Handle):
+    """Tensor methods and attributes of these names."""
+
+    __slots__ = ()
+
+    greater, greater_equal, less, less_equal = greater, greater_equal, less, less_equal
+    not_equal = not_equal
+    eq_, ne_, lt_, le_, gt_, ge_ = map(in_place, (a.eq, a.ne, a.lt, a.le, a.gt, a.ge))
+    greater_, greater_equal_, less_, less_equal_ = gt_, ge_, lt_, le_
+    not_equal_ = ne_
+    clamp_min_, clamp_max_ = map(in_place, (clamp_min, clamp_max))
+    conj, conj_physical, resolve_conj, resolve_neg = conj, conj_physical, resolve_conj, resolve_neg
+    angle, is_conj, is_neg = angle, is_conj, is_neg
+    real = property(real)
+    H, mH = property(lambda self: self.T), property(lambda self: self.mT)
+    is_cpu = property(lambda self: True, doc="True: this version runs on the CPU only.")
+    is_cuda = _never("this version runs on the CPU only")
+    is_mps = is_xpu = is_xla = is_ipu = is_vulkan = is_cuda
+    is_meta = _never("every tensor has memory")
+    is_sparse = is_sparse_csr = _never("there are no sparse tensors")
+    is_quantized = is_mkldnn = is_nested = _never("there are no such tensors")
+
+    def short(self: Any) -> Tensor:
+        """In int16."""
+        return self.to(dtypes.int16)
+
+    def byte(self: Any) -> Tensor:
+        """In uint8."""
+        return self.to(dtypes.uint8)
+
+    def char(self: Any) -> Tensor:
+        """In int8."""
+        return self.to(dtypes.int8)
+
+    def data_ptr(self: Any) -> int:
+        """The address of the first element (evaluates the tensor)."""
+        return array_of(self.node).ctypes.data
+
+    def get_device(self: Any) -> int:
+        """-1: on the CPU."""
+        return -1
+
+    def pin_memory(self) -> Self:
+        """The tensor itself: there is no device that copies."""
+        return self
+
+    def is_pinned(self) -> bool:
+        """False: there is no device that copies."""
+        return False
+
+    def share_memory_(self) -> Self:
+        """Refused: a tensor's memory belongs to one process."""
+        raise located(NotImplementedError(
+            "share_memory_: a tensor's memory belongs to one process; send the tensor itself: "
+            "it is copied"
+        ))  # fmt: skip
+
+    def is_shared(self) -> bool:
+        """False: a tensor's memory belongs to one process."""
+        return False
+
+    def is_inference(self) -> bool:
+        """False: what is made in ``inference_mode`` is a tensor like any."""
+        return False
+
+    def new(self: Any, *args: Any) -> Tensor:
+        """A tensor of this dtype: of the data given, or zeros of the sizes given."""
+        return _legacy(self.dtype)(*args)
+
+
+__all__ = [
+    "BFloat16Tensor", "BoolTensor", "ByteTensor", "CharTensor", "DoubleTensor", "FloatTensor",
+    "HalfTensor", "IntTensor", "LongTensor", "ShortTensor", "angle", "clamp_max", "clamp_min",
+    "clone", "conj", "conj_physical", "detach", "fill", "greater", "greater_equal", "is_conj",
+    "is_neg", "less", "less_equal", "not_equal", "real", "resolve_conj", "resolve_neg", "rsub",
+]  # fmt: skip
