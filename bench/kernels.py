@@ -13,13 +13,15 @@ from typing import Any
 
 import treadle
 from bench import machine
+from bench.cycles import least_cycles_of
 from bench.harness import Options, Peer, Row, in_turn
 from bench.timing import seconds_per_call
-from bench.workloads import CONVS, GEMMS, LOOPS, Case, build, loop_bytes, out_size
+from bench.workloads import CONVS, GEMMS, LOOPS, MEGA, Case, build, loop_bytes, out_size
 from treadle.base.flags import flags
 from treadle.base.shapes import prod
 from treadle.compiler.tier0 import force
 from treadle.nn import functional as F
+from treadle.runtime import jit
 
 _OF_ONEDNN = 0.93
 _OF_BANDWIDTH = 0.85
@@ -33,6 +35,11 @@ class _Machine:
     def __init__(self) -> None:
         self.peak = machine.peak_flops()
         self.bandwidth = machine.copy_bandwidth()
+
+    def cycles(self, seconds: float) -> float:
+        """Those of all threads, each of which multiplies and adds two vectors a cycle."""
+        lanes = jit.host_target().vector_bits // 32
+        return seconds * self.peak / (4 * lanes)
 
     def seconds(self, flops: float, nbytes: float) -> float:
         """The longer of computing and moving."""
@@ -113,7 +120,10 @@ def _loop_row(case: Case, options: Options, limits: _Machine) -> Row:
     best = min((seconds for name, seconds in times.items() if name), default=None)
     part = " and gradient" if case["part"] == "both" else ""
     limit = limits.seconds(0.0, loop_bytes(case))
-    return _row(f"{case['name']}{part}", times, limit, best, "")
+    least = None if part else least_cycles_of(case["name"])
+    cycles = limits.cycles(times[""]) / MEGA
+    note = f"{cycles:.1f} cycles an element, at least {least:.1f}" if least else ""
+    return _row(f"{case['name']}{part}", times, limit, best, note)
 
 
 def _mean_row(rows: list[Row]) -> list[Row]:

@@ -13,6 +13,7 @@ import pytest
 
 import treadle
 from tools import public_names
+from treadle.random import sampling
 from treadle.tensor.names import FUNCTIONS, METHODS
 
 FILE = Path(treadle.__file__)
@@ -24,13 +25,17 @@ LAZY_PACKAGES = (
     "pickle", "platform", "subprocess", "tempfile",
 )  # fmt: skip
 LAZY_ROOMS = (
-    "autograd", "cuda", "data", "io", "nn", "optim", "profiler", "random", "special", "testing",
-    "train", "utils", "vision",
+    "autograd", "backends", "cuda", "data", "io", "nn", "optim", "profiler", "random", "special",
+    "testing", "train", "utils", "vision",
 )  # fmt: skip
 # by ``tensor/later.py``
 FAMILIES = tuple(f"tensor.{module.rpartition('.')[2]}" for module in {*FUNCTIONS, *METHODS})
 # by an import in the function that builds or plans a kernel
 COMPILING = ("codegen", "compiler.lower", "ir.loop", "ops.mathlib")
+LATER = "LaterMethods"
+_OF_CLASSES = {
+    *vars(type("Empty", (), {})), "__slots__", "__firstlineno__", "__static_attributes__",
+}  # fmt: skip
 HOW = '`import treadle` loads {}; docs/architecture.md, "What is loaded when", says how not to'
 
 
@@ -88,6 +93,24 @@ def test_every_function_and_method_is_where_the_table_says():
     for module, names in METHODS.items():
         methods = vars(importlib.import_module(module).Methods)
         assert all(getattr(treadle.Tensor, name) is methods[name] for name in names.split())
+
+
+def test_random_methods_are_those_of_their_module():
+    assert treadle._RANDOM_METHODS.split() == sorted({*vars(sampling.Methods)} - _OF_CLASSES)
+
+
+def test_type_checkers_see_every_method():
+    tree = ast.parse((FILE.parent / "tensor" / "tensor.py").read_text())
+    (shown,) = (x for x in ast.walk(tree) if isinstance(x, ast.ClassDef) and x.name == LATER)
+    assert {ast.unparse(base) for base in shown.bases} == {
+        f"{module.rpartition('.')[2]}.Methods" for module in METHODS
+    }
+
+
+def test_functions_in_place_are_the_methods():
+    x = treadle.tensor([-1.0, 4.0])
+    assert treadle.relu_(x) is x
+    assert treadle.sqrt_(x).tolist() == [0.0, 2.0]
 
 
 def test_methods_are_loaded_by_the_first_look_up():

@@ -130,6 +130,7 @@ from treadle.tensor.tensor import Size, Tensor
 if TYPE_CHECKING:
     from treadle import (
         autograd,
+        backends,
         cuda,
         data,
         io,
@@ -143,8 +144,44 @@ if TYPE_CHECKING:
         utils,
         vision,
     )
+    from treadle.backends import (
+        are_deterministic_algorithms_enabled,
+        get_float32_matmul_precision,
+        set_float32_matmul_precision,
+        use_deterministic_algorithms,
+    )
     from treadle.compiler.explain import explain
     from treadle.io import load, save
+    from treadle.nn.functional import (
+        adaptive_avg_pool1d,
+        alpha_dropout,
+        avg_pool1d,
+        bilinear,
+        celu,
+        channel_shuffle,
+        conv1d,
+        conv2d,
+        conv3d,
+        conv_transpose1d,
+        conv_transpose2d,
+        conv_transpose3d,
+        cosine_similarity,
+        dropout,
+        feature_alpha_dropout,
+        group_norm,
+        hardshrink,
+        layer_norm,
+        max_pool1d,
+        max_pool2d,
+        pairwise_distance,
+        pixel_shuffle,
+        pixel_unshuffle,
+        prelu,
+        rms_norm,
+        rrelu,
+        selu,
+        threshold,
+    )
     from treadle.random import (
         Generator,
         bernoulli,
@@ -180,6 +217,7 @@ if TYPE_CHECKING:
     from treadle.tensor.queries import *  # noqa: F403
     from treadle.tensor.reduction import *  # noqa: F403
     from treadle.tensor.selection import *  # noqa: F403
+    from treadle.tensor.sequences import *  # noqa: F403
     from treadle.tensor.sorting import *  # noqa: F403
     from treadle.tensor.spellings import *  # noqa: F403
     from treadle.tensor.statistics import *  # noqa: F403
@@ -191,12 +229,20 @@ true_divide = div
 newaxis = None
 
 _ROOMS = frozenset({
-    "autograd", "cuda", "data", "io", "nn", "optim", "profiler", "random", "special", "testing",
-    "train", "utils", "vision",
+    "autograd", "backends", "cuda", "data", "io", "nn", "optim", "profiler", "random", "special",
+    "testing", "train", "utils", "vision",
 })  # fmt: skip
 _OF_ROOMS = {
+    "backends": "are_deterministic_algorithms_enabled get_float32_matmul_precision "
+                "set_float32_matmul_precision use_deterministic_algorithms",
     "compiler.explain": "explain",
+    "tensor.compiling": "compile",
     "io": "load save",
+    "nn.functional": "adaptive_avg_pool1d alpha_dropout avg_pool1d bilinear celu channel_shuffle "
+                     "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d "
+                     "cosine_similarity dropout feature_alpha_dropout group_norm hardshrink "
+                     "layer_norm max_pool1d max_pool2d pairwise_distance pixel_shuffle "
+                     "pixel_unshuffle prelu rms_norm rrelu selu threshold",
     "random": "Generator bernoulli default_generator get_rng_state initial_seed manual_seed "
               "multinomial normal rand rand_like randint randint_like randn randn_like randperm "
               "seed set_rng_state",
@@ -218,6 +264,8 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         found = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)
         return found
+    if name.endswith("_") and not name.startswith("_") and hasattr(Tensor, name):
+        return getattr(Tensor, name)  # in place: ``relu_(x)`` is ``x.relu_()``
     raise AttributeError(f"module 'treadle' has no attribute {name!r}")
 
 

@@ -18,4 +18,15 @@ def device_count() -> int:
     return 0
 
 
-__all__ = ["device_count", "is_available"]
+def manual_seed(seed: int) -> None:
+    """Accepted: there is no device whose generator could be seeded; use ``treadle.manual_seed``."""
+
+
+manual_seed_all = manual_seed
+
+
+def empty_cache() -> None:
+    """Accepted: no device has memory to give back."""
+
+
+__all__ = ["device_count", "empty_cache", "is_available", "manual_seed", "manual_seed_all"]

@@ -143,6 +143,38 @@ def test_vectors_are_gathered_and_scattered_by_any_step(step):
     assert not out[1::2].any()
 
 
+@pytest.mark.parametrize("start", range(5))
+def test_streams_store_at_any_address(start):
+    k = Builder("streaming")
+    out, x = k.pointer("out", dtypes.float32), k.pointer("x", dtypes.float32)
+    with k.loop(BEGIN, END, kind="vector") as i:
+        k.store(out, k.add(i, start), k.load(x, i), streams=True)
+    text = print_llvm(k.kernel, 256)
+    assert "!nontemporal" in text
+    assert "fence seq_cst" in text
+    x = np.arange(70, dtype=np.float32)
+    out = np.zeros(80, np.float32)
+    assert call(k.kernel, [out, x], 1, 60, native()) == 0
+    assert (out[start + 1 : start + 60] == x[1:60]).all()
+    assert out.sum() == x[1:60].sum()
+
+
+def test_two_vectors_go_side_by_side_where_there_is_much_arithmetic():
+    k = Builder("polynomial")
+    out, x = k.pointer("out", dtypes.float32), k.pointer("x", dtypes.float32)
+    with k.loop(BEGIN, END, kind="vector") as i:
+        value = v = k.load(x, i)
+        for _ in range(20):
+            value = k.fma(value, v, v)
+        k.store(out, i, value)
+    assert "llvm.fma.v16f32" in print_llvm(k.kernel, 256)
+    x = np.linspace(-1, 1, 101, dtype=np.float32)
+    got, expected = np.zeros_like(x), np.zeros_like(x)
+    assert interpret(k.kernel, [expected, x], 3, 100) == 0
+    assert call(k.kernel, [got, x], 3, 100, native()) == 0
+    assert (got == expected).all()
+
+
 # targets
 
 

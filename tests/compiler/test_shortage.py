@@ -1,4 +1,4 @@
-"""Memory that is short is told before anything runs: what needs it, who holds it, what would fit."""
+"""Memory that is short is told before anything runs: what needs it, who holds it, what fits."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_sizes(text, nbytes):
 @pytest.mark.parametrize("text", ["-1", "much", "1.5X", 2.5, "G"])
 def test_sizes_that_are_none(text):
     with (
-        pytest.raises(ValueError, match="expected a number of bytes, as 500M or 1.5GiB, or 0"),
+        pytest.raises(ValueError, match=r"expected a number of bytes, as 500M or 1.5GiB, or 0"),
         flags.context(memory_limit=text),
     ):
         pass

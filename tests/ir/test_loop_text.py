@@ -43,12 +43,21 @@ kernel everything(%out: ptr f32, %a: ptr bf16, %n: i64) {
   }
 }
 """
+STREAM = """\
+kernel streams(%out: ptr f32, %a: ptr f32) {
+  for %i in %begin..%end step 1 vector {
+    %0 = load %a[%i]
+    stream %out[%i], %0
+  }
+}
+"""
 
 
-def test_parses_and_prints_every_statement():
-    kernel = parse_kernel(EVERYTHING)
+@pytest.mark.parametrize("text", [EVERYTHING, STREAM])
+def test_parses_and_prints_every_statement(text):
+    kernel = parse_kernel(text)
     verify_kernel(kernel)
-    assert print_kernel(kernel) == EVERYTHING
+    assert print_kernel(kernel) == text
 
 
 def test_space_and_blank_lines_do_not_matter():

@@ -106,6 +106,7 @@ TEXTS = [
     ("%0 = neg f16 0x1p+16", "operand 1, the constant 65536.0, is not a value of f16"),
     ("fail 0", "'fail 0': the code is 0; expected 1..255"),
     ("fail 256", "the code is 256; expected 1..255"),
+    ("stream %a[0], 0x1p+0\nfail 1", "'fail 1': a kernel that may fail streams nothing; use store"),
     ("local %m: f32[0]", "the size is 0 elements, 0 bytes; expected 1 to"),
     ("local %m: f64[131073]", "the size is 131073 elements, 1048584 bytes; expected 1 to 1048576"),
     ("for %i in 0..4 step 0 serial {\n}", "the step is 0; it must be greater than 0"),

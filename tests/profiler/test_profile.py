@@ -69,7 +69,7 @@ def rows(averages):
 
 def test_a_training_step_by_operation(step):
     with flags.context(programs="wait"):
-        for _ in range(3):
+        for _ in range(6):
             step()
         with profile() as prof:
             for _ in range(4):
@@ -99,7 +99,7 @@ def test_a_training_step_by_operation(step):
 
 def test_by_layer_by_line_and_by_label_the_kernels_are_all_there(step):
     with flags.context(programs="wait"):
-        for _ in range(3):
+        for _ in range(6):
             step()
         with profile() as prof:
             step()
@@ -161,7 +161,9 @@ def test_the_table():
         max_name_column_width=20).splitlines())  # fmt: skip
     assert re.fullmatch(r"\d+ more rows", lines[-2])
     assert re.fullmatch(r"Self CPU time total: [\d.]+(us|ms|s)", lines[-1])
-    with pytest.raises(ValueError, match=r"table: got sort_by='cuda'; it takes cpu_time_total, self"):
+    with pytest.raises(
+        ValueError, match=r"table: got sort_by='cuda'; it takes cpu_time_total, self"
+    ):
         averages.table(sort_by="cuda")
     with pytest.raises(ValueError, match=r"key_averages: got group_by='lines'; it takes 'op', 'la"):
         prof.key_averages(group_by="lines")
@@ -175,7 +177,9 @@ def test_a_schedule():
     letters = "".join({"NONE": ".", "WARMUP": "w", "RECORD": "r", "RECORD_AND_SAVE": "s"}[
         action(step).name] for step in range(11))  # fmt: skip
     assert letters == "..wrs.wrs.."
-    with pytest.raises(ValueError, match=r"schedule: got active=0; active must be 1 or more, the ot"):
+    with pytest.raises(
+        ValueError, match=r"schedule: got active=0; active must be 1 or more, the ot"
+    ):
         schedule(wait=1, warmup=1, active=0)
     with pytest.raises(ValueError, match=r"schedule: got wait=-1, repeat=-2; active must be"):
         schedule(wait=-1, warmup=1, active=1, repeat=-2)
@@ -207,7 +211,9 @@ def test_results_before_there_are_any(step):
     with profile(schedule=schedule(wait=5, warmup=0, active=1)) as prof:
         step()
         prof.step()
-    with pytest.raises(RuntimeError, match=r"profile: nothing has been recorded yet; read results af"):
+    with pytest.raises(
+        RuntimeError, match=r"profile: nothing has been recorded yet; read results af"
+    ):
         prof.key_averages()
 
 
@@ -360,7 +366,9 @@ def test_memory_by_layer_and_tensor():
     assert report.nbytes == sum(treadle.memory_by_owner().values())
     text = str(report)
     assert text.startswith("memory in use now: ")
-    assert re.search(r"parameters +f32\[24,24\] +Net\.blocks\.0\.linear\.weight", report.table(1000))
+    assert re.search(
+        r"parameters +f32\[24,24\] +Net\.blocks\.0\.linear\.weight", report.table(1000)
+    )
 
 
 def test_memory_at_the_peak():

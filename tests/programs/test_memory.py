@@ -37,7 +37,7 @@ def test_a_leak_is_told(monkeypatch):
 
         return step
 
-    monkeypatch.setitem(SCENARIOS, "leak", Scenario("leak", "", begin, False, 1))
+    monkeypatch.setitem(SCENARIOS, "leak", Scenario("leak", "", begin, False, 1, True))
     text = growth("leak", 100).excess()
     assert "more in tensors" in text
     assert treadle.is_tensor(kept[0])

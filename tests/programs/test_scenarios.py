@@ -20,8 +20,7 @@ from treadle.testing.scenarios import SCENARIOS
 PYTORCH = json.loads((Path(__file__).parent / "pytorch.json").read_text())
 WAYS = [
     Way("generic and fused", "wait", policy="all"),
-    Way("moments of the swap", "beside", policy="all", swap=0),
-    Way("moments of evaluation", "wait", threads=2, policy="reads"),
+    Way("moments of the swap", "beside", threads=2, policy="reads", swap=0),
     Way("moments of evaluation", "beside", policy="some"),
 ]
 COSTLY = 100  # scenarios of that size go one way

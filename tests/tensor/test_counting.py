@@ -101,3 +101,14 @@ def test_what_is_refused(call: Any, error: type[Exception], text: str):
     with pytest.raises(error) as told:
         call()
     assert text in str(told.value)
+
+
+def test_divisors_and_multiples():
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(-20, 20, (5, 1)), rng.integers(0, 20, 4)
+    for name in ("gcd", "lcm"):
+        found = getattr(treadle, name)(treadle.tensor(x), treadle.tensor(y)).numpy()
+        np.testing.assert_array_equal(found, getattr(np, name)(x, y))
+    assert treadle.tensor([12]).gcd_(treadle.tensor(8)).tolist() == [4]
+    with pytest.raises(TypeError, match="gcd: got tensors of dtype float32; it takes integers"):
+        treadle.gcd(treadle.ones(2), treadle.tensor(2))

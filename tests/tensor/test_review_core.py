@@ -219,10 +219,10 @@ def test_a_tape_runs_on_the_threads_that_it_was_made_for(monkeypatch):
     seen = []
     run = type(engine.device).run
 
-    def changed(self, tape, calls, threads):
+    def changed(self, tape, calls, threads, *times):
         seen.append(threads)
         treadle.set_num_threads(threads + 1)
-        return run(self, tape, calls, threads)
+        return run(self, tape, calls, threads, *times)
 
     before = treadle.get_num_threads()
     monkeypatch.setattr(type(engine.device), "run", changed)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
-from treadle.base.errors import DTypeError, ShapeError
+from treadle.base.errors import CompileError, DTypeError, ShapeError
 from treadle.base.shapes import Shape, prod
 from treadle.codegen.contraction import tile_for
 from treadle.codegen.conv_image_plan import image_plan
 from treadle.codegen.conv_problem import Kind, Numbers, Problem
 from treadle.codegen.conv_weight_plan import weight_plan
 from treadle.codegen.gemm import plan_matmul
+from treadle.codegen.hooks import Riders
 from treadle.ir.launch import Argument, In, Launch, Layout, Plan
 
 Sides = tuple[tuple[int, int], ...]
+_NO_RIDERS = Riders()
 
 
 @lru_cache(maxsize=4096)
@@ -28,6 +31,7 @@ def plan_conv(
     groups: int,
     threads: int,
     vector_bits: int = 256,
+    riders: Riders = _NO_RIDERS,
 ) -> Plan:
     """A convolution over one, two or three axes, or one of its gradients.
 
@@ -43,10 +47,13 @@ def plan_conv(
         groups: input and output channels are cut into so many groups.
         threads: how many may run the plan at once; the result does not depend on it.
         vector_bits: the width of the target's registers; nor on this.
+        riders: elementwise work on the result, at (image, channel, pixel), where the convolution
+            ``takes_riders``.
 
     Raises:
         ShapeError: the shapes do not fit together.
         DTypeError: the dtypes differ or are bool.
+        CompileError: riders where there is no place for them.
     """
     roles = {"forward": (x, y, out), "input": (out, y, x), "weight": (y, out, x)}
     image, weight, result = roles[kind]
@@ -64,17 +71,40 @@ def plan_conv(
     tile_for(x.dtype, 1, 1, vector_bits)  # refuses bool
     if prod(out.shape) == 0:
         return Plan(())
+    problem = _problem(image, weight, result, stride, padding, dilation, groups)
+    problem = replace(problem, threads=threads, vector_bits=vector_bits)
+    if kind != "weight" and problem.is_pointwise:
+        return _pointwise_plan(kind, problem, riders)
+    if riders != _NO_RIDERS:
+        raise CompileError(
+            f"conv plan ({kind}): got riders for a convolution that is no matrix product; ask "
+            "takes_riders first"
+        )
+    return weight_plan(problem) if kind == "weight" else image_plan(kind, problem)
+
+
+def takes_riders(
+    kind: Kind, x: Layout, y: Layout, out: Layout, stride: Numbers, padding: Sides,
+    dilation: Numbers, groups: int,
+) -> bool:  # fmt: skip
+    """Whether ``plan_conv`` can do elementwise work on the result: where it is a matrix product."""
+    if kind == "weight" or prod(out.shape) == 0:
+        return False
+    image, weight, result = (x, y, out) if kind == "forward" else (out, y, x)
+    return _problem(image, weight, result, stride, padding, dilation, groups).is_pointwise
+
+
+def _problem(
+    image: Layout, weight: Layout, result: Layout, stride: Numbers, padding: Sides,
+    dilation: Numbers, groups: int,
+) -> Problem:  # fmt: skip
+    """The convolution over three axes, for one thread."""
     missing = 3 - len(stride)
-    problem = Problem(
+    return Problem(
         _with_axes(image, missing), _with_axes(weight, missing), _with_axes(result, missing),
         (1,) * missing + stride, (0,) * missing + tuple(p[0] for p in padding),
-        (1,) * missing + dilation, groups, threads, vector_bits,
+        (1,) * missing + dilation, groups, 1, 256,
     )  # fmt: skip
-    if kind == "weight":
-        return weight_plan(problem)
-    if problem.is_pointwise:
-        return _pointwise_plan(kind, problem)
-    return image_plan(kind, problem)
 
 
 def _with_axes(layout: Layout, missing: int) -> Layout:
@@ -124,7 +154,7 @@ def _check(
         )
 
 
-def _pointwise_plan(kind: Kind, p: Problem) -> Plan:
+def _pointwise_plan(kind: Kind, p: Problem, riders: Riders) -> Plan:
     """One tap and no padding: the weight times the matrix (channels, pixels) of every image."""
     source = p.image if kind == "forward" else p.result
     n, pixels = source.shape[0], prod(source.shape[2:])
@@ -135,10 +165,10 @@ def _pointwise_plan(kind: Kind, p: Problem) -> Plan:
     a = Layout(dtype, (n, out, inner), (0, s_out, s_in))
     b = Layout(dtype, (n, inner, pixels), (*source.strides[:2], source.strides[-1]))
     c = Layout(dtype, (n, out, pixels), (out * pixels, pixels, 1))
-    plan = plan_matmul(a, b, c, p.threads, p.vector_bits)
+    plan = plan_matmul(a, b, c, p.threads, p.vector_bits, riders)
 
     def moved(argument: Argument) -> Argument:
-        if not isinstance(argument, In):
+        if not isinstance(argument, In) or argument.index > 1:
             return argument
         return In(1 - argument.index, argument.offset)
 

@@ -210,13 +210,13 @@ class _ConvImage:
         width = k.select(joined, k.mul(extent[1], extent[2]), extent[2])
         near = k.compare("eq", strides[2], 1)
         turned = both(k, near, self.square.fits(shown, width))
-        count = k.select(turned, 0, shown)
         with k.loop(0, images) as image, k.loop(0, extent[0]) as d, k.loop(0, height) as h:
             place = k.add(to, k.mul(image, size.out_image))
             place = k.add(place, k.add(k.mul(d, strides[0]), k.mul(h, strides[1])))
             number = k.add(k.mul(k.add(k.mul(image, extent[0]), d), height), h)
             source = k.add(self.total, k.mul(k.mul(number, width), columns))
-            with self.square.along(count, shown, shown) as lane:
+            count = k.select(turned, shown, 0)
+            with self.square.along(Const(0, I64), count, shown) as lane:
                 line = k.add(place, k.mul(lane, size.out_lane))
                 with self.square.along(Const(0, I64), width, width) as w:
                     item = k.add(k.add(source, lane), k.mul(w, columns))
@@ -224,8 +224,8 @@ class _ConvImage:
                         self.sums, item, Const(columns, I64), self.out, k.add(line, w),
                         size.out_lane,
                     )  # fmt: skip
-            with k.loop(0, count) as lane, k.loop(0, width) as w:
-                line = k.add(place, k.mul(lane, size.out_lane))
-                total = k.load(self.sums, k.add(k.add(source, lane), k.mul(w, columns)))
-                value = k.convert(total, self.out.dtype)
-                k.store(self.out, k.add(line, k.mul(w, strides[2])), value)
+            with k.loop(0, k.select(turned, 0, width)) as w:
+                pixel, item = k.add(place, k.mul(w, strides[2])), k.add(source, k.mul(w, columns))
+                with k.loop(0, shown) as lane:
+                    value = k.convert(k.load(self.sums, k.add(item, lane)), self.out.dtype)
+                    k.store(self.out, k.add(pixel, k.mul(lane, size.out_lane)), value)

@@ -118,7 +118,7 @@ class _ImagePlan:
 
     def _cost(self, tile: Tile) -> float:
         """Cycles for a pixel and a term."""
-        cycles = max(tile.rows * tile.vectors, tile.rows + tile.vectors) / 2
+        cycles = max(tile.rows * tile.vectors, tile.rows + tile.vectors + 1) / 2
         return -(-self.weight.items // tile.columns) * cycles / tile.rows
 
     def _cut(self) -> None:

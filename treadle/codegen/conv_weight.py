@@ -67,6 +67,10 @@ def conv_pack_grad(dtype: DType, source: DType, lanes: int) -> Kernel:
                 step = k.select(k.compare("lt", other, size.depth), other, step)
             return k.add(panel, k.mul(step, columns))
 
+        with square.along(shown, columns, columns) as item, k.loop(0, count) as step:
+            at = k.add(place(k.add(start, step)), item)
+            with k.loop(0, lanes, kind="vector") as lane:
+                k.store(target, k.add(at, lane), k.const(0, dtype))
         note.reset()
         with k.loop(0, pixels[0]) as d, k.loop(0, pixels[1]) as h:
             row = k.add(base, k.add(k.mul(d, strides[0]), k.mul(h, strides[1])))
@@ -88,8 +92,6 @@ def conv_pack_grad(dtype: DType, source: DType, lanes: int) -> Kernel:
                     value = widen(k, element, dtype)
                     note.see(value, Const(0, I64))
                     k.store(target, k.add(to, item), value)
-        with k.loop(shown, columns) as item, k.loop(0, count) as step:
-            k.store(target, k.add(place(k.add(start, step)), item), k.const(0, dtype))
         note.put(noted, unit)
     return k.kernel
 

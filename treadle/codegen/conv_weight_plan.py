@@ -6,6 +6,7 @@ import math
 
 from treadle.base.shapes import prod
 from treadle.codegen.contraction import BLOCK, Tile, Workspaces, in_order, tile_for
+from treadle.codegen.conv_depthwise_weight import DepthwiseWeightPlan
 from treadle.codegen.conv_exact import Notes, exact_launches
 from treadle.codegen.conv_problem import Problem, in_one_row
 from treadle.codegen.conv_weight import (
@@ -26,7 +27,15 @@ _RUN = 4  # blocks of k for which a strip is copied
 
 def weight_plan(p: Problem) -> Plan:
     """``weight``: the input of the plan 0 is grad_out, 1 the image."""
-    return _WeightPlan(p).plan()
+    plan = _WeightPlan(p)
+    depthwise = DepthwiseWeightPlan(p, plan.works)
+    if not depthwise.fits:
+        return plan.plan()
+    notes = Notes(depthwise.tile.dtype, depthwise.units, plan.works)
+    launches = [depthwise.launch(notes)]
+    if plan.absent:
+        launches += exact_launches("weight", p, notes)
+    return Plan(tuple(launches), tuple(plan.works.nbytes))
 
 
 class _WeightPlan:
@@ -67,7 +76,7 @@ class _WeightPlan:
         m, rows = (self.p.groups, self.taps) if self.apart else (self.m, self.channels * self.taps)
 
         def cost(tile: Tile) -> float:
-            loads = tile.vectors * (tile.rows + 1) if self.apart else tile.rows + tile.vectors
+            loads = tile.vectors * (tile.rows + 1) if self.apart else tile.rows + tile.vectors + 1
             cycles = max(tile.rows * tile.vectors, loads, 8) / 2
             return -(-m // tile.columns) * -(-rows // tile.rows) * cycles
 
@@ -85,7 +94,7 @@ class _WeightPlan:
         # With one tap no row of the strip is copied twice, however short the run.
         self.run, self.splits = min(_RUN if self.taps > 1 else 1, blocks) * BLOCK, 1
         sums = blocks * prod(p.weight.shape) * tile.dtype.itemsize
-        apart = self.groups * self.channels < wanted or self.taps == 1 and sums <= _SPLIT_BYTES
+        apart = self.groups * self.channels < wanted or (self.taps == 1 and sums <= _SPLIT_BYTES)
         if apart and blocks > 1:
             self.run, self.splits = BLOCK, blocks
         while True:

@@ -208,8 +208,8 @@ def _tile_cost(problem: Problem, left: Side, right: Side, way: Way) -> float:
     row_tiles, panels = -(-rows // tile.rows), -(-columns // tile.columns)
     strips = -(-rows // way.strip)
     size = tile.rows * tile.vectors
-    step = max(size / 2, 0.6 * (tile.rows + tile.vectors), 4.0)
-    overhead = 40 + 2.0 * size
+    step = max(size / 2, 0.56 * (tile.rows + tile.vectors), 4.0)
+    overhead = 25 + 0.6 * size
     ragged = (m % tile.rows > 0) / row_tiles + (n % tile.columns > 0) / panels
     overhead += min(ragged, 1) * (4.0 * size + 8 * tile.rows)
     item = tile.dtype.itemsize
@@ -220,21 +220,21 @@ def _tile_cost(problem: Problem, left: Side, right: Side, way: Way) -> float:
         share = lines * depth * _LINE / _LEVEL_1
         apart = right.step * item
         rough = apart > 512 or apart % _LINE  # far apart, or across lines
-        spilled = 1.0 if rough else 0.5
-        step += lines * (spilled if share > 0.5 else 0.3 if share > 0.25 else 0.1)
+        spilled = 0.95 if rough else 0.5
+        step += lines * (spilled if share > 0.5 else 0.4 if share > 0.25 else 0.15)
         step += 1.0 if reach else 0.0
     elif tile.columns * depth * item > _LEVEL_1 // 2 and row_tiles > 1:
         step += tile.columns * item / 128  # panels from level 2
     if way.left == "direct" and left.step != 1:
-        step += 0.5 if rows * depth * item * 4 < _LEVEL_1 else 3.0
-    elif way.left == "direct" and left.item * item % 1024 == 0 and panels > 4:
-        step += 0.5
+        step += 0.2 if rows * depth * item * 4 < _LEVEL_1 else 1.5
+    elif way.left == "direct" and left.item * item % 4096 == 0 and panels > 4:
+        step += 0.4  # rows that lie in the same set of the cache
     packing = 0.0
     if way.left != "direct":
-        packing += rows * depth * {"depth": 0.25, "items": 0.5, "any": 2.0}[way.left] + 60 * strips
+        packing += rows * depth * {"depth": 0.35, "items": 0.8, "any": 2.0}[way.left] + 60 * strips
     if way.right != "direct":
         whole = n >= tile.columns and way.right != "any"
-        rate = {"depth": 0.35, "items": 0.3}[way.right] if whole else 2.0
+        rate = {"depth": 0.2, "items": 0.25}[way.right] if whole else 2.5
         packing += panels * tile.columns * depth * rate + 60
     packing += depth * (rows * _traffic(problem, left) + columns * _traffic(problem, right))
     blocks = 1 if way.splits > 1 else problem.depth / depth if problem.depth else 1.0
@@ -326,7 +326,9 @@ def _stream_cost(problem: Problem, way: Way) -> float:
     vectors, rest = divmod(columns, tile.lanes)
     slots = vectors + rest
     group = max(8 // tile.rows, 2)
-    step = max((tile.rows + 1) / 2 + tile.rows / group, 1.0)
+    step = max(tile.rows / 2, 0.5 + tile.rows / group) + 0.4
+    kept = 2 * tile.rows * columns * tile.dtype.itemsize  # chains and sums
+    step += 0.8 if kept > _LEVEL_1 // 4 else 0.0
     step += 4.0 * tile.rows if problem.dtype is not tile.dtype else 0.0
     reading = columns * _traffic(problem, right)
     end = slots * tile.rows * (4 if not way.swapped or problem.n == 1 else 4 + 2 * tile.lanes)

@@ -64,6 +64,7 @@ class _Printer(IndexPrinter):
             v.name: Sum(((f"%{v.name}", 1),)) for v in (BEGIN, END, THREAD)
         }
         self.params = {param.name: place for place, param in enumerate(kernel.params)}
+        self.has_streams = False
         self.mask = ""  # the lanes that the If around holds for, where that depends on the lane
 
     # text
@@ -83,8 +84,11 @@ class _Printer(IndexPrinter):
             f"define i32 @{self.kernel.name}(ptr noalias %args, i64 %begin, i64 %end, i64 %thread) "
             f"{attributes} {{\nentry:"
         )
-        body = [head, *self.allocas, *self.leave(), "  ret i32 0", "}"]
-        return "\n".join([*body, *self.declared.values(), ""])
+        lines = self.leave()
+        end = ["  ret i32 0", "}", *self.declared.values(), ""]
+        if self.has_streams:  # that the kernel is done is told by stores that overtake streams
+            end = ["  fence seq_cst", *end, "!0 = !{i32 1}", ""]
+        return "\n".join([head, *self.allocas, *lines, *end])
 
     # operands
     def operand(self, operand: Operand) -> Text | Sum:
@@ -193,12 +197,31 @@ class _Printer(IndexPrinter):
             text = self.masked(store, text, ty)
         if step in (0, 1) and isinstance(index, Sum):
             pointer = self.address(store.pointer, index)
-            self.line(f"store {ty} {text}, ptr {pointer}, align {dtype.itemsize}")
+            if store.streams and self.width > 1:
+                self.stream(f"{ty} {text}, ptr {pointer}", dtype.itemsize)
+            else:
+                self.line(f"store {ty} {text}, ptr {pointer}, align {dtype.itemsize}")
             return
         scalar = self.memory_type(dtype, 1)
         for lane, pointer in enumerate(self.addresses(store.pointer, index)):
             one = self.emit(f"extractelement {ty} {text}, i64 {lane}")
             self.line(f"store {scalar} {one}, ptr {pointer}, align {dtype.itemsize}")
+
+    def stream(self, what: str, itemsize: int) -> None:
+        """A store past the caches where the address allows it, as it nearly always does."""
+        self.has_streams = True
+        nbytes = self.width * itemsize
+        address = self.emit(f"ptrtoint {what[what.index(', ') + 2 :]} to i64")
+        odd = self.emit(f"icmp ne i64 {self.emit(f'and i64 {address}, {nbytes - 1}')}, 0")
+        through, past, after = (self.name(stem) for stem in ("through", "past", "after"))
+        self.line(f"br i1 {odd}, label %{through}, label %{past}")
+        self.label(through)
+        self.line(f"store {what}, align {itemsize}")
+        self.line(f"br label %{after}")
+        self.label(past)
+        self.line(f"store {what}, align {nbytes}, !nontemporal !0")
+        self.line(f"br label %{after}")
+        self.label(after)
 
     def choose(self, statement: Choose) -> None:
         """Parameters lie side by side, so a choice is read where it lies."""

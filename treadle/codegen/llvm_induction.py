@@ -25,11 +25,12 @@ def is_written_out(loop: Loop) -> bool:
 
 
 def is_worth_reducing(loop: Loop, depth: int, in_vector: bool) -> bool:
-    """Whether to show a loop that has ``depth`` loops around it and itself.
+    """Whether to show a loop that is the ``depth``-th of a nest, from the outside.
 
-    ``in_vector`` tells that it is inside the full vectors of a vector loop, or is these itself.
+    ``in_vector`` tells that it is inside the full vectors of a vector loop. What such a loop itself
+    reads lies side by side, so its variable is an index as it is.
     """
-    if _holds_loop(loop.body, in_vector):
+    if loop.kind == "vector" or _holds_loop(loop.body, in_vector):
         return False
     return depth < _DEEP or any(s.op == "fma" for s in _all(loop.body) if isinstance(s, Assign))
 

@@ -14,6 +14,7 @@ import re
 _NAMES = re.compile(r"%[\w.]+").findall
 # Too slow to compute where an If might have saved it.
 _SLOW = re.compile(r"[su]div|[sfu]rem|fdiv|call .*sqrt").match
+_FARTHEST = 2  # loops that an instruction leaves: out of more it would only hold a register
 
 
 class _Level:
@@ -90,10 +91,13 @@ class TextPrinter:
         return result
 
     def _home(self, text: str, needed: int, depth: int) -> int:
-        """Out of every loop that does not change it; out of an If only on the way there."""
-        best = depth
+        """Out of loops that do not change it; out of an If only on the way there."""
+        best, loops = depth, 0
         while depth > needed:
             if self.levels[depth].is_loop:
+                loops += 1
+                if loops > _FARTHEST and not _SLOW(text):
+                    break
                 best = depth - 1
             elif _SLOW(text):
                 break

@@ -38,13 +38,15 @@ class Finder:
         self.vector_bits = vector_bits
         self.specs: dict[KernelSpec, None] = {}
         self.layouts: dict[Node, Any] = {}  # a Layout, or one for each result
+        self.planned: set[tuple[Signature, tuple[Layout, ...]]] = set()
 
     def visit(self, node: Node) -> None:
         """Takes in the next node."""
         sig = node.sig
         layouts = tuple([self.layout(i) for i in node.inputs])
         if not sig.is_view:
-            if (self.threads, layouts) not in sig.plans:
+            if (self.threads, layouts) not in sig.plans and (sig, layouts) not in self.planned:
+                self.planned.add((sig, layouts))
                 self.plan(sig, layouts)
         elif isinstance(sig.op.lower, Bundle):
             self.layouts[node] = layouts[: len(sig.types)]

@@ -14,12 +14,13 @@ _ALIGNMENT = 64
 class Storage:
     """A block of memory and the steps during which it is in use."""
 
-    __slots__ = ("first", "is_result", "last", "nbytes", "offset")
+    __slots__ = ("first", "is_constant", "is_result", "last", "nbytes", "offset")
 
     def __init__(self, nbytes: int, first: int) -> None:
         self.nbytes = nbytes
         self.first = self.last = first
         self.is_result = False  # outlives the program
+        self.is_constant = False  # may be kept from run to run
         self.offset = 0  # in the arena
 
 

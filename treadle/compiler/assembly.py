@@ -11,13 +11,15 @@ from typing import Any
 from treadle.base.errors import CompileError
 from treadle.base.record import Record
 from treadle.compiler.arena import Storage, lay_out
+from treadle.compiler.constants import launches_ahead
 from treadle.compiler.device import Device, Tape
-from treadle.compiler.fuse import Fusion
+from treadle.compiler.fuse import Access, Fusion
+from treadle.compiler.lower import plan
 from treadle.compiler.prepare import Prepared, compile_plan, moved, prepared
-from treadle.compiler.program import Emitted, Made, Program
-from treadle.compiler.schedule import Step
+from treadle.compiler.program import Emitted, Made, Once, Program
+from treadle.compiler.schedule import Step, uses
 from treadle.ir.launch import Layout
-from treadle.ir.node import Type
+from treadle.ir.node import Signature, Type
 from treadle.ir.op import Bundle
 
 
@@ -32,11 +34,15 @@ class Place(Record):
 class Assembly:
     """The calls of a program as they come about, with storages instead of addresses."""
 
-    def __init__(self, fusion: Fusion, device: Device, threads: int) -> None:
+    def __init__(
+        self, fusion: Fusion, device: Device, threads: int, weights: dict[int, int] | None = None
+    ) -> None:
         self.device = device
         self.threads = threads
         self.trace = trace = fusion.trace
+        self.fusion = fusion
         self.access = fusion.access
+        self.last: dict[int, int] = {}  # the last step that reads a value
         self.places: dict[int, Any] = {}  # of values that are no views
         self.storages: list[Storage] = [Storage(0, 0), Storage(8 * len(trace.scalars), 0)]
         self.step = 0
@@ -46,6 +52,10 @@ class Assembly:
         self.slots: dict[int, int] = {}  # of storages that are not in the arena
         self.results: list[int] = []  # bytes of each storage that outlives the program
         self.arena = 0  # bytes
+        self.weights = weights or {}  # of convolutions: the external value that stays the same
+        self.sources: dict[int, None] = {}  # those that calls run once read
+        self.once: set[int] = set()  # the calls that need not be run again
+        self.constant = 0  # bytes that these fill
         for value, external in enumerate(trace.externals):
             several = type(external) is tuple
             layouts = external if several else (external,)
@@ -57,6 +67,8 @@ class Assembly:
 
     def emit(self, steps: Sequence[Step]) -> None:
         """Turns the steps into calls: kernels are compiled, values get storages."""
+        if any(step.group is not None for step in steps):
+            _, self.last = uses(self.fusion, steps)
         for step in steps:
             if step.group is None:
                 self._entry(step.entry)
@@ -74,16 +86,26 @@ class Assembly:
         """Gives what is temporary its place in the arena, and the rest a slot in the table."""
         self.slots, self.results = self._number_results([place for _, place in self.kept])
         self.arena = lay_out(self.temporary())
+        end = len(self.storages)
+        constants = [s for s in self.storages if s.is_constant]
+        for s in constants:
+            s.first, s.last = 0, end  # none of them ever makes room
+        self.constant = lay_out(constants)
 
     def temporary(self) -> list[Storage]:
         """The storages in the arena, in the order in which they come into use."""
-        return [s for s in self.storages[self.fixed :] if not s.is_result]
+        return [s for s in self.storages[self.fixed :] if not (s.is_result or s.is_constant)]
 
     def program(self, steps: Sequence[Step]) -> Program:
         """Writes the tape."""
         kept = [(position, _renumbered(place, self.slots)) for position, place in self.kept]
         made = Made(self.trace, steps, self.emitted, self.places, self.storages)
-        return Program(self.device, self._write(), self.arena, self.results, kept, made)
+        whole = self._write(range(len(self.calls)))
+        once = None
+        if self.constant:
+            rest = self._write([n for n in range(len(self.calls)) if n not in self.once])
+            once = Once(rest, self.constant, list(self.sources))
+        return Program(self.device, whole, self.arena, self.results, kept, made, once)
 
     def _new_storage(self, nbytes: int) -> int:
         self.storages.append(Storage(nbytes, self.step))
@@ -117,21 +139,36 @@ class Assembly:
             copy = moved(sig, layouts[0], self.device).copy
             if copy is None:
                 raise CompileError(f"{sig.op.name}: a view that needs a copy has none")
-            plan = copy
+            calls = copy
         else:
-            plan = prepared(sig, layouts, self.device, self.threads)
+            calls = prepared(sig, layouts, self.device, self.threads)
         outs = self._results(sig.types)
-        self._emit(plan, [*outs, *sources])
+        ahead: tuple[int, frozenset[int]] = (0, frozenset())
+        if value in self.weights:
+            ahead = self._ahead(sig, layouts)
+            if ahead[0]:
+                self.sources[self.weights[value]] = None
+        self._emit(calls, [*outs, *sources], *ahead)
         self.places[value] = outs[0] if sig.type is sig.types[0] else outs
+
+    def _ahead(self, sig: Signature, layouts: tuple[Layout, ...]) -> tuple[int, frozenset[int]]:
+        bits, outs = self.device.vector_bits, [kind.layout for kind in sig.types]
+        return launches_ahead(plan(sig.op, sig.attrs, layouts, outs, self.threads, bits))
 
     def _group(self, step: Step) -> None:
         made = step.lowered
         if made is None:
             raise CompileError(f"the group of %{step.entry} was not lowered")
         outs: list[Place] = []
+        free = self._overwritable(step, made.loads)
         for value in made.results:
             sig = self.trace.entry(value).sig
-            places = self._results(sig.types)
+            known = next((place for place in free if self._fits(place, sig.types)), None)
+            if known is None:
+                places = self._results(sig.types)
+            else:
+                free.remove(known)
+                places = (known._replace(layout=sig.types[0].layout),)
             outs += places
             self.places[value] = places[0] if sig.type is sig.types[0] else places
         for value in step.results:
@@ -146,15 +183,46 @@ class Assembly:
         layouts = [place.layout for place in outs], [place.layout for place in ins]
         self._emit(compile_plan(made.plan, *layouts, self.device), [*outs, *ins])
 
+    def _overwritable(self, step: Step, loads: Sequence[Access]) -> list[Place]:
+        """Values that a map may write over: it reads them element by element, for the last time."""
+        if step.group is None or step.group.kind != "map":
+            return []
+        roots = [a.root for a in loads]
+        return [
+            self.places[a.root]
+            for a in loads
+            if a.root >= self.trace.first
+            and self.last.get(a.root) == self.step
+            and roots.count(a.root) == 1
+            and step.group.space.is_full(a.layout)
+            and not self.trace.entry(a.root).sig.is_view
+            and self._fits(self.places[a.root], self.trace.entry(a.root).sig.types)
+        ]
+
+    def _fits(self, place: Place, types: Sequence[Type]) -> bool:
+        """Whether a value of one type would fill the whole storage."""
+        return len(types) == 1 and (
+            self.storages[place.storage].nbytes == types[0].nbytes
+            and place.layout.dtype.itemsize == types[0].dtype.itemsize
+        )
+
     def _results(self, types: Sequence[Type]) -> tuple[Place, ...]:
         return tuple([Place(self._new_storage(t.nbytes), t.layout, 0) for t in types])
 
-    def _emit(self, plan: Prepared, operands: list[Place]) -> None:
+    def _emit(
+        self, plan: Prepared, operands: list[Place], ahead: int = 0,
+        constants: frozenset[int] = frozenset(),
+    ) -> None:  # fmt: skip
+        """The first ``ahead`` calls may be left out while the workspaces they fill are kept."""
         places = [(p.storage, p.offset) for p in operands]
-        places += [(self._new_storage(nbytes), 0) for nbytes in plan.workspaces]
+        for index, nbytes in enumerate(plan.workspaces):
+            storage = self._new_storage(nbytes)
+            self.storages[storage].is_constant = index in constants
+            places.append((storage, 0))
         for storage, _ in places:
             self.storages[storage].last = self.step
         begin = len(self.calls)
+        self.once.update(range(begin, begin + ahead))
         for head, slots, numbers, _ in plan.calls:
             addresses = [(places[slot][0], places[slot][1] + offset) for slot, offset in slots]
             self.calls.append((head, addresses, numbers))
@@ -176,20 +244,23 @@ class Assembly:
                     results.append(storage.nbytes)
         return slots, results
 
-    def _write(self) -> Tape:
+    def _write(self, chosen: Sequence[int]) -> Tape:
+        """A tape of some of the calls."""
         tape = bytearray()
         patches: list[tuple[int, int, int]] = []
-        for head, addresses, numbers in self.calls:
+        for head, addresses, numbers in [self.calls[n] for n in chosen]:
             tape += head
             for storage, offset in addresses:
                 slot = self.slots.get(storage)
                 if slot is None:
-                    slot, offset = 0, offset + self.storages[storage].offset
+                    block = self.storages[storage]
+                    slot = self.fixed + len(self.results) if block.is_constant else 0
+                    offset += block.offset
                 patches.append((len(tape) // 8, slot, offset))
                 tape += bytes(8)
             tape += numbers
-        table = self.fixed + len(self.results)
-        return self.device.link(bytes(tape), len(self.calls), patches, table, self.threads)
+        table = self.fixed + len(self.results) + (self.constant > 0)
+        return self.device.link(bytes(tape), len(chosen), patches, table, self.threads)
 
 
 def _renumbered(place: Any, slots: dict[int, int]) -> Any:

@@ -14,7 +14,7 @@ from treadle.base import dtypes
 from treadle.compiler.fuse import Fusion, Group
 from treadle.compiler.lower import map_kernel
 from treadle.compiler.recipe import Recipe, emit_recipe
-from treadle.compiler.schedule import Lowered, Step
+from treadle.compiler.schedule import Lowered, Step, uses
 from treadle.ir.launch import Argument, In, KernelSpec, Launch, Out, Plan
 from treadle.ir.loop import BEGIN, END, Builder, Kernel, Operand, Pointer
 
@@ -47,7 +47,7 @@ class _Open:
 
 def batch(fusion: Fusion, steps: list[Step]) -> list[Step]:
     """The steps with maps that are alike as one step, where the last of them was."""
-    readers, last = _uses(fusion, steps)
+    readers, last = uses(fusion, steps)
     opened: dict[KernelSpec, _Open] = {}
     batches: list[_Open] = []
     for number, step in enumerate(steps):
@@ -81,23 +81,6 @@ def _key(step: Step) -> KernelSpec | None:
         return None
     _, _, nest = launches[0].kernel.key
     return launches[0].kernel if nest.rank == 1 and not nest.classes.strip("cb") else None
-
-
-def _uses(fusion: Fusion, steps: list[Step]) -> tuple[dict[int, int], dict[int, int]]:
-    """The first and the last step that reads each value of another one."""
-    first: dict[int, int] = {}
-    last: dict[int, int] = {}
-    for number, step in enumerate(steps):
-        for value in [step.entry] if step.group is None else step.group.entries:
-            for i in fusion.entry(value).inputs:
-                for root in fusion.roots(i):
-                    if step.group is None or fusion.group_of.get(root) is not step.group:
-                        first.setdefault(root, number)
-                        last[root] = number
-    for value, entry in enumerate(fusion.trace.entries, fusion.start):
-        if entry.keep:
-            last.update(dict.fromkeys(fusion.roots(value), len(steps)))
-    return first, last
 
 
 def _nbytes(fusion: Fusion, value: int) -> int:

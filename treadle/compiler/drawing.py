@@ -122,21 +122,14 @@ def place(kernels: Sequence[KernelUse], top: float) -> tuple[list[Box], float]:
 
 def _rows(kernels: Sequence[KernelUse]) -> list[list[KernelUse]]:
     """Kernels by rows, ordered so that arrows cross little."""
-    ranks: dict[int, int] = {}
-    layers: list[list[KernelUse]] = []
-    for position, k in enumerate(kernels):
-        known = [ranks[r] for r in k.reads if r in ranks]
-        # Where nothing is known of who reads what, they stand in the order in which they ran.
-        is_loose = not any(other.reads for other in kernels)
-        rank = position // _ACROSS if is_loose else 1 + max(known, default=-1)
-        ranks[k.number] = rank
-        while len(layers) <= rank:
-            layers.append([])
-        layers[rank].append(k)
     readers: dict[int, list[int]] = {}
     for k in kernels:
         for r in k.reads:
             readers.setdefault(r, []).append(k.number)
+    ranks = _ranks(kernels, readers)
+    layers: list[list[KernelUse]] = [[] for _ in range(1 + max(ranks.values(), default=-1))]
+    for k in kernels:
+        layers[ranks[k.number]].append(k)
     at = {k.number: float(i) for layer in layers for i, k in enumerate(layer)}
     for sweep in range(_SWEEPS):
         for layer in layers if sweep % 2 == 0 else reversed(layers):
@@ -153,6 +146,19 @@ def _rows(kernels: Sequence[KernelUse]) -> list[list[KernelUse]]:
         for layer in layers
         for start in range(0, len(layer), _ACROSS)
     ]
+
+
+def _ranks(kernels: Sequence[KernelUse], readers: dict[int, list[int]]) -> dict[int, int]:
+    """Each kernel below all that it reads, and as close to its first reader as that allows."""
+    if not readers:  # nothing is known of who reads what: in the order in which they ran
+        return {k.number: position // _ACROSS for position, k in enumerate(kernels)}
+    ranks: dict[int, int] = {}
+    for k in kernels:
+        ranks[k.number] = 1 + max((ranks[r] for r in k.reads if r in ranks), default=-1)
+    for k in reversed(kernels):
+        if k.number in readers:
+            ranks[k.number] = min(ranks[n] for n in readers[k.number]) - 1
+    return ranks
 
 
 def _mean(values: Sequence[float], otherwise: float) -> float:

@@ -16,7 +16,7 @@ from treadle.base.record import Record
 from treadle.base.shapes import Shape, prod
 from treadle.codegen.hooks import Fused, Hook, Indices, Riders
 from treadle.compiler.fuse import Access, Fusion, Group, Space
-from treadle.compiler.lower import plan_contraction
+from treadle.compiler.lower import plan_contraction, takes_riders
 from treadle.compiler.recipe import Recipe, emit_recipe
 from treadle.ir.launch import Argument, In, Layout, Out, Plan
 from treadle.ir.loop import Builder, Operand, Pointer
@@ -52,13 +52,12 @@ def attach_contractions(fusion: Fusion) -> None:
 
 
 def _may_be_head(fusion: Fusion, value: int) -> bool:
-    sig = fusion.entry(value).sig
-    lower = sig.op.lower
-    return (
-        isinstance(lower, Contraction)
-        and lower.kind == "matmul"
-        and sig.type.size > 0
-        and all(fusion.access[i] is not None for i in fusion.entry(value).inputs)
+    sig, inputs, _ = fusion.entry(value)
+    if not isinstance(sig.op.lower, Contraction) or not sig.type.size:
+        return False
+    layouts = [a.layout for i in inputs if (a := fusion.access[i]) is not None]
+    return len(layouts) == len(inputs) and takes_riders(
+        sig.op, sig.attrs, layouts, sig.type.layout
     )
 
 
@@ -89,8 +88,10 @@ def _may_ride(fusion: Fusion, group: Group, head: int) -> bool:
 
 
 def _grid(sig: Signature) -> Shape:
-    """(batches, rows, columns) of a contraction's result."""
-    shape = sig.type.shape
+    """(batches, rows, columns) of a contraction's result; (images, channels, pixels)."""
+    shape: Shape = sig.type.shape
+    if sig.op.lower.kind != "matmul":
+        return (*shape[:2], prod(shape[2:]))
     return (1,) * (3 - len(shape)) + shape
 
 
@@ -151,8 +152,8 @@ def plan_with_epilogue(
 ) -> Plan:  # fmt: skip
     """The launches of a contraction with ``recipe`` for its result.
 
-    Inputs of the plan are the operands, then ``loads``; outputs are the ``results`` in order. The
-    last load of the recipe is the contraction's result.
+    Inputs of the plan are the operands, then ``loads``; outputs are the ``results`` in order, of
+    which the first has the contraction's dtype. The last load of the recipe is its result.
     """
     grid = _grid(sig)
     _, rows, columns = grid
@@ -174,8 +175,8 @@ def plan_with_epilogue(
     )
     hook = Hook(recipe.name, Epilogue(recipe, results, steps), pointers, len(numbers) + 2)
     fused = Fused(hook, addresses, (*numbers, rows * columns, columns))
-    out = type_of(dtypes.by_short(recipe.dtype(results[0])), grid).layout
     riders = Riders(result=fused)
+    out = sig.type.layout
     return plan_contraction(sig.op, sig.attrs, operands, out, threads, vector_bits, riders)
 
 

@@ -15,7 +15,6 @@ from treadle.base.record import Record
 from treadle.compiler import watch
 from treadle.compiler.device import Device, Limits, get_device
 from treadle.compiler.kernels import KernelUse, kernels_of
-from treadle.compiler.programs import WORTH_COMPILING
 from treadle.compiler.watch import Evaluation, Forced
 from treadle.ir.node import Signature, Site, describe_site
 
@@ -159,7 +158,7 @@ def _told(e: Evaluation, kernels: Sequence[KernelUse], in_the_middle: bool) -> l
     lines = [_first_line(e), f"  {_how(e)}"]
     if in_the_middle:
         lines.append("  in the middle of a step: what follows is a program of its own")
-    lines.append(f"  {_operations(e, kernels)}")
+    lines += [f"  {line}" for line in _operations(e, kernels)]
     if e.program is not None:
         made = e.program.made
         results = sum(s.nbytes for s in made.storages if s.is_result)
@@ -193,10 +192,10 @@ def _how(e: Evaluation) -> str:
     if e.known is None:
         return ""
     timed = "" if e.timed is None else f", times are of run {e.timed.run}"
-    return f"ran as a program (run {e.run}{timed}): {e.known.stage(WORTH_COMPILING)}"
+    return f"ran as a program (run {e.run}{timed}): {e.known.stage(program)}"
 
 
-def _operations(e: Evaluation, kernels: Sequence[KernelUse]) -> str:
+def _operations(e: Evaluation, kernels: Sequence[KernelUse]) -> list[str]:
     count = len(e.sites)
     in_groups = [k for k in kernels if len(k.uses) > 1]
     computed = sum(len(k.uses) for k in kernels)
@@ -206,12 +205,12 @@ def _operations(e: Evaluation, kernels: Sequence[KernelUse]) -> str:
         text += f": {members} are fused into {len(in_groups)} of them"
     if count > computed:
         text += f"; {count - computed} cost nothing (views, and what is computed once)"
-    if e.program is not None and e.program.is_fused:
+    if in_groups:
         alone = Counter(k.why_alone() for k in kernels if len(k.uses) == 1)
         if alone:
             reasons = ", ".join(f"{n} {reason}" for reason, n in alone.most_common())
-            text += f"\n  alone: {reasons}"
-    return text
+            return [text, f"alone: {reasons}"]
+    return [text]
 
 
 def table(kernels: Sequence[KernelUse], rows: int = _ROWS) -> list[str]:
@@ -251,20 +250,21 @@ def _rates(seconds: float, flops: float, nbytes: int, share: float) -> str:
 def difference(old: Evaluation, new: Evaluation) -> Difference | None:
     """The first thing in which an evaluation differs from another one; None where there is none."""
     where = f"{who(new.forced)} evaluated something new: "
-    for i, (a, b) in enumerate(zip(old.sigs, new.sigs, strict=False)):
+    (sigs, kept), (old_sigs, old_kept) = new.structure(), old.structure()
+    for i, (a, b) in enumerate(zip(old_sigs, sigs, strict=False)):
         if a.key is not b.key and a.key != b.key:
             site = new.sites[i]
             return Difference(site, where + _changed(a, b, old.sites[i], site))
-    if len(old.sigs) != len(new.sigs):
-        more = len(new.sigs) > len(old.sigs)
-        site = (new if more else old).sites[min(len(old.sigs), len(new.sigs))]
-        count = abs(len(new.sigs) - len(old.sigs))
+    if len(old_sigs) != len(sigs):
+        more = len(sigs) > len(old_sigs)
+        site = (new if more else old).sites[min(len(old_sigs), len(sigs))]
+        count = abs(len(sigs) - len(old_sigs))
         word = "more" if more else "fewer"
         text = f"{_plural(count, 'operation')} {word} at the end, from {describe_site(site)} on"
         return Difference(site, where + text)
-    for i, (was, held) in enumerate(zip(old.kept, new.kept, strict=True)):
+    for i, (was, held) in enumerate(zip(old_kept, kept, strict=True)):
         if was != held:
-            name, site = new.sigs[i].op.name, new.sites[i]
+            name, site = sigs[i].op.name, new.sites[i]
             text = "is held now, and was not before" if held else "is no longer held"
             return Difference(site, f"{where}the result of {name} at {describe_site(site)} {text}")
     if old.reason != new.reason or new.reason != watch.NEW:

@@ -131,8 +131,10 @@ class _GroupPlan:
         sig, inputs, _ = self.entries[head]
         statements, numbers = self._statements()
         recipe = Recipe((*self._load_dtypes, sig.type.dtype.short), tuple(statements))
-        # What the contraction stores is best of its own dtype: sums can then grow in place.
+        # What the contraction stores is of its own dtype: sums then grow in place.
         self.results.sort(key=lambda v: self.entries[v].sig.type.dtype is not sig.type.dtype)
+        if self.entries[self.results[0]].sig.type.dtype is not sig.type.dtype:
+            self.results.insert(0, head)
         results = tuple(numbers[v] for v in self.results)
         operands = [a for i in inputs if (a := self.access[i]) is not None]
         layouts = [a.layout for a in operands]

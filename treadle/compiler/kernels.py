@@ -156,7 +156,9 @@ def _of_program(e: Evaluation) -> list[_Placed]:
         step = made.steps[index]
         group = step.group
         values = [step.entry] if group is None else list(group.entries)
-        uses = [Use(made.trace.entry(v).sig, e.sites[v - first]) for v in values]
+        signed = [(v, made.trace.entry(v).sig) for v in values]
+        # One of several results is no work of its own.
+        uses = [Use(sig, e.sites[v - first]) for v, sig in signed if "project" not in sig.op.traits]
         kernel = KernelUse(len(found) + 1, "operation" if group is None else group.kind, uses)
         if group is not None or not kernel.nbytes:
             kernel.nbytes = nbytes

@@ -9,6 +9,7 @@ from treadle.base import dtypes
 from treadle.base.errors import CompileError
 from treadle.base.flags import flags
 from treadle.base.shapes import Shape, contiguous_strides, prod
+from treadle.codegen import conv
 from treadle.codegen.conv import plan_conv
 from treadle.codegen.gemm import plan_matmul
 from treadle.codegen.hooks import Riders
@@ -46,20 +47,34 @@ def plan_contraction(
     op: Op, attrs: dict[str, Any], inputs: Sequence[Layout], output: Layout, threads: int,
     vector_bits: int, riders: Riders = _NO_RIDERS,
 ) -> Plan:  # fmt: skip
-    """The launches of a contraction; only a matrix product takes ``riders``."""
+    """The launches of a contraction; ``riders`` only where it ``takes_riders``."""
     x, y = inputs
     kind = op.lower.kind  # type: ignore[union-attr]
     if kind == "matmul":
-        dtype = x.dtype
         x, y, output = (_as_batch(layout) for layout in (x, y, output))
         if flags.TUNE:
             from treadle.compiler.tune import tuned_matmul
 
-            return tuned_matmul(x, y, output, threads, vector_bits, riders, dtype)
-        return plan_matmul(x, y, output, threads, vector_bits, riders, dtype)
+            return tuned_matmul(x, y, output, threads, vector_bits, riders)
+        return plan_matmul(x, y, output, threads, vector_bits, riders)
+    name, geometry = _convolution(kind, attrs)
+    return plan_conv(name, x, y, output, *geometry, threads, vector_bits, riders)
+
+
+def takes_riders(op: Op, attrs: dict[str, Any], inputs: Sequence[Layout], output: Layout) -> bool:
+    """Whether elementwise work can be done on the result before it is stored."""
+    if not isinstance(op.lower, Contraction):
+        return False
+    if op.lower.kind == "matmul":
+        return True
+    name, geometry = _convolution(op.lower.kind, attrs)
+    x, y = inputs
+    return conv.takes_riders(name, x, y, output, *geometry)
+
+
+def _convolution(kind: str, attrs: dict[str, Any]) -> tuple[Any, tuple[Any, ...]]:
     geometry = (attrs["stride"], attrs["padding"], attrs["dilation"], attrs["groups"])
-    name = kind.removeprefix("conv_")
-    return plan_conv(name, x, y, output, *geometry, threads, vector_bits)
+    return kind.removeprefix("conv_"), geometry
 
 
 def _as_batch(layout: Layout) -> Layout:

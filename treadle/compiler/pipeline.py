@@ -6,8 +6,10 @@ programs are waited for, or checked anyhow, it is checked each time. No pass cha
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from treadle.base.errors import CompileError
 from treadle.base.flags import flags
@@ -15,7 +17,8 @@ from treadle.base.record import Record
 from treadle.compiler.arena import verify_arena
 from treadle.compiler.assembly import Assembly
 from treadle.compiler.batch import batch
-from treadle.compiler.device import Device
+from treadle.compiler.constants import constant_weights
+from treadle.compiler.device import Device, get_device
 from treadle.compiler.epilogue import attach_contractions
 from treadle.compiler.fuse import Fusion, Group, fuse
 from treadle.compiler.group_plan import lower_groups
@@ -23,13 +26,15 @@ from treadle.compiler.program import Program
 from treadle.compiler.schedule import Step, schedule, split_sums, verify_steps
 from treadle.compiler.simplify import simplify
 from treadle.compiler.trace import Trace
-from treadle.compiler.trace_text import print_trace, verify_trace
+from treadle.compiler.trace_text import parse_trace, print_trace, verify_trace
 
 
 class Draft:
     """A program on its way: each pass reads what those before it left, and leaves its own."""
 
-    __slots__ = ("assembly", "device", "fusion", "program", "steps", "threads", "trace")
+    __slots__ = (
+        "assembly", "device", "fusion", "program", "steps", "threads", "trace", "weights",
+    )  # fmt: skip
 
     def __init__(self, trace: Trace, device: Device, threads: int) -> None:
         self.trace = trace
@@ -37,6 +42,7 @@ class Draft:
         self.threads = threads
         self.fusion = Fusion(trace)
         self.steps: list[Step] = []
+        self.weights: dict[int, int] = {}  # of convolutions: external values that stay the same
         self.assembly = Assembly(self.fusion, device, threads)
         self.program: Program | None = None
 
@@ -79,8 +85,12 @@ def _batch(draft: Draft) -> None:
     draft.steps = batch(draft.fusion, draft.steps)
 
 
+def _constants(draft: Draft) -> None:
+    draft.weights = constant_weights(draft.fusion)
+
+
 def _compile(draft: Draft) -> None:
-    draft.assembly = Assembly(draft.fusion, draft.device, draft.threads)
+    draft.assembly = Assembly(draft.fusion, draft.device, draft.threads, draft.weights)
     draft.assembly.emit(draft.steps)
 
 
@@ -120,6 +130,10 @@ def _steps_text(draft: Draft) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def _weights_text(draft: Draft) -> str:
+    return "".join(f"%{value} packs %{weight} once\n" for value, weight in draft.weights.items())
+
+
 def _calls_text(draft: Draft) -> str:
     assembly = draft.assembly
     return "".join(
@@ -133,7 +147,7 @@ def _memory_text(draft: Draft) -> str:
     lines = [f"arena of {assembly.arena} bytes"]
     for number, s in enumerate(assembly.storages):
         if number >= assembly.fixed:
-            where = "a result" if s.is_result else f"at {s.offset}"
+            where = "a result" if s.is_result else f"at {s.offset}{' of constants' * s.is_constant}"
             lines.append(f"#{number}: {s.nbytes} bytes {where}, steps {s.first} to {s.last}")
     return "".join(f"{line}\n" for line in lines)
 
@@ -171,6 +185,7 @@ PASSES = (
     Pass("schedule", _schedule, _steps_text, _verify_steps),
     Pass("lower", _lower, _steps_text, _verify_steps),
     Pass("batch", _batch, _steps_text, _verify_steps),
+    Pass("constants", _constants, _weights_text, _nothing),
     Pass("compile", _compile, _calls_text, _nothing),
     Pass("memory", _memory, _memory_text, _verify_arena),
     Pass("link", _link, _program_text, _nothing),
@@ -197,4 +212,14 @@ def build_program(trace: Trace, device: Device, threads: int, fused: bool) -> Pr
     return draft.program
 
 
-__all__ = ["PASSES", "QUICK_PASSES", "Draft", "Pass", "build_program"]
+def compile_file(path: str | os.PathLike[str]) -> Program:
+    """The fused program of a graph that was saved because it could not be compiled.
+
+    Raises what went wrong then, if it still does.
+    """
+    device = get_device("cpu")
+    trace = parse_trace(Path(path).read_text(encoding="utf-8"))
+    return build_program(trace, device, device.threads(), True)
+
+
+__all__ = ["PASSES", "QUICK_PASSES", "Draft", "Pass", "build_program", "compile_file"]

@@ -7,10 +7,13 @@ Nothing that anybody can see changes before the call has succeeded.
 
 from __future__ import annotations
 
+import math
+import operator
 from array import array
 from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
+from weakref import ReferenceType, ref
 
 from treadle.base.record import Record
 from treadle.compiler.arena import Storage
@@ -46,17 +49,51 @@ class Made(Record):
     storages: Sequence[Storage]
 
 
+class Once:
+    """Calls that need not be run again while what they read is the same: nodes by position.
+
+    ``tape`` has the calls of the program without these; what they make fills ``nbytes``, which are
+    kept from the second run on.
+    """
+
+    def __init__(self, tape: Tape, nbytes: int, sources: Sequence[int]) -> None:
+        self.tape = tape
+        self.nbytes = nbytes
+        self.sources = sources
+        self._seen: list[ReferenceType[Node]] = []
+        self._memory: Any = None
+
+    def memory(self, externals: Sequence[Node]) -> Any:
+        """What was kept, if it is still good."""
+        nodes = [externals[i] for i in self.sources]
+        if len(self._seen) == len(nodes) and all(
+            seen() is n for seen, n in zip(self._seen, nodes, strict=True)
+        ):
+            return self._memory
+        self._memory = None
+        return None
+
+    def keep(self, externals: Sequence[Node], memory: Any) -> None:
+        """Keeps what was made of these, if it was of the same before."""
+        if self._memory is None:
+            nodes = [externals[i] for i in self.sources]
+            before = [seen() for seen in self._seen]
+            is_same = len(before) == len(nodes) and all(map(operator.is_, before, nodes))
+            self._memory = memory if is_same else None
+            self._seen = [ref(n) for n in nodes]
+
+
 class Program:
     """What ``build_program`` makes; ``run`` computes the values of an equal graph."""
 
     def __init__(
         self, device: Device, tape: Tape, arena: int, results: list[int],
-        kept: list[tuple[int, Any]], made: Made,
+        kept: list[tuple[int, Any]], made: Made, once: Once | None = None,
     ) -> None:  # fmt: skip
         self.device = device
+        self.once = once
         self.made = made
         self.calls = made.emitted[-1].end if made.emitted else 0
-        self.is_fused = any(step.group is not None for step in made.steps)
         self.failure = ""  # why its last run came to nothing, if it did
         self.runs = 0
         self.timed: Timed | None = None  # the last run that was timed call by call
@@ -64,6 +101,7 @@ class Program:
         self.arena = arena
         self.results = results  # bytes of every storage that outlives the program
         self.seconds = 0.0  # in kernels, so far
+        self.best = math.inf  # of one run that was not timed call by call
         self.kept = kept  # (position of the entry, its place or places) with storages as in run
 
     def run(self, externals: list[Node], scalars: list[Scalar]) -> list[Any] | None:
@@ -88,18 +126,31 @@ class Program:
             memory = allocate(nbytes)
             memories.append(memory)
             addresses.append(memory.address)
+        once, tape, constant = self.once, self.tape, None
+        if once is not None:
+            constant = once.memory(externals)
+            tape = self.tape if constant is None else once.tape
+            constant = constant or allocate(once.nbytes)
+            memories.append(constant)
+            addresses.append(constant.address)
         self.runs = runs = self.runs + 1
         times = None
         if not runs & (runs - 1) or not runs & _SELDOM or Watchers.are_there:
             times = array("q", bytes(8 * (self.calls + 2)))
+            tape = self.tape  # all calls are to be seen
         begin = perf_counter()
-        failed = self.tape.run(addresses, times)
-        self.seconds += perf_counter() - begin
+        failed = tape.run(addresses, times)
+        seconds = perf_counter() - begin
+        self.seconds += seconds
+        if times is None and seconds < self.best:
+            self.best = seconds
         if times is not None:
             self.timed = Timed(runs, begin, times)
         if failed >= 0:
             self.failure = "a kernel of its program failed"
             return None
+        if once is not None:
+            once.keep(externals, constant)
         values: list[Any] = []
         for _, place in self.kept:
             if type(place) is tuple:

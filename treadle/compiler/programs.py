@@ -8,12 +8,14 @@ a thread of low priority, and takes the other's place when it is ready.
 from __future__ import annotations
 
 import atexit
+import hashlib
 import os
 import threading
 import warnings
 from bisect import bisect_right
 from collections import OrderedDict, deque
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treadle.base.errors import TreadleError
@@ -31,6 +33,8 @@ _SMALLEST = 4  # nodes: for fewer the way of a program is no shorter
 _MOST_NODES = 1 << 18  # of all graphs with programs together, their keys being as long
 _SIGHTINGS = 1 << 12  # graphs seen once that are remembered (by the hash of their keys)
 _VARIANTS = 64  # of one structure
+_LONG = 256  # operations: the program of more is made beside the run from the first on
+_TRIALS = 8  # runs of a fused program before it is compared with the one it replaces
 WORTH_COMPILING = 0.1  # seconds that a program has spent in its kernels
 _PATIENCE = 2.0  # seconds that the interpreter's exit waits for a kernel being compiled
 _NICE = 5
@@ -44,12 +48,15 @@ class Known:
     """
 
     __slots__ = (
-        "numbers", "probe", "program", "refusal", "sites", "targets", "threads", "trace",
+        "is_fused", "numbers", "probe", "program", "refusal", "rival", "sites", "targets",
+        "threads", "trace",
     )  # fmt: skip
 
     def __init__(self, threads: int) -> None:
         self.program: Program | None = None
-        self.refusal = ""  # why there is no program
+        self.rival: Program | None = None  # what a fused program has yet to prove faster than
+        self.refusal = ""  # why there is no program, or no fused one
+        self.is_fused = False
         self.trace: Trace | None = None
         self.targets: list[tuple[int, int, int]] = []
         self.numbers: tuple[int, ...] = ()
@@ -57,17 +64,28 @@ class Known:
         self.sites: list[Site | None] = []  # of the entries of the trace, when it ran last
         self.probe: Any = None  # a few lines that tell whether it was the same ones
 
-    def stage(self, enough: float) -> str:
-        """How far its fusing is, in words; it is taken up after ``enough`` seconds in kernels."""
-        program = self.program
-        if program is not None and program.is_fused:
-            return "fused"
-        if program is not None and self.trace is not None:
-            return (
-                f"not fused yet, after {program.seconds:.3f} of the {enough:g} s in kernels that "
-                "make compiling worth while"
+    def settle(self) -> None:
+        """Of the fused program and that of single kernels, keeps the faster one."""
+        program, rival, self.rival = self.program, self.rival, None
+        if program is not None and rival is not None and program.best > rival.best:
+            self.refusal = (
+                f"its fused program took {program.best * 1e3:.3f} ms at best, that of single "
+                f"kernels {rival.best * 1e3:.3f} ms"
             )
-        return "not fused: nothing to fuse, or its fused program is being compiled"
+            self.program, self.is_fused = rival, False
+
+    def stage(self, program: Program) -> str:
+        """How far the fusing of its ``program`` is, in words."""
+        if self.is_fused:
+            return "fused" if program is self.program else "not fused; by now there is a fused one"
+        if self.refusal:
+            return f"not fused: {self.refusal}"
+        if self.trace is None:
+            return "not fused yet: its fused program is being compiled"
+        return (
+            f"not fused yet, after {program.seconds:.3f} of the {WORTH_COMPILING:g} s in kernels "
+            "that make compiling worth while"
+        )
 
 
 class _Structure:
@@ -93,13 +111,13 @@ class Programs:
         self.fused = 0  # programs whose nodes have been fused
         self.worth_compiling = WORTH_COMPILING
 
-    def find(self, scanned: Scan, threads: int) -> Known | None:
-        """What is known of a graph, if it was seen before."""
+    def find(self, scanned: Scan, threads: int, is_ahead: bool = False) -> Known | None:
+        """What is known of a graph, if it was seen before, or the user waits for its program."""
         key = scanned.key()
         structure = self._structures.get(key)
         is_new = structure is None
         if structure is None:
-            if not self._seen_before(hash(key)):
+            if not self._seen_before(hash(key)) and not is_ahead:
                 return None
             structure = self._structures[key] = _Structure(scanned.expected())
             self._length += len(key)
@@ -111,38 +129,52 @@ class Programs:
         known = structure.known.get(variant)
         if known is None:
             mark = hash(variant)
-            if not is_new and mark not in structure.seen and len(structure.seen) < _VARIANTS:
+            if not (is_new or is_ahead) and mark not in structure.seen and len(structure.seen) < _VARIANTS:
                 structure.seen.add(mark)
                 return None
             if len(structure.known) >= _VARIANTS:
                 structure.known.clear()
-            known = structure.known[variant] = self._first_program(scanned, held, open_, threads)
+            known = structure.known[variant] = self._first_program(
+                scanned, held, open_, threads, is_ahead
+            )
         else:
             program = known.program
             if known.trace is not None and program and program.seconds > self.worth_compiling:
                 _workshop.take(self, known)
+            elif known.rival is not None and program and program.runs >= _TRIALS:
+                known.settle()
         return known
 
     def _first_program(
-        self, scanned: Scan, held: list[int], open_: list[int], threads: int
+        self, scanned: Scan, held: list[int], open_: list[int], threads: int, is_ahead: bool
     ) -> Known:
         from treadle.compiler.pipeline import build_program
 
         traced = make_trace(scanned, held, open_)
         trace = traced.trace
-        at_once = flags.PROGRAMS == "wait"
+        at_once = is_ahead or flags.PROGRAMS == "wait"
         known = Known(threads)
         known.numbers = traced.numbers
         if not trace.entries:
             known.refusal = "nothing in it has to be computed"
             return known
+        known.targets = [
+            _target(scanned, number)
+            for number, entry in zip(traced.numbers, trace.entries, strict=True) if entry.keep
+        ]  # fmt: skip
+        if len(trace.entries) >= _LONG and not at_once:
+            known.refusal = "its program is being made beside the run"
+            _workshop.order(self, known, trace, False)
+            return known
         try:
             known.program = build_program(trace, self.device, threads, at_once)
             self.fused += at_once
+            known.is_fused = at_once
             if not at_once:
                 known.trace = trace
-            known.targets = [_target(scanned, traced.numbers[p]) for p, _ in known.program.kept]
         except (TreadleError, MemoryError) as error:
+            if is_ahead:
+                raise
             known.refusal = f"there is no program for it: {error}"  # tier 0 tells which node it is
         except Exception as error:
             if at_once:
@@ -187,7 +219,7 @@ class _Workshop:
     """The thread that makes fused programs, one after another, started when first needed."""
 
     def __init__(self) -> None:
-        self._jobs: deque[tuple[Programs, Known, Trace]] = deque()
+        self._jobs: deque[tuple[Programs, Known, Trace, bool]] = deque()
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
         self._is_busy = False
@@ -197,9 +229,15 @@ class _Workshop:
         """Orders the fused program of a graph, once."""
         with self._wake:
             trace, known.trace = known.trace, None
-            if trace is None or self._is_closed:
+        if trace is not None:
+            self.order(programs, known, trace, True)
+
+    def order(self, programs: Programs, known: Known, trace: Trace, fused: bool) -> None:
+        """Orders a program."""
+        with self._wake:
+            if self._is_closed:
                 return
-            self._jobs.append((programs, known, trace))
+            self._jobs.append((programs, known, trace, fused))
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._work, name="treadle compiler", daemon=True
@@ -226,30 +264,57 @@ class _Workshop:
                 self._is_busy = False
                 self._wake.notify_all()
                 self._wake.wait_for(lambda: bool(self._jobs))
-                programs, known, trace = self._jobs.popleft()
+                programs, known, trace, fused = self._jobs.popleft()
                 self._is_busy = True
             with suppress(Exception):  # a warning that was made an error: told already
-                self._make(programs, known, trace)
+                self._make(programs, known, trace, fused)
             del programs, known, trace
 
-    def _make(self, programs: Programs, known: Known, trace: Trace) -> None:
+    def _make(self, programs: Programs, known: Known, trace: Trace, fused: bool) -> None:
         from treadle.compiler.pipeline import build_program
 
         try:
-            program = build_program(trace, programs.device, known.threads, True)
+            program = build_program(trace, programs.device, known.threads, fused)
         except Exception as error:
-            _warn(trace, error)  # the program of single kernels stays
+            what = "it cannot be fused" if fused else "there is no program for it"
+            known.refusal = f"{what}: {type(error).__name__}: {error}"
+            if fused or not isinstance(error, (TreadleError, MemoryError)):
+                _warn(trace, error)  # the program of single kernels stays
             return
-        known.program = program
+        if not fused:
+            known.refusal = ""
+            known.program, known.trace = program, trace
+            return
+        known.rival = known.program
+        known.program, known.is_fused = program, True
         programs.fused += 1
 
 
 def _warn(trace: Trace, error: Exception) -> None:
     warnings.warn(
         f"a step of {len(trace.entries)} operations cannot be fused and runs operation by "
-        f"operation ({type(error).__name__}: {error}); this is a defect: please report it",
+        f"operation ({type(error).__name__}: {error}); this is a defect: please report it"
+        f"{_saved(trace)}",
         RuntimeWarning,
         stacklevel=1,
+    )
+
+
+def _saved(trace: Trace) -> str:
+    """Puts a graph that cannot be compiled into a file; what to say of it."""
+    from treadle.compiler.trace_text import print_trace
+
+    try:
+        text = print_trace(trace)
+        folder = Path(flags.CACHE_DIR) / "failures"
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.txt"
+        path.write_text(text, encoding="utf-8")
+    except Exception:  # a full disk, or the graph is what cannot be printed
+        return ""
+    return (
+        f", with {path}, from which treadle.compiler.pipeline.compile_file repeats it without your "
+        "program"
     )
 
 

@@ -21,7 +21,7 @@ LANES = 16  # outputs that are reduced side by side; as they do not meet, any nu
 HALVES = (8, 4, 2, 1)  # how the stripes combine
 GROUP = 4  # elements of a stripe that one pass over the table takes in
 _TABLE_BYTES = 1 << 17  # of the stripes of a block of outputs: half of a small second-level cache
-_ABREAST_BYTES = 512  # of the stripes of the outputs that go abreast: about the registers
+_ABREAST_BYTES = 256  # of the stripes of the outputs that go abreast: half of the registers
 _SIMPLE = 4  # statements of a source up to which outputs go abreast
 
 Accumulators = tuple[Operand, ...]

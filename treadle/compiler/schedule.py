@@ -7,7 +7,7 @@ one entry at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 from typing import Any
 
@@ -71,6 +71,23 @@ def verify_steps(fusion: Fusion, steps: list[Step]) -> None:
     for value in trace.computed():
         if fusion.root(value) not in made:
             raise CompileError(f"no step computes %{value}")
+
+
+def uses(fusion: Fusion, steps: Sequence[Step]) -> tuple[dict[int, int], dict[int, int]]:
+    """The first and the last step that reads each value of another one; one beyond all if kept."""
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for number, step in enumerate(steps):
+        for value in [step.entry] if step.group is None else step.group.entries:
+            for i in fusion.entry(value).inputs:
+                for root in fusion.roots(i):
+                    if step.group is None or fusion.group_of.get(root) is not step.group:
+                        first.setdefault(root, number)
+                        last[root] = number
+    for value, entry in enumerate(fusion.trace.entries, fusion.start):
+        if entry.keep:
+            last.update(dict.fromkeys(fusion.roots(value), len(steps)))
+    return first, last
 
 
 def _dissolve(fusion: Fusion, circle: list[Any]) -> None:
@@ -165,4 +182,4 @@ def _position(step: Any) -> int:
     return step.first if isinstance(step, Group) else int(step)
 
 
-__all__ = ["Step", "schedule", "verify_steps"]
+__all__ = ["Step", "schedule", "uses", "verify_steps"]

@@ -17,7 +17,6 @@ and with it all that depend on it; the others run.
 
 from __future__ import annotations
 
-import struct
 import sys
 import threading
 from array import array
@@ -29,20 +28,19 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from treadle.base.collector import without_collector
-from treadle.base.errors import EvaluationError, IndexRangeError, TreadleError
+from treadle.base.errors import EvaluationError, TreadleError
 from treadle.base.flags import flags
 from treadle.base.forking import EVALUATION, hold_across_fork
-from treadle.base.lazy_numpy import np
-from treadle.base.shapes import prod
 from treadle.compiler import watch
 from treadle.compiler.ahead import kernels_ahead
 from treadle.compiler.device import Device, get_device
+from treadle.compiler.failures import ADDRESSABLE, failure, refusal
 from treadle.compiler.prepare import Prepared, moved, prepared, words
 from treadle.compiler.programs import Known, Programs, worth_while
 from treadle.ir import node as ir_node
 from treadle.ir.call import Call, nodes_of, write_out
 from treadle.ir.graph_text import print_graph
-from treadle.ir.launch import Layout, Refusal
+from treadle.ir.launch import Layout
 from treadle.ir.node import Leaf, Limits, Node, Recording, Scalar, describe_site, recorder
 from treadle.ir.op import Bundle
 from treadle.ir.scan import OWN, Scan, scan
@@ -53,20 +51,6 @@ if TYPE_CHECKING:
 # Layouts and addresses of a value: (memory, layout, address). A node with several results has a
 # tuple of these.
 Value = tuple[Any, Layout, int]
-
-
-_HEAD = 32  # the bytes of a call before its arguments
-
-
-def _call_at(tape: bytes, position: int) -> bytes:
-    """A call with its arguments."""
-    start = 0
-    for _ in range(position):
-        start += _HEAD + 8 * struct.unpack_from("q", tape, start + 8)[0]
-    return tape[start:]
-
-
-_ADDRESSABLE = 1 << 47  # bytes, of a process
 
 
 class Evaluator:
@@ -85,7 +69,6 @@ class Evaluator:
         self.busy = False
         self.record: watch.Evaluation  # of the evaluation that runs
         self.timed: watch.Timed | None = None  # the run of its tape
-        self.short: list[Node] | None = None  # the graph for which the memory was short
 
     # --- what to run ------------------------------------------------------------------------------
 
@@ -114,7 +97,7 @@ class Evaluator:
                 state.pending[:0] = live
                 raise
             finally:
-                self.busy, self.ahead, self.short = False, [], None
+                self.busy, self.ahead = False, []
             state.nbytes = 0
 
     def _enter(self) -> None:
@@ -157,7 +140,7 @@ class Evaluator:
             record.reason = "it is too small for a program, or reads a value that is not there"
             return False
         self._count_threads()
-        known = self.programs.find(scanned, self.threads)
+        known = self.programs.find(scanned, self.threads, state.is_ahead)
         if known is None:
             record.reason = watch.NEW
             return False
@@ -307,7 +290,7 @@ class Evaluator:
                 except (MemoryError, TreadleError) as error:
                     # Nothing of this node is on the tape yet; what depends on it gets the error.
                     # (Anything else, such as what a signal handler raises, ends the evaluation.)
-                    n.error = self._refusal(n, error, live)
+                    n.error = refusal(n, error, live, free, self.device)
             for i in inputs:
                 i.uses = uses = i.uses - 1
                 if not uses and not i.keep:
@@ -329,18 +312,6 @@ class Evaluator:
                     value = memory = None
         return self._execute() if owners else -1
 
-    def _refusal(self, n: Node, error: Exception, live: list[Node]) -> Exception:
-        """What went wrong before a node could run: no memory for it, or no code."""
-        text = f"{n.op.name}: {error}"
-        if isinstance(error, MemoryError):
-            text = f"{n.op.name}: the result {n.type} needs {n.sig.nbytes} bytes: {error}"
-            if self.short is not live and n.sig.nbytes <= _ADDRESSABLE:
-                from treadle.compiler.shortage import advice  # only where the memory is short
-
-                self.short = live  # one piece of advice for an evaluation
-                text += advice(live[::-1], self.free, self.device)
-        return type(error)(f"{text} [{describe_site(n.site)}]").with_traceback(None)
-
     def _execute(self) -> int:
         """Runs the tape; the call that failed, whose node gets the error, or -1."""
         tape, owners = b"".join(self.tape), self.owners
@@ -349,7 +320,7 @@ class Evaluator:
         failed, code = self.device.run(tape, len(owners), self.threads, times)
         self.timed = watch.Timed(1, begin, times)
         if failed >= 0:
-            owners[failed].error = self._failure(owners[failed], _call_at(tape, failed), code)
+            owners[failed].error = failure(owners[failed], tape, failed, code, self.device)
         return failed
 
     # --- one node ---------------------------------------------------------------------------------
@@ -357,7 +328,7 @@ class Evaluator:
     def _step(self, n: Node) -> None:
         """Gives ``n`` its value: memory, and the calls that will fill it."""
         sig = n.sig
-        if sig.nbytes > _ADDRESSABLE:
+        if sig.nbytes > ADDRESSABLE:
             raise MemoryError("no machine has so much; ask for fewer elements")
         values: list[Value] = []
         plain = True
@@ -437,23 +408,6 @@ class Evaluator:
         memory = self.device.allocate(sig.nbytes)
         self._emit(n, move.copy, [memory.address, address])
         return memory, move.layout, memory.address
-
-    def _failure(self, owner: Node, call: bytes, code: int) -> Exception:
-        """What a failed call has to say; its operands still lie where it read them."""
-        error: Exception
-        plans = (p for p in list(owner.sig.plans.values()) if isinstance(p, Prepared))
-        known = (c.message for p in plans for c in p.calls if call.startswith(c.head))
-        message = next(known, "")
-        if isinstance(message, Refusal):
-            layout = message.layout
-            (address,) = struct.unpack_from("q", call, _HEAD + 8 * message.argument)
-            data = self.device.read(address, prod(layout.shape) * layout.dtype.itemsize)
-            error = message.tell(np.frombuffer(data, layout.dtype.numpy).reshape(layout.shape))
-        elif message:
-            error = IndexRangeError(f"{owner.op.name}: {message}")
-        else:
-            error = EvaluationError(f"{owner.op.name}: the kernel stopped with code {code}")
-        return type(error)(f"{error} [{describe_site(owner.site)}]")
 
     # --- values that the pending graph does not make ------------------------------------------
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
-from treadle.base.dtypes import DType
 from treadle.base.shapes import prod
 from treadle.codegen.gemm import matmul_problem, plan_way
 from treadle.codegen.gemm_cost import Problem, Way, ways
 from treadle.codegen.hooks import Riders
 from treadle.compiler.device import Device, Memory, get_device
 from treadle.compiler.prepare import compile_plan, words
-from treadle.ir.launch import Layout, Plan, contiguous
+from treadle.ir.launch import Layout, Plan
 
 CANDIDATES = 8  # ways that are measured: the best ones by the model
 _ROUNDS = 5
@@ -27,20 +27,16 @@ _SECONDS = 0.002  # a round of one way takes at least so long
 
 @lru_cache(maxsize=4096)
 def tuned_matmul(
-    a: Layout, b: Layout, out: Layout, threads: int, vector_bits: int, riders: Riders = _NO_RIDERS,
-    dtype: DType | None = None,
-) -> Plan:  # fmt: skip
+    a: Layout, b: Layout, out: Layout, threads: int, vector_bits: int, riders: Riders = _NO_RIDERS
+) -> Plan:
     """As ``codegen.gemm.plan_matmul``, with the way that is quickest here.
 
     What rides on the result has no say in that.
     """
-    problem = matmul_problem(a, b, out, threads, vector_bits, riders, dtype)
+    problem = matmul_problem(a, b, out, threads, vector_bits, riders)
     if problem.is_empty:
         return Plan(())
-    alone = matmul_problem(
-        a, b, contiguous(problem.dtype, out.shape), threads, vector_bits,
-        riders._replace(result=None),
-    )  # fmt: skip
+    alone = replace(problem, riders=riders._replace(result=None))
     return plan_way(problem, _winner(alone, get_device("cpu")))
 
 

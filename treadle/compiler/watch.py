@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import sysconfig
 from array import array
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
@@ -30,10 +29,11 @@ OPTIMIZER = "Optimizer.step"
 NEW = "seen for the first time"
 
 _MOST = 64  # evaluations that are remembered
+_MOST_STEPS = 1 << 16  # operations that ran one by one and are remembered
 _NEWS = 8  # evaluations with something new that are remembered
 _LINES = 32  # lines whose last evaluation is remembered, to say what is new about the next one
 _LONG = 1 << 15  # operations of an evaluation that is not remembered for that
-_LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib")})
+_STANDARD = os.path.dirname(os.__file__) + os.sep  # the standard library
 
 
 class Timed(Record):
@@ -85,6 +85,13 @@ class Evaluation:
         name = called if isinstance(called, str) else called.co_qualname if called else ""
         return Forced(self.place, name, self.debugger)
 
+    def structure(self) -> tuple[Sequence[Signature], Sequence[bool]]:
+        """The signatures of its operations, and which of their results somebody holds."""
+        if self.program is None:
+            return self.sigs, self.kept
+        entries = self.program.made.trace.entries
+        return [entry.sig for entry in entries], [entry.keep for entry in entries]
+
     def replayed(self, known: Known, scanned: Scan) -> None:
         """It was a run of what is ``known`` of a graph."""
         self.known = known
@@ -114,6 +121,7 @@ class Watchers:
     """Who is told of every evaluation (``call(evaluation)``), which is then timed call by call."""
 
     are_there = False
+    steps = 0  # operations in the records of what ran one by one
     calls: tuple[Callable[[Evaluation], object], ...] = ()
 
     @classmethod
@@ -129,7 +137,7 @@ class Watchers:
         cls.are_there = bool(cls.calls)
 
 
-recent: deque[Evaluation] = deque(maxlen=_MOST)
+recent: deque[Evaluation] = deque()
 renewed: deque[Evaluation] = deque(maxlen=_NEWS)  # op by op, unlike the last from the same line
 _last: OrderedDict[Any, Evaluation] = OrderedDict()  # by line
 
@@ -156,8 +164,13 @@ def finish(evaluation: Evaluation) -> None:
             return  # there was nothing to do
         if 1 < len(evaluation.sigs) < _LONG:
             _compare(evaluation)
+    elif evaluation.run == 1 and len(evaluation.sites) < _LONG:
+        _last.setdefault(evaluation.place, evaluation)
     evaluation.seconds = perf_counter() - evaluation.begin
     recent.append(evaluation)
+    Watchers.steps += len(evaluation.sigs)
+    while len(recent) > _MOST or (Watchers.steps > _MOST_STEPS and len(recent) > 1):
+        Watchers.steps -= len(recent.popleft().sigs)
     if Watchers.are_there:
         for call in Watchers.calls:
             call(evaluation)
@@ -170,6 +183,7 @@ def finish(evaluation: Evaluation) -> None:
 def forget() -> None:
     """Forgets all evaluations."""
     recent.clear()
+    Watchers.steps = 0
     renewed.clear()
     _last.clear()
 
@@ -197,7 +211,7 @@ def _kind_of(filename: str) -> int:
         kind = _OURS
     elif filename.startswith("<"):
         kind = _TYPED
-    elif filename.startswith(_LIBRARIES) and f"{os.sep}site-packages{os.sep}" not in filename:
+    elif filename.startswith(_STANDARD) and f"{os.sep}site-packages{os.sep}" not in filename:
         kind = _LIBRARY
     else:
         kind = _USERS

@@ -116,11 +116,16 @@ class Load:
 
 @dataclass(slots=True)
 class Store:
-    """``pointer[index] = value``."""
+    """``pointer[index] = value``.
+
+    ``streams`` says that nobody reads it soon: vectors may go past the caches. A kernel that has
+    such stores has no Fail.
+    """
 
     pointer: Pointer
     index: Operand
     value: Operand
+    streams: bool = False
 
 
 @dataclass(slots=True)
@@ -324,9 +329,11 @@ class Builder:
         self._block.append(Load(result, pointer, self._as(index, I64)))
         return result
 
-    def store(self, pointer: Pointer, index: Operand | int, value: Operand) -> None:
+    def store(
+        self, pointer: Pointer, index: Operand | int, value: Operand, streams: bool = False
+    ) -> None:
         """Writes the element at ``index``."""
-        self._block.append(Store(pointer, self._as(index, I64), value))
+        self._block.append(Store(pointer, self._as(index, I64), value, streams))
 
     def local(self, dtype: DType, size: int) -> Pointer:
         """Memory of ``size`` elements that lives as long as the kernel runs."""

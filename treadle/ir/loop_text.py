@@ -8,7 +8,7 @@ of the kernel cache.
     ---------  ------------------------------------------------------------
     Assign     ``%2 = add f32 %0, 0x1.8p+1``
     Load       ``%0 = load %a[%i]``
-    Store      ``store %out[%i], %2``
+    Store      ``store %out[%i], %2``; with ``streams``: ``stream %out[%i], %2``
     Local      ``local %m: f32[16]``
     Choose     ``%p = choose (%a, %b, %c), %i``
     Transpose  ``transpose %m, %a[%i], %stride, 8``
@@ -108,7 +108,8 @@ def statement_text(statement: Statement) -> str:
     if isinstance(statement, Store):
         index = _operand_text(statement.index, I64)
         value = _operand_text(statement.value, statement.pointer.dtype)
-        return f"store %{statement.pointer.name}[{index}], {value}"
+        verb = "stream" if statement.streams else "store"
+        return f"{verb} %{statement.pointer.name}[{index}], {value}"
     if isinstance(statement, Loop):
         lo, hi = _operand_text(statement.lo, I64), _operand_text(statement.hi, I64)
         var, step, kind = statement.var.name, statement.step, statement.kind
@@ -336,12 +337,13 @@ def _parse_header(line: _Line, names: dict[str, Value | Pointer]) -> Kernel:
 def _parse_statement(line: _Line, names: dict[str, Value | Pointer]) -> Statement:
     if line.peek().startswith("%"):
         return _parse_assignment(line, names)
-    if line.accept("store"):
+    streams = line.accept("stream")
+    if streams or line.accept("store"):
         pointer = line.pointer(names)
         line.expect("[")
         index = line.operand(names, I64)
         line.expect("]", ",")
-        return Store(pointer, index, line.operand(names, pointer.dtype))
+        return Store(pointer, index, line.operand(names, pointer.dtype), streams)
     if line.accept("for"):
         return _parse_loop(line, names)
     if line.accept("if"):

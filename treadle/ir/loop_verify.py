@@ -87,6 +87,7 @@ class _Verifier:
         self.locals: dict[str, int] = {}  # elements of every Local
         self.masked = False  # inside an If that holds in some lanes only
         self.depth = 0
+        self.unlike: set[str] = set()  # which of "stream" and "fail" the kernel has
 
     def check(self) -> None:
         kernel = self.kernel
@@ -135,6 +136,8 @@ class _Verifier:
             self.operand(statement.index, I64, "the index")
             self.operand(statement.value, statement.pointer.dtype, "the stored value")
             self.reachable(statement)
+            if statement.streams:
+                self.either("stream")
         elif isinstance(statement, Loop):
             self.loop(statement)
         elif isinstance(statement, If):
@@ -150,6 +153,7 @@ class _Verifier:
             self.transpose(statement)
         elif isinstance(statement, Fail):
             self.unmasked("a Fail")
+            self.either("fail")
             if not 1 <= statement.code <= 255:
                 raise self.error(f"the code is {statement.code}; expected 1..255")
         else:
@@ -212,6 +216,12 @@ class _Verifier:
             self.uniform(statement.index, "the index into a local")
         else:
             self.unmasked(f"access to %{statement.pointer.name}")
+
+    def either(self, verb: str) -> None:
+        """What streams has arrived only when a kernel ends as it should."""
+        self.unlike.add(verb)
+        if len(self.unlike) > 1:
+            raise self.error("a kernel that may fail streams nothing; use store")
 
     def uniform(self, operand: Operand, what: str) -> None:
         if isinstance(operand, Value) and operand.name in self.varying:

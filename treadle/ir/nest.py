@@ -26,6 +26,9 @@ Strides = tuple[int, ...]
 _TILE = 64  # the side of a square that is turned round
 _LEAST = 4  # axes shorter than this are not worth turning round
 _ENOUGH = 16  # iterations that threads can share evenly
+# Elements of a result from which one that is turned round goes past the caches: in pieces of a
+# tile's rows it costs them more than it gives to whoever reads it next.
+_STREAMED = 1 << 20
 
 
 def coalesce(shape: Shape, strides: Sequence[Strides]) -> tuple[Shape, list[Strides]]:
@@ -64,6 +67,7 @@ class Nest(Record):
     classes: str  # how each operand steps along the last axis: c, b, s, or t (see ``across``)
     cut: int = 0
     across: int = -1  # along this axis the operands of class t step by one
+    streams: bool = False  # the results go past the caches
 
     @property
     def order(self) -> list[int]:
@@ -124,6 +128,8 @@ def nest_launch(
     """
     sizes, steps = coalesce(shape, strides)
     nest = _nest_of(sizes, steps, turns, is_vector)
+    if nest.across >= 0 and prod(sizes) >= _STREAMED:
+        nest = nest._replace(streams=True)
     if nest.rank == 2 and nest.across < 0:
         # One kernel serves two axes and three: a loop of one turn costs next to nothing.
         sizes, steps = (sizes[0], 1, sizes[1]), [(s[0], 0, s[1]) for s in steps]
@@ -152,7 +158,7 @@ def nest_kernel(
 
 def _kernel_name(name: str, nest: Nest) -> str:
     across = f"x{nest.across}" if nest.across >= 0 else ""
-    return f"{name}_{nest.rank}{nest.classes}_{nest.cut}{across}"
+    return f"{name}_{nest.rank}{nest.classes}_{nest.cut}{across}{'n' * nest.streams}"
 
 
 class NestLoops:
@@ -236,7 +242,7 @@ class _NestPrinter:
             )
         ]
         for pointer, place, value in zip(self.pointers, outs, self.emit(k, values), strict=False):
-            k.store(pointer, place, value)
+            k.store(pointer, place, value, self.nest.streams)
 
     def _tiled(self, bases: Sequence[Operand]) -> None:
         """The two inner loops by tiles, whose operands of class t are turned round first."""

@@ -252,10 +252,11 @@ class Recording:
     """What a Python thread has recorded and not yet evaluated, and how it records.
 
     ``pending`` has nodes and calls (``ir/call.py``); ``scan`` is what is known of their structure.
-    ``capturing`` is set while a template is made, and while one may not be used.
+    ``capturing`` is set while a template is made, and while one may not be used. ``is_ahead``:
+    the user waits for the compiler, and wants to be told where it fails.
     """
 
-    __slots__ = ("capturing", "grad_enabled", "nbytes", "pending", "scan", "site")
+    __slots__ = ("capturing", "grad_enabled", "is_ahead", "nbytes", "pending", "scan", "site")
 
     def __init__(self) -> None:
         self.pending: list[Any] = []
@@ -263,6 +264,7 @@ class Recording:
         self.grad_enabled = True
         self.site: Site | None = None  # set while backward() records for a node of the user's
         self.capturing = False
+        self.is_ahead = False
         self.scan: Any = None
 
 

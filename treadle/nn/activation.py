@@ -239,9 +239,7 @@ class RReLU(_Activation):
     function = staticmethod(F.rrelu)
     settings = ("lower", "upper", "training", "inplace")
 
-    def __init__(
-        self, lower: float = 1 / 8, upper: float = 1 / 3, inplace: bool = False
-    ) -> None:
+    def __init__(self, lower: float = 1 / 8, upper: float = 1 / 3, inplace: bool = False) -> None:
         super().__init__()
         self.lower = lower
         self.upper = upper

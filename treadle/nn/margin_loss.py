@@ -99,9 +99,7 @@ class MultiMarginLoss(WeightedLoss):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """The loss; the target holds classes (N,)."""
-        return F.multi_margin_loss(
-            input, target, self.p, self.margin, self.weight, self.reduction
-        )
+        return F.multi_margin_loss(input, target, self.p, self.margin, self.weight, self.reduction)
 
 
 class MultiLabelMarginLoss(Loss):
@@ -128,6 +126,26 @@ class SoftMarginLoss(Loss):
         return F.soft_margin_loss(input, target, self.reduction)
 
 
+class CTCLoss(Loss):
+    """``-log p(targets)``, summed over all alignments of (T, N, C) log-probabilities."""
+
+    def __init__(
+        self, blank: int = 0, reduction: str = "mean", zero_infinity: bool = False
+    ) -> None:
+        super().__init__(reduction)
+        self.blank = blank
+        self.zero_infinity = zero_infinity
+
+    def forward(
+        self, log_probs: Tensor, targets: Tensor, input_lengths: Any, target_lengths: Any
+    ) -> Tensor:
+        """The loss; see ``functional.ctc_loss``."""
+        return F.ctc_loss(
+            log_probs, targets, input_lengths, target_lengths, self.blank, self.reduction,
+            self.zero_infinity,
+        )  # fmt: skip
+
+
 class PoissonNLLLoss(Loss):
     """``exp(x) - y * x``, or without ``log_input`` ``x - y * log(x + eps)``."""
 
@@ -150,9 +168,7 @@ class PoissonNLLLoss(Loss):
 class GaussianNLLLoss(Loss):
     """``(log(v) + (input - target)^2 / v) / 2`` with v = max(var, eps)."""
 
-    def __init__(
-        self, *, full: bool = False, eps: float = 1e-6, reduction: str = "mean"
-    ) -> None:
+    def __init__(self, *, full: bool = False, eps: float = 1e-6, reduction: str = "mean") -> None:
         super().__init__(reduction)
         self.full = full
         self.eps = eps
@@ -163,7 +179,7 @@ class GaussianNLLLoss(Loss):
 
 
 __all__ = [
-    "CosineEmbeddingLoss", "GaussianNLLLoss", "HingeEmbeddingLoss", "MarginRankingLoss",
+    "CTCLoss", "CosineEmbeddingLoss", "GaussianNLLLoss", "HingeEmbeddingLoss", "MarginRankingLoss",
     "MultiLabelMarginLoss", "MultiLabelSoftMarginLoss", "MultiMarginLoss", "PoissonNLLLoss",
     "SoftMarginLoss", "TripletMarginLoss", "TripletMarginWithDistanceLoss",
 ]  # fmt: skip

@@ -294,9 +294,7 @@ class GroupNorm(Module):
 class LocalResponseNorm(Module):
     """``x / (k + alpha * mean of x^2 over size channels around)^beta`` for (N, C, ...)."""
 
-    def __init__(
-        self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
-    ) -> None:
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
         super().__init__()
         self.size = size
         self.alpha = alpha

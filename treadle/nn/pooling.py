@@ -71,6 +71,7 @@ class AvgPool2d(_Pool):
     """
 
     shown = ("kernel_size", "stride", "padding")
+    _function = staticmethod(F.avg_pool2d)
 
     def __init__(
         self, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
@@ -82,7 +83,7 @@ class AvgPool2d(_Pool):
 
     def forward(self, input: Tensor) -> Tensor:
         """The pooled tensor."""
-        return F.avg_pool2d(
+        return self._function(
             input, self.kernel_size, self.stride, self.padding, self.ceil_mode,
             self.count_include_pad, self.divisor_override,
         )  # fmt: skip
@@ -154,6 +155,37 @@ class AdaptiveMaxPool1d(AdaptiveMaxPool2d):
         return F.adaptive_max_pool1d(input, self.output_size, self.return_indices)
 
 
+class MaxPool3d(_Pool):
+    """The largest element of every window of (N, C, D, H, W)."""
+
+    shown = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
+
+    def __init__(
+        self, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
+        ceil_mode: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(kernel_size, stride, padding, ceil_mode)
+        self.dilation = dilation
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The pooled tensor."""
+        return F.max_pool3d(input, *(getattr(self, name) for name in self.shown))
+
+
+class AvgPool3d(AvgPool2d):
+    """The mean of every window of (N, C, D, H, W); settings as in ``AvgPool2d``."""
+
+    _function = staticmethod(F.avg_pool3d)
+
+
+class AdaptiveAvgPool3d(_AdaptivePool):
+    """Means over windows that divide the volume into ``output_size`` parts."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, D, H, W) -> (N, C, *output_size)."""
+        return F.adaptive_avg_pool3d(input, self.output_size)
+
+
 class LPPool2d(_Pool):
     """``(sum of x^p)^(1/p)`` of every window of (N, C, H, W)."""
 
@@ -168,9 +200,7 @@ class LPPool2d(_Pool):
 
     def forward(self, input: Tensor) -> Tensor:
         """The pooled tensor."""
-        return self._function(
-            input, self.norm_type, self.kernel_size, self.stride, self.ceil_mode
-        )
+        return self._function(input, self.norm_type, self.kernel_size, self.stride, self.ceil_mode)
 
 
 class LPPool1d(LPPool2d):
@@ -204,6 +234,7 @@ class MaxUnpool1d(MaxUnpool2d):
 
 
 __all__ = [
-    "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "AvgPool1d",
-    "AvgPool2d", "LPPool1d", "LPPool2d", "MaxPool1d", "MaxPool2d", "MaxUnpool1d", "MaxUnpool2d",
+    "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d", "AdaptiveMaxPool1d",
+    "AdaptiveMaxPool2d", "AvgPool1d", "AvgPool2d", "AvgPool3d", "LPPool1d", "LPPool2d", "MaxPool1d",
+    "MaxPool2d", "MaxPool3d", "MaxUnpool1d", "MaxUnpool2d",
 ]  # fmt: skip

@@ -29,9 +29,7 @@ class Upsample(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """The input in the new size."""
-        return F.interpolate(
-            input, self.size, self.scale_factor, self.mode, self.align_corners
-        )
+        return F.interpolate(input, self.size, self.scale_factor, self.mode, self.align_corners)
 
     def extra_repr(self) -> str:
         """The settings."""

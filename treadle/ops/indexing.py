@@ -121,12 +121,11 @@ def _write_plan(geometry: Geometry, add: bool) -> Callable[..., Plan]:
         out = outputs[0]
         axis: int = attrs["axis"]
         size, wraps = base.shape[axis], attrs.get("wraps", False)
+        launches = _check_launches(index, 1, size, axis, wraps)
         places = geometry(base.shape, index, axis)
         after = prod(places[0][axis + 1 :])
         unit = after == out.strides[axis] == places[1][axis] == 1
         write = Write(out.dtype.short, patch.dtype.short, add, wraps, after > 1, unit)
-        checks_itself = unit and prod(places[0]) > 0 and prod(base.shape) > 0
-        launches = [] if checks_itself else _check_launches(index, 1, size, axis, wraps)
         wide = add and base.dtype.kind == "f" and base.dtype.bits == 16
         if prod(base.shape) == 0:
             return Plan(tuple(launches))
@@ -172,7 +171,7 @@ def _write_launches(
         write_kernel, (write,), arguments, shape, strides, flops, turns=False,
         is_vector=write.inside,
     )  # fmt: skip
-    return [launch._replace(message=_out_of_range(layout.shape[axis], axis, write.wraps))]
+    return [launch]
 
 
 # --- checks -------------------------------------------------------------------------------------

@@ -130,8 +130,7 @@ def write_kernel(write: Write, nest: Nest) -> Kernel:
     """target[place + index[place] * step] = patch[place], or += where it adds.
 
     The loops run over all axes but the indexed one; that one is a serial loop, inside the last of
-    them, or around it where the last axis lies inside the indexed one. Indices that lie side by
-    side (``write.unit``) are checked block by block, others by a launch before this one.
+    them, or around it where the last axis lies inside the indexed one.
     """
     k = Builder(write.name(nest))
     target = k.pointer("target", dtypes.by_short(write.target))
@@ -159,12 +158,6 @@ def write_kernel(write: Write, nest: Nest) -> Kernel:
         if write.inside:
             with k.loop(0, count) as j:
                 one(j)
-        elif write.unit:
-            with k.loop(0, count, _BLOCK) as first:
-                end = k.minimum(k.add(first, _BLOCK), count)
-                at = (k.add(bases[1], place) for place in (first, end))
-                _check_block(k, index, *at, size, write.wraps)
-                _each(k, first, end, one)
         else:
             _each(k, 0, count, one)
 

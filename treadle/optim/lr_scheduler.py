@@ -14,61 +14,7 @@ from typing import Any
 
 from treadle.ir.node import located
 from treadle.optim.optimizer import Optimizer
-
-
-class LRScheduler:
-    """Base of the schedulers; subclasses define ``get_lr``.
-
-    ``last_epoch`` counts the calls of ``step`` (0 after construction).
-    """
-
-    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
-        if not isinstance(optimizer, Optimizer):
-            raise located(TypeError(
-                f"{type(self).__name__}: got a {type(optimizer).__name__}; it takes an Optimizer"
-            ))  # fmt: skip
-        self.optimizer = optimizer
-        self.last_epoch = last_epoch
-        for group in optimizer.param_groups:
-            if last_epoch == -1:
-                group["initial_lr"] = group["lr"]
-            elif "initial_lr" not in group:
-                raise KeyError(
-                    f"{type(self).__name__}: got last_epoch={last_epoch}, but the optimizer's "
-                    f"groups have no 'initial_lr'; load the optimizer's state first"
-                )
-        self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
-        self._last_lr = [group["lr"] for group in optimizer.param_groups]
-        self.step()
-
-    def get_lr(self) -> list[float]:
-        """The rate of every group at ``last_epoch``."""
-        raise NotImplementedError(f"{type(self).__name__} has no get_lr()")
-
-    def get_last_lr(self) -> list[float]:
-        """The rates set last."""
-        return self._last_lr
-
-    def step(self) -> None:
-        """Goes on to the next rate."""
-        self.last_epoch += 1
-        for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
-            group["lr"] = rate
-        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
-
-    def _current(self) -> list[float]:
-        return [group["lr"] for group in self.optimizer.param_groups]
-
-    def _times(self, factor: float) -> list[float]:
-        return [rate * factor for rate in self._current()]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything but the optimizer."""
-        return {key: value for key, value in self.__dict__.items() if key != "optimizer"}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over what ``state_dict`` gave."""
-        self.__dict__.update(state_dict)
+from treadle.optim.scheduler import ChainedScheduler, LRScheduler, SequentialLR
 
 
 class LambdaLR(LRScheduler):
@@ -90,8 +36,8 @@ class LambdaLR(LRScheduler):
         )
         if len(self.lr_lambdas) != count:
             raise located(ValueError(
-                f"LambdaLR: got {len(self.lr_lambdas)} functions for {count} parameter groups; "
-                f"give one, or one for each group"
+                f"{type(self).__name__}: got {len(self.lr_lambdas)} functions for {count} "
+                f"parameter groups; give one, or one for each group"
             ))  # fmt: skip
         super().__init__(optimizer, last_epoch)
 
@@ -103,6 +49,17 @@ class LambdaLR(LRScheduler):
     def state_dict(self) -> dict[str, Any]:
         """Everything but the optimizer and the functions."""
         return {k: v for k, v in super().state_dict().items() if k != "lr_lambdas"}
+
+
+class MultiplicativeLR(LambdaLR):
+    """Times ``lr_lambda(last_epoch)`` every step: one function, or one for each group."""
+
+    def get_lr(self) -> list[float]:
+        """The rate times the function's value."""
+        if self.last_epoch == 0:
+            return self._current()
+        pairs = zip(self._current(), self.lr_lambdas, strict=True)
+        return [rate * function(self.last_epoch) for rate, function in pairs]
 
 
 class StepLR(LRScheduler):
@@ -150,6 +107,50 @@ class ExponentialLR(LRScheduler):
     def get_lr(self) -> list[float]:
         """The rate times gamma."""
         return self._times(self.gamma) if self.last_epoch else self._current()
+
+
+class ConstantLR(LRScheduler):
+    """The initial rate times ``factor``, for the first ``total_iters`` steps."""
+
+    def __init__(
+        self, optimizer: Optimizer, factor: float = 1 / 3, total_iters: int = 5,
+        last_epoch: int = -1,
+    ) -> None:  # fmt: skip
+        if not 0 < factor <= 1:
+            raise located(ValueError(
+                f"ConstantLR: got factor={factor}; it must be positive and at most 1"
+            ))  # fmt: skip
+        self.factor = factor
+        self.total_iters = total_iters
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        """The rate, times the factor at first and divided by it at the end."""
+        if self.last_epoch == 0:
+            return self._times(self.factor)
+        return self._times(1 / self.factor if self.last_epoch == self.total_iters else 1.0)
+
+
+class PolynomialLR(LRScheduler):
+    """The initial rate times ``(1 - last_epoch / total_iters)^power``, then 0."""
+
+    def __init__(
+        self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1
+    ) -> None:
+        if total_iters < 1:
+            raise located(ValueError(
+                f"PolynomialLR: got total_iters={total_iters}; it must be positive"
+            ))  # fmt: skip
+        self.total_iters = total_iters
+        self.power = power
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        """The rate times the ratio of the polynomial of now and before."""
+        if not 0 < self.last_epoch <= self.total_iters:
+            return self._current()
+        left = self.total_iters - self.last_epoch
+        return self._times((left / (left + 1)) ** self.power)
 
 
 class LinearLR(LRScheduler):
@@ -209,6 +210,123 @@ class CosineAnnealingLR(LRScheduler):
             1 + math.cos(math.pi * (now - 1) / self.T_max)
         )
         return [ratio * (rate - low) + low for rate, _ in pairs]
+
+
+class CosineAnnealingWarmRestarts(LRScheduler):
+    """Down to ``eta_min`` along half a cosine, then up at once and down again, ``T_mult`` as long.
+
+    The first descent takes ``T_0`` steps (Loshchilov and Hutter, 2017). ``step(epoch)`` may be
+    given the time, also between whole numbers.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0,
+        last_epoch: int = -1,
+    ) -> None:  # fmt: skip
+        if T_0 < 1 or T_mult < 1:
+            raise located(ValueError(
+                f"CosineAnnealingWarmRestarts: got T_0={T_0} and T_mult={T_mult}; both must be at "
+                f"least 1"
+            ))  # fmt: skip
+        self.T_0 = T_0
+        self.T_mult = T_mult
+        self.eta_min = eta_min
+        self.T_i, self.T_cur = float(T_0), float(last_epoch)
+        super().__init__(optimizer, last_epoch)
+
+    def step(self, epoch: float | None = None) -> None:
+        """Goes on by one, or to the time ``epoch``."""
+        now = self.last_epoch + 1 if epoch is None else epoch
+        if now < 0:
+            raise located(ValueError(
+                f"CosineAnnealingWarmRestarts: got epoch={epoch}; it must not be negative"
+            ))  # fmt: skip
+        self.T_cur, self.T_i = float(now), float(self.T_0)
+        while self.T_cur >= self.T_i:
+            self.T_cur -= self.T_i
+            self.T_i *= self.T_mult
+        self.last_epoch = math.floor(now) - 1
+        super().step()
+
+    def get_lr(self) -> list[float]:
+        """The point of the descent."""
+        share = (1 + math.cos(math.pi * self.T_cur / self.T_i)) / 2
+        return [self.eta_min + (base - self.eta_min) * share for base in self.base_lrs]
+
+
+class CyclicLR(LRScheduler):
+    """Up and down in a line between ``base_lr`` and ``max_lr`` (Smith, 2017).
+
+    ``step_size_up`` steps up, ``step_size_down`` (as many if None) down. In mode "triangular2" the
+    height halves every cycle, in "exp_range" it shrinks by ``gamma`` every step; or ``scale_fn``
+    scales it, by the cycle (from 1) or the step as ``scale_mode`` says. With ``cycle_momentum`` the
+    momentum (or beta1) goes the other way, from ``max_momentum`` to ``base_momentum``.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, base_lr: Any, max_lr: Any, step_size_up: int = 2000,
+        step_size_down: int | None = None, mode: str = "triangular", gamma: float = 1.0,
+        scale_fn: Callable[[float], float] | None = None, scale_mode: str = "cycle",
+        cycle_momentum: bool = True, base_momentum: float = 0.8, max_momentum: float = 0.9,
+        last_epoch: int = -1,
+    ) -> None:  # fmt: skip
+        modes, scales = ("triangular", "triangular2", "exp_range"), ("cycle", "iterations")
+        if mode not in modes or scale_mode not in scales:
+            raise located(ValueError(
+                f"CyclicLR: got mode={mode!r} and scale_mode={scale_mode!r}; the mode is "
+                f"{', '.join(map(repr, modes))}, the scale_mode {' or '.join(map(repr, scales))}"
+            ))  # fmt: skip
+        settings = optimizer.param_groups[0]
+        if cycle_momentum and "momentum" not in settings and "betas" not in settings:
+            raise located(ValueError(
+                f"CyclicLR: got cycle_momentum=True for {type(optimizer).__name__}, which has no "
+                f"momentum; pass cycle_momentum=False"
+            ))  # fmt: skip
+        count = len(optimizer.param_groups)
+        low, high = (list(x) if isinstance(x, (list, tuple)) else [x] * count
+                     for x in (base_lr, max_lr))  # fmt: skip
+        self.max_lrs = high
+        self.total_size = float(step_size_up + (step_size_down or step_size_up))
+        self.step_ratio = step_size_up / self.total_size
+        self.mode = mode
+        self.gamma = gamma
+        self.scale_fn = scale_fn
+        self.scale_mode = scale_mode if scale_fn is not None else None
+        self.momenta = (base_momentum, max_momentum) if cycle_momentum else None
+        if last_epoch == -1:
+            for group, rate in zip(optimizer.param_groups, low, strict=True):
+                group["lr"] = rate
+        super().__init__(optimizer, last_epoch)
+        self.base_lrs = low
+
+    def get_lr(self) -> list[float]:
+        """The point of the cycle; sets the momentum too."""
+        cycle = math.floor(1 + self.last_epoch / self.total_size)
+        x = 1 + self.last_epoch / self.total_size - cycle
+        ratio = self.step_ratio
+        height = x / ratio if x <= ratio else (x - 1) / (ratio - 1)
+        scale = height * self._scale(cycle)
+        if self.momenta is not None:
+            low, high = self.momenta
+            for group in self.optimizer.param_groups:
+                momentum = high - (high - low) * scale
+                if "momentum" in group:
+                    group["momentum"] = momentum
+                else:
+                    group["betas"] = (momentum, *group["betas"][1:])
+        pairs = zip(self.base_lrs, self.max_lrs, strict=True)
+        return [low + (high - low) * scale for low, high in pairs]
+
+    def _scale(self, cycle: int) -> float:
+        if self.scale_fn is not None:
+            return self.scale_fn(cycle if self.scale_mode == "cycle" else self.last_epoch)
+        if self.mode == "exp_range":
+            return float(self.gamma**self.last_epoch)
+        return 1 / 2 ** (cycle - 1) if self.mode == "triangular2" else 1.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the optimizer and the function."""
+        return {k: v for k, v in super().state_dict().items() if k != "scale_fn"}
 
 
 class OneCycleLR(LRScheduler):
@@ -346,6 +464,8 @@ class ReduceLROnPlateau:
 
 
 __all__ = [
-    "CosineAnnealingLR", "ExponentialLR", "LRScheduler", "LambdaLR", "LinearLR", "MultiStepLR",
-    "OneCycleLR", "ReduceLROnPlateau", "StepLR",
+    "ChainedScheduler", "ConstantLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts",
+    "CyclicLR", "ExponentialLR", "LRScheduler", "LambdaLR", "LinearLR", "MultiStepLR",
+    "MultiplicativeLR", "OneCycleLR", "PolynomialLR", "ReduceLROnPlateau", "SequentialLR",
+    "StepLR",
 ]  # fmt: skip

@@ -141,9 +141,9 @@ class profile:
 
     def start(self) -> None:
         """Begins with step 0."""
-        self._step_began = perf_counter()
         if self.current_action in _RECORDS:
             self._begin()
+        self._step_began = perf_counter()
 
     def step(self) -> None:
         """The step is over: evaluates what it left pending, and goes on as the schedule says."""
@@ -156,9 +156,9 @@ class profile:
         is_over = before is ProfilerAction.RECORD_AND_SAVE or self.current_action not in _RECORDS
         if self._recording is not None and is_over:
             self._finish()
-        self._step_began = perf_counter()
         if self.current_action in _RECORDS and self._recording is None:
             self._begin()
+        self._step_began = perf_counter()
 
     def stop(self) -> None:
         """Ends: evaluates what is pending, and puts everything back as it was."""

@@ -9,6 +9,7 @@ from treadle.base import dtypes
 from treadle.tensor import arithmetic as a
 from treadle.tensor import reduction
 from treadle.tensor.handle import Handle
+from treadle.tensor.methods import in_place
 
 if TYPE_CHECKING:
     from treadle.tensor.tensor import Tensor
@@ -72,6 +73,7 @@ class Methods(Handle):
     __slots__ = ()
 
     isclose, allclose, equal, nan_to_num = isclose, allclose, equal, nan_to_num
+    (nan_to_num_,) = map(in_place, (nan_to_num,))
 
 
 __all__ = ["allclose", "equal", "isclose", "nan_to_num"]

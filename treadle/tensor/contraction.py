@@ -85,11 +85,13 @@ def _fixed(name: str, input: Tensor, other: Tensor, dims: tuple[int, int]) -> Te
     return matmul(input, other)
 
 
+@composed
 def mm(input: Tensor, mat2: Tensor) -> Tensor:
     """(m, k) @ (k, n) -> (m, n)."""
     return _fixed("mm", input, mat2, (2, 2))
 
 
+@composed
 def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     """(b, m, k) @ (b, k, n) -> (b, m, n)."""
     if input.shape[:1] != mat2.shape[:1]:
@@ -100,11 +102,13 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     return _fixed("bmm", input, mat2, (3, 3))
 
 
+@composed
 def mv(input: Tensor, vec: Tensor) -> Tensor:
     """(m, k) @ (k,) -> (m,)."""
     return _fixed("mv", input, vec, (2, 1))
 
 
+@composed
 def dot(input: Tensor, tensor: Tensor) -> Tensor:
     """(k,) @ (k,) -> ()."""
     return _fixed("dot", input, tensor, (1, 1))

@@ -23,6 +23,7 @@ from treadle.ops.sort import sort as sort_op
 from treadle.ops.source import number
 from treadle.tensor import arithmetic as a
 from treadle.tensor.handle import Handle, wrap
+from treadle.tensor.methods import in_place
 from treadle.tensor.movement import axis_of, node_of, whole
 from treadle.tensor.selection import gather
 from treadle.tensor.storage import array_of, node_from_array
@@ -194,6 +195,35 @@ def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Ten
     return wrap(take_add(zeros, at, a.cast(inside.node, node.dtype), axis=0))
 
 
+# --- divisors -------------------------------------------------------------------------------------
+
+
+def _of_integers(name: str, input: Tensor, other: Tensor) -> Tensor:
+    """NumPy's function of whole numbers, element by element."""
+    dtype = a.common_dtype(name, input, other)
+    if dtype.kind not in "iu":
+        raise located(DTypeError(
+            f"{name}: got tensors of dtype {dtype.name}; it takes integers; convert with .long()"
+        ))  # fmt: skip
+    x, y = (array_of(n) for n in a.operand_nodes(name, dtype, input, other))
+    return wrap(node_from_array(getattr(np, name)(x, y), dtype))
+
+
+def gcd(input: Tensor, other: Tensor) -> Tensor:
+    """The greatest common divisor (evaluates both at once).
+
+    >>> import treadle
+    >>> treadle.gcd(treadle.tensor([12, 18]), treadle.tensor(8)).tolist()
+    [4, 2]
+    """
+    return _of_integers("gcd", input, other)
+
+
+def lcm(input: Tensor, other: Tensor) -> Tensor:
+    """The least common multiple (evaluates both at once)."""
+    return _of_integers("lcm", input, other)
+
+
 # --- search ---------------------------------------------------------------------------------------
 
 
@@ -257,9 +287,10 @@ class Methods:
     __slots__ = ()
 
     unique, unique_consecutive = unique, unique_consecutive
-    bincount, histc = bincount, histc
+    bincount, histc, gcd, lcm = bincount, histc, gcd, lcm
+    gcd_, lcm_ = map(in_place, (gcd, lcm))
 
 
 __all__ = [
-    "bincount", "bucketize", "histc", "searchsorted", "unique", "unique_consecutive",
+    "bincount", "bucketize", "gcd", "histc", "lcm", "searchsorted", "unique", "unique_consecutive",
 ]  # fmt: skip

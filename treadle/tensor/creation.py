@@ -168,30 +168,37 @@ def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool
     return _filled(as_shape(size), 0, dtype, requires_grad, device)
 
 
-def _like(input: Tensor, value: Any, dtype: Any, requires_grad: bool) -> Tensor:
-    return _filled(tuple(input.shape), value, dtype or input.dtype, requires_grad)
+def _like(input: Tensor, value: Any, dtype: Any, device: Any, requires_grad: bool) -> Tensor:
+    return _filled(tuple(input.shape), value, dtype or input.dtype, requires_grad, device)
 
 
-def zeros_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def zeros_like(
+    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """Zeros in the shape and dtype of ``input``."""
-    return _like(input, 0, dtype, requires_grad)
+    return _like(input, 0, dtype, device, requires_grad)
 
 
-def ones_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def ones_like(
+    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """Ones in the shape and dtype of ``input``."""
-    return _like(input, 1, dtype, requires_grad)
+    return _like(input, 1, dtype, device, requires_grad)
 
 
-def empty_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def empty_like(
+    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """Zeros in the shape and dtype of ``input``."""
-    return _like(input, 0, dtype, requires_grad)
+    return _like(input, 0, dtype, device, requires_grad)
 
 
 def full_like(
-    input: Tensor, fill_value: Any, *, dtype: Any = None, requires_grad: bool = False
-) -> Tensor:
+    input: Tensor, fill_value: Any, *, dtype: Any = None, device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
     """``fill_value`` in the shape and dtype of ``input``."""
-    return _like(input, fill_value, dtype, requires_grad)
+    return _like(input, fill_value, dtype, device, requires_grad)
 
 
 @_checked
@@ -265,14 +272,16 @@ def _new(name: str) -> Any:
     return method
 
 
-def new_full(self: Tensor, size: Sequence[int], fill_value: Any, dtype: Any = None) -> Tensor:
+def new_full(
+    self: Tensor, size: Sequence[int], fill_value: Any, *, dtype: Any = None, **options: Any
+) -> Tensor:
     """``full`` of this shape in the dtype of the tensor."""
-    return full(size, fill_value, dtype=dtype or self.dtype)
+    return full(size, fill_value, dtype=dtype or self.dtype, **options)
 
 
-def new_tensor(self: Tensor, data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def new_tensor(self: Tensor, data: Any, *, dtype: Any = None, **options: Any) -> Tensor:
     """``tensor(data)`` in the dtype of the tensor."""
-    return tensor(data, dtype=dtype or self.dtype, requires_grad=requires_grad)
+    return tensor(data, dtype=dtype or self.dtype, **options)
 
 
 for _name in ("zeros", "ones", "empty"):

@@ -247,6 +247,7 @@ class Methods(Handle):
     erfc_, erfinv_, lgamma_, digamma_ = map(in_place, (erfc, erfinv, lgamma, digamma))
     i0_, copysign_, nextafter_, frac_ = map(in_place, (i0, copysign, nextafter, frac))
     sgn_, heaviside_, mvlgamma_ = map(in_place, (sgn, heaviside, mvlgamma))
+    (fix_,) = map(in_place, (a.trunc,))
 
     def polygamma_(self, n: int) -> Tensor:
         """``polygamma`` in place."""

@@ -552,8 +552,11 @@ def is_contiguous(input: Tensor) -> bool:
     return not input._chain or layout_of(input).is_contiguous
 
 
-def contiguous(input: Tensor) -> Tensor:
-    """The tensor itself if it is contiguous, else one that no longer shares memory."""
+def contiguous(input: Tensor, *, memory_format: Any = None) -> Tensor:
+    """The tensor itself if it is contiguous, else one that no longer shares memory.
+
+    ``memory_format`` is PyTorch's and changes nothing: the engine lays out values itself.
+    """
     return input if is_contiguous(input) else unshared(input.node)
 
 

@@ -13,7 +13,9 @@ FUNCTIONS = {
     ),
     "treadle.tensor.closeness": "allclose equal isclose nan_to_num",
     "treadle.tensor.contraction": "addmm bmm dot matmul mm mv outer",
-    "treadle.tensor.counting": "bincount bucketize histc searchsorted unique unique_consecutive",
+    "treadle.tensor.counting": (
+        "bincount bucketize gcd histc lcm searchsorted unique unique_consecutive"
+    ),
     "treadle.tensor.cumulative": (
         "cummax cummin cumprod cumsum cumulative_trapezoid diff logcumsumexp trapezoid"
     ),
@@ -49,14 +51,19 @@ FUNCTIONS = {
         "argwhere gather index_add index_copy index_fill index_select masked_fill masked_scatter "
         "masked_select nonzero one_hot scatter scatter_add take take_along_dim where"
     ),
+    "treadle.tensor.sequences": (
+        "bartlett_window blackman_window gradient hamming_window hann_window kaiser_window "
+        "logspace range scalar_tensor trapz"
+    ),
     "treadle.tensor.sorting": (
         "argsort kthvalue median mode msort nanmedian nanquantile quantile sort topk"
     ),
     "treadle.tensor.spellings": (
         "BFloat16Tensor BoolTensor ByteTensor CharTensor DoubleTensor FloatTensor HalfTensor "
-        "IntTensor LongTensor ShortTensor angle clamp_max clamp_min clone conj conj_physical "
-        "detach fill greater greater_equal is_conj is_neg less less_equal not_equal real "
-        "resolve_conj resolve_neg rsub"
+        "IntTensor LongTensor ShortTensor angle channels_last channels_last_3d clamp_max clamp_min "
+        "clone conj conj_physical contiguous_format detach fill greater greater_equal is_conj "
+        "is_neg less less_equal memory_format not_equal preserve_format real resolve_conj "
+        "resolve_neg rsub"
     ),
     "treadle.tensor.statistics": "aminmax cdist corrcoef cov dist nanmean nansum renorm trace",
 }
@@ -66,9 +73,9 @@ METHODS = {
         "diag_embed diagflat diagonal_scatter dsplit fill_diagonal_ hsplit narrow_copy put put_ "
         "select_scatter slice_scatter split_with_sizes tril_ triu_ unfold vsplit"
     ),
-    "treadle.tensor.closeness": "allclose equal isclose nan_to_num",
+    "treadle.tensor.closeness": "allclose equal isclose nan_to_num nan_to_num_",
     "treadle.tensor.contraction": "__matmul__ __rmatmul__ addmm bmm dot matmul mm mv outer",
-    "treadle.tensor.counting": "bincount histc unique unique_consecutive",
+    "treadle.tensor.counting": "bincount gcd gcd_ histc lcm lcm_ unique unique_consecutive",
     "treadle.tensor.cumulative": "cummax cummin cumprod cumprod_ cumsum cumsum_ diff logcumsumexp",
     "treadle.tensor.einsum": "inner kron",
     "treadle.tensor.exchange": (
@@ -78,11 +85,11 @@ METHODS = {
         "acos acos_ acosh acosh_ arccos arccos_ arccosh arccosh_ arcsin arcsin_ arcsinh arcsinh_ "
         "arctan arctan2 arctan2_ arctan_ arctanh arctanh_ asin asin_ asinh asinh_ atan atan2 "
         "atan2_ atan_ atanh atanh_ copysign copysign_ cosh cosh_ deg2rad deg2rad_ digamma digamma_ "
-        "erfc erfc_ erfinv erfinv_ exp2 exp2_ fix float_power float_power_ fmax fmin frac frac_ "
-        "heaviside heaviside_ hypot hypot_ i0 i0_ isneginf isposinf ldexp ldexp_ lgamma lgamma_ "
-        "log10 log10_ log2 log2_ logaddexp logaddexp2 logit logit_ mvlgamma mvlgamma_ nextafter "
-        "nextafter_ polygamma polygamma_ positive rad2deg rad2deg_ rsqrt rsqrt_ sgn sgn_ signbit "
-        "sinc sinc_ sinh sinh_ tan tan_ xlogy xlogy_"
+        "erfc erfc_ erfinv erfinv_ exp2 exp2_ fix fix_ float_power float_power_ fmax fmin frac "
+        "frac_ heaviside heaviside_ hypot hypot_ i0 i0_ isneginf isposinf ldexp ldexp_ lgamma "
+        "lgamma_ log10 log10_ log2 log2_ logaddexp logaddexp2 logit logit_ mvlgamma mvlgamma_ "
+        "nextafter nextafter_ polygamma polygamma_ positive rad2deg rad2deg_ rsqrt rsqrt_ sgn sgn_ "
+        "signbit sinc sinc_ sinh sinh_ tan tan_ xlogy xlogy_"
     ),
     "treadle.tensor.hooks": "register_hook register_post_accumulate_grad_hook",
     "treadle.tensor.indexing": "__getitem__ __setitem__ index_put index_put_",
@@ -96,7 +103,7 @@ METHODS = {
     ),
     "treadle.tensor.printing": "__format__ __repr__",
     "treadle.tensor.products": (
-        "addbmm addbmm_ addmv addmv_ addr addr_ baddbmm baddbmm_ cross ger vdot"
+        "addbmm addbmm_ addmm_ addmv addmv_ addr addr_ baddbmm baddbmm_ cross ger vdot"
     ),
     "treadle.tensor.queries": "is_complex is_nonzero is_same_size is_signed isreal",
     "treadle.tensor.reduction": (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from treadle.base.errors import ShapeError
 from treadle.ir.node import located
 from treadle.tensor import arithmetic as a
-from treadle.tensor.contraction import bmm, dot, mv, outer
+from treadle.tensor.contraction import addmm, bmm, dot, mv, outer
 from treadle.tensor.joining import stack
 from treadle.tensor.methods import in_place
 from treadle.tensor.movement import axis_of, broadcast_tensors, node_of, unbind
@@ -105,6 +105,7 @@ class Methods:
     addmv, addr, baddbmm, addbmm = addmv, addr, baddbmm, addbmm
     vdot, cross, ger = vdot, cross, ger
     addmv_, addr_, baddbmm_, addbmm_ = map(in_place, (addmv, addr, baddbmm, addbmm))
+    (addmm_,) = map(in_place, (addmm,))
 
 
 __all__ = [

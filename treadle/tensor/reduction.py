@@ -87,6 +87,7 @@ def _real(name: str, node: Node) -> Node:
     return node
 
 
+@composed
 def mean(
     input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: DType | None = None
 ) -> Tensor:

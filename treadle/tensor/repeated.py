@@ -39,13 +39,13 @@ class _Passes:
         self._seen: OrderedDict[int, None] = OrderedDict()
         self._length = 0
 
-    def find(self, key: Any) -> Template | bool | None:
+    def find(self, key: Any, is_ahead: bool) -> Template | bool | None:
         """The template; None where there can be none; True to make one, False where it is new."""
         if key in self._templates:
             self._templates.move_to_end(key)
             return self._templates[key]
         mark = hash(key)
-        if mark in self._seen:
+        if mark in self._seen or is_ahead:
             return True
         self._seen[mark] = None
         if len(self._seen) > _SIGHTINGS:
@@ -78,7 +78,7 @@ def backward_of(
     if number is None or number < 0 or scanned.is_odd:
         return ordinary()
     key = (scanned.key(), number, retain)
-    template = _passes.find(key)
+    template = _passes.find(key, state.is_ahead)
     if template is True:
         found, template = _captured(retain, state, scanned, ordinary)
         _passes.put(key, template)

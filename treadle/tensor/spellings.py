@@ -56,12 +56,26 @@ def _legacy(dtype: DType) -> Any:
 ) = map(_legacy, _NAMES)  # fmt: skip
 
 
+class memory_format:
+    """PyTorch's wish how elements should lie in memory: accepted, the engine sees to it itself."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:
+        return f"treadle.{self._name}"
+
+
+contiguous_format, preserve_format = map(memory_format, ("contiguous_format", "preserve_format"))
+channels_last, channels_last_3d = map(memory_format, ("channels_last", "channels_last_3d"))
+
+
 # --- functions under other names ------------------------------------------------------------------
 
 greater, greater_equal, less, less_equal, not_equal = a.gt, a.ge, a.lt, a.le, a.ne
 
 
-def clone(input: Tensor) -> Tensor:
+def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
     """A copy with memory of its own; the gradient flows through."""
     node_of("clone", input)
     return input.clone()
@@ -221,7 +235,9 @@ class Methods(Handle):
 
 __all__ = [
     "BFloat16Tensor", "BoolTensor", "ByteTensor", "CharTensor", "DoubleTensor", "FloatTensor",
-    "HalfTensor", "IntTensor", "LongTensor", "ShortTensor", "angle", "clamp_max", "clamp_min",
-    "clone", "conj", "conj_physical", "detach", "fill", "greater", "greater_equal", "is_conj",
-    "is_neg", "less", "less_equal", "not_equal", "real", "resolve_conj", "resolve_neg", "rsub",
+    "HalfTensor", "IntTensor", "LongTensor", "ShortTensor", "angle", "channels_last",
+    "channels_last_3d", "clamp_max", "clamp_min", "clone", "conj", "conj_physical",
+    "contiguous_format", "detach", "fill", "greater", "greater_equal", "is_conj", "is_neg", "less",
+    "less_equal", "memory_format", "not_equal", "preserve_format", "real", "resolve_conj",
+    "resolve_neg", "rsub",
 ]  # fmt: skip

@@ -53,6 +53,8 @@ if TYPE_CHECKING:
         turning.Methods, statistics.Methods, assembly.Methods,
     ):  # fmt: skip
         """For type checkers: what the modules above have."""
+
+        __slots__ = ()
 else:
     from treadle.tensor.later import LaterMethods
 
@@ -378,7 +380,7 @@ class Tensor(Operators, ElementwiseMethods, LaterMethods):
 
     # --- copies and conversions -------------------------------------------------------------------
 
-    def clone(self) -> Tensor:
+    def clone(self, *, memory_format: Any = None) -> Tensor:
         """A copy with memory of its own; the gradient flows through."""
         return wrap(a.e.convert(self.node, dtype=self.dtype))
 

@@ -9,11 +9,14 @@ and ways, ``make sweep-bits`` all of them.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
+from multiprocessing import get_context
 from typing import Any
 from unittest.mock import patch
 
@@ -55,12 +58,17 @@ class Subject(Record):
     """Something to compute; its name tells all.
 
     "program 7", "training gpt", "op matmul f32", "scenario swapped_roles"; what has steps may be
-    followed by their number. ``repeats``: it comes to its graphs again and again by itself.
+    followed by their number.
+
+    Args:
+        times: how often it is run where programs are fused, so that the last run is by programs.
+        replays: the policies of evaluation with which its graphs come again.
     """
 
     name: str
     run: Callable[[Barrier, Place], Run]
-    repeats: bool = False
+    times: int = 3
+    replays: tuple[str, ...] = ("end", "some", "reads", "all")
 
 
 @lru_cache(maxsize=1)
@@ -83,7 +91,8 @@ def subject(name: str) -> Subject:
         return Subject(name, lambda b, place: _run_samples(_ops()[rest[0]], rest[1], b, place))
     if kind == "scenario":
         steps = int(rest[1]) if len(rest) > 1 else steps_of(rest[0])
-        return Subject(name, lambda b, place: run_scenario(b, rest[0], steps), repeats=True)
+        replays = ("reads", "all") if SCENARIOS[rest[0]].repeats else ()
+        return Subject(name, lambda b, place: run_scenario(b, rest[0], steps), 1, replays)
     raise ValueError(f"got the subject {name!r}; expected program, training, op or scenario")
 
 
@@ -92,9 +101,14 @@ def programs(seeds: Sequence[int]) -> list[Subject]:
     return [subject(f"program {seed}") for seed in seeds]
 
 
-def trainings() -> list[Subject]:
+def graphs(seeds: Sequence[int]) -> list[Subject]:
+    """Small random programs, of which many can be run; every tenth is larger."""
+    return [subject(f"program {seed} {3 if seed % 10 else 9}") for seed in seeds]
+
+
+def trainings(steps: int = 3) -> list[Subject]:
     """A training of each network."""
-    return [subject(f"training {name}") for name in NETWORKS]
+    return [subject(f"training {name} {steps}") for name in NETWORKS]
 
 
 def scenarios() -> list[Subject]:
@@ -271,21 +285,45 @@ class Comparison:
     def _repeated(self, one: Subject, way: Way, plain: Run) -> str:
         programs = tier0.evaluator().programs
         before = programs.replays
-        times = 1 if way.programs == "off" or one.repeats and way.swap is None else 3
+        times = 1 if way.programs == "off" else one.times
         for time in range(times):
             difference = first_difference(plain, _run(one, way))
             if difference:
                 return f"run {time + 1}: {difference}"
             if way.programs == "beside":
                 wait_for_programs()
-        repeating = ("all", "reads") if one.repeats else ("end", "some", "all", "reads")
         expects_replay = (
-            way.programs != "off" and way.policy in repeating and len(plain.results) > 3
+            way.programs != "off" and way.policy in one.replays and len(plain.results) > 3
         )
         if expects_replay and programs.replays == before:
             return f"it ran {times} times and never as a program"
         programs.clear()
         return ""
+
+
+_CHUNK = 25  # subjects whose results are held at a time
+
+
+def differences(names: Sequence[str], ways: Sequence[Way]) -> list[Verdict]:
+    """The verdicts of some subjects in some ways."""
+    found: list[Verdict] = []
+    for start in range(0, len(names), _CHUNK):
+        compared = Comparison([subject(name) for name in names[start : start + _CHUNK]])
+        for way in ways:
+            found += compared.way(way)
+    return found
+
+
+def shared_out(names: Sequence[str], clause: str, **way: Any) -> Iterator[Verdict]:
+    """``differences`` in one way, by as many processes as there are cores."""
+    parts = [list(names[start : start + _CHUNK]) for start in range(0, len(names), _CHUNK)]
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        for future in as_completed([pool.submit(_in_one_way, part, clause, way) for part in parts]):
+            yield from (Verdict(*told) for told in future.result())
+
+
+def _in_one_way(names: list[str], clause: str, way: dict[str, Any]) -> list[tuple[str, ...]]:
+    return [tuple(told) for told in differences(names, [Way(clause, **way)])]
 
 
 # --- in other processes -------------------------------------------------------------------------
@@ -369,6 +407,6 @@ def tell() -> None:
 
 __all__ = [
     "ELSEWHERE", "LAYOUTS", "POLICIES", "SWAPS", "THREADS", "Comparison", "Elsewhere", "Subject",
-    "Verdict", "Way", "all_ways", "op_samples", "programs", "scenarios", "subject", "tell",
-    "trainings",
+    "Verdict", "Way", "all_ways", "differences", "graphs", "op_samples", "programs", "scenarios",
+    "shared_out", "subject", "tell", "trainings",
 ]  # fmt: skip

@@ -100,7 +100,11 @@ class _Program:
 
 
 def _leaf(p: _Program) -> Tensor:
-    return p.tensor(p.one_of(_SHAPES), p.one_of(_FLOATS))
+    """Of one of the shapes that are worth a try, or of a drawn one."""
+    shape = p.one_of(_SHAPES)
+    if p.rng.random() < 0.5:
+        shape = tuple(int(n) for n in p.rng.integers(1, 14, p.rng.integers(1, 5)))
+    return p.tensor(shape, p.one_of(_FLOATS))
 
 
 def _unary(p: _Program) -> Tensor | None:
@@ -203,6 +207,19 @@ def _view(p: _Program) -> Tensor | None:
     return x.expand(2, *x.shape) if 2 * x.numel() <= _MOST and x.ndim < 6 else None
 
 
+def _views(p: _Program) -> Tensor | None:
+    """A chain of them."""
+    values, x = p.values, _view(p)
+    for _ in range(int(p.rng.integers(1, 5))):
+        if x is None or not x.ndim:
+            break
+        p.values = [x]
+        seen = _view(p)
+        x = x if seen is None else seen
+    p.values = values
+    return x
+
+
 def _join(p: _Program) -> Tensor | None:
     x = p.pick(lambda x: x.ndim > 0 and x.numel() <= _MOST // 3)
     if x is None:
@@ -255,7 +272,7 @@ def _random(p: _Program) -> Tensor | None:
 
 _STEPS: tuple[tuple[Callable[[_Program], Tensor | None], int], ...] = (
     (_leaf, 2), (_unary, 6), (_binary, 6), (_convert, 1), (_reduce, 4), (_normalise, 3),
-    (_matmul, 3), (_convolve, 3), (_pool, 2), (_view, 5), (_join, 2), (_index, 3), (_write, 2),
+    (_matmul, 3), (_convolve, 3), (_pool, 2), (_view, 3), (_views, 3), (_join, 2), (_index, 3), (_write, 2),
     (_random, 2),
 )  # fmt: skip
 

@@ -44,10 +44,11 @@ _NUMBERS: dict[str, dict[str, tuple[int, ...]]] = {
     "treadle.compiler.prepare": {"PARALLEL_WORK": (1, 100, 1 << 14)},
     "treadle.compiler.reduction": {"_NARROW": (16, 128)},
     "treadle.compiler.reduction_kernels": {
-        "_TABLE_BYTES": (1 << 12, 1 << 17), "GROUP": (1, 2, 4), "_ABREAST_BYTES": (64, 256, 512)
+        "_TABLE_BYTES": (1 << 12, 1 << 17), "GROUP": (1, 2, 4), "_ABREAST_BYTES": (64, 128, 256)
     },
     "treadle.compiler.rows": {"_DEAR": (1, 8, 1000)},
-    "treadle.ir.nest": {"_TILE": (2, 16, 64), "_LEAST": (2, 4, 100), "_ENOUGH": (1, 16)},
+    "treadle.ir.nest": {"_TILE": (2, 16, 64), "_LEAST": (2, 4, 100), "_ENOUGH": (1, 16),
+                        "_STREAMED": (1, 1 << 20)},
     "treadle.ops.checks": {"_GROUP": (2, 16)},
     "treadle.ops.indexing_kernels": {"_BLOCK": (1, 7, 512)},
     "treadle.ops.scan_kernels": {

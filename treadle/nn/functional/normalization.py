@@ -17,6 +17,7 @@ from treadle.ops.movement import expand, reshape
 from treadle.ops.project import results
 from treadle.ops.reduce import moments, reduce_sum, restore
 from treadle.ops.source import number
+from treadle.ops.window import window_sum
 from treadle.tensor.arithmetic import cast
 from treadle.tensor.composed import composed
 from treadle.tensor.grad_mode import no_grad
@@ -234,4 +235,31 @@ def instance_norm(
     return out
 
 
-__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
+@composed
+def local_response_norm(
+    input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Tensor:
+    """``x / (k + alpha * mean of x^2 over size channels around)^beta`` for (N, C, ...).
+
+    Channels outside count as zeros (Krizhevsky et al., 2012).
+    """
+    source = real_node("local_response_norm", input)
+    shape = source.shape
+    if len(shape) < 3 or size < 1:
+        raise located(ShapeError(
+            f"local_response_norm: got an input of shape {shape} and size {size}; the input must "
+            f"be (N, C, ...) with at least 3 dimensions, and size positive"
+        ))  # fmt: skip
+    x = widened(source)
+    squares = reshape(e.mul(x, x), shape=(shape[0], 1, shape[1], prod(shape[2:])))
+    around = (size // 2, (size - 1) // 2), (0, 0)
+    total = window_sum(squares, window=(size, 1), stride=(1, 1), padding=around)
+    mean = e.div(total, e.full_like(total, size))
+    scale = e.add(e.mul(mean, e.full_like(mean, alpha)), e.full_like(mean, k))
+    divisor = reshape(e.pow_(scale, e.full_like(scale, beta)), shape=shape)
+    return wrap(cast(e.div(x, divisor), source.dtype))
+
+
+__all__ = [
+    "batch_norm", "group_norm", "instance_norm", "layer_norm", "local_response_norm", "rms_norm",
+]  # fmt: skip

@@ -250,7 +250,7 @@ def recursion_ten_thousand_deep(torch: Any) -> Step:
     return step
 
 
-@scenario(size=8)
+@scenario(size=8, repeats=False)
 def trees_one_at_a_time(torch: Any) -> Step:
     """Recursion over trees of other shapes in every call: no graph comes twice in a row."""
     w, v = leaf(torch, 6, 3), leaf(torch, 3)

@@ -31,6 +31,7 @@ class Scenario(Record):
         begin: makes the step.
         is_random: it draws random numbers, whose bits are each framework's own.
         size: how many steps of others one step is worth.
+        repeats: its graphs come again, and so run as programs.
     """
 
     name: str
@@ -38,17 +39,20 @@ class Scenario(Record):
     begin: Begin
     is_random: bool
     size: int
+    repeats: bool
 
 
 SCENARIOS: dict[str, Scenario] = {}
 
 
-def scenario(*, is_random: bool = False, size: int = 1) -> Callable[[Begin], Begin]:
+def scenario(
+    *, is_random: bool = False, size: int = 1, repeats: bool = True
+) -> Callable[[Begin], Begin]:
     """Puts a function into the list, under its own name."""
 
     def put(begin: Begin) -> Begin:
         name = begin.__name__
-        SCENARIOS[name] = Scenario(name, begin.__doc__ or "", begin, is_random, size)
+        SCENARIOS[name] = Scenario(name, begin.__doc__ or "", begin, is_random, size, repeats)
         return begin
 
     return put

@@ -16,16 +16,31 @@ _SETTINGS = {"scale": 1.0}
 
 @scenario()
 def numbers_that_change(torch: Any) -> Step:
-    """Factors, exponents and bounds are other numbers in every call."""
+    """Factors, terms and exponents are other numbers in every call."""
     x = leaf(torch, 5, 7)
 
     def step(i: int) -> list[Any]:
         rate, k = 0.1 * (i % PERIOD), i % 3
         y = (x * rate + k) / (k + 1) - x ** (2 + k)
-        bounded = torch.clamp(y, -rate, rate)
         x.grad = None
-        (y * y + bounded).sum().backward()
-        return [y.detach(), bounded.detach(), y.sum().item(), copies([x.grad])]
+        (y * y).sum().backward()
+        return [y.detach(), y.sum().item(), copies([x.grad])]
+
+    return step
+
+
+@scenario(repeats=False)
+def arguments_that_change(torch: Any) -> Step:
+    """Numbers handed to composed functions are other ones in every call."""
+    x = leaf(torch, 5, 7)
+
+    def step(i: int) -> list[Any]:
+        rate = 0.1 * (i % PERIOD)
+        x.grad = None
+        y = torch.clamp(x * 2, -rate, rate) + torch.nn.functional.leaky_relu(x, rate)
+        z = torch.lerp(y, x, rate) + torch.nn.functional.elu(y, 1 + rate)
+        z.sum().backward()
+        return [y.detach(), z.detach(), copies([x.grad])]
 
     return step
 
