@@ -1,10 +1,13 @@
 """Runs all clauses of the law of bits over many subjects, and writes what came out.
 
-``python -m tools.sweep_bits [--quick] [--seeds N] [--first K] [--out FILE]``: the op table in every
-dtype, the trainings and N random programs, each in every way that must give the same bits: threads,
-cold and warm cache, generic and fused kernels, widths of vectors, emulated FMA, drawn tiles and
-cuts, layouts, rows of batches, moments of evaluation; and elementwise functions against the loop
-IR's interpreter. FILE gets date, commit and counts. Ends with exit code 1 where any bit differed.
+``python -m tools.sweep_bits [--quick] [--seeds N] [--first K] [--only PART] [--out FILE]``: the op
+table in every dtype, the trainings and N random programs, each in every way that must give the same
+bits: threads, cold and warm cache, generic and fused kernels, widths of vectors, emulated FMA,
+drawn tiles and cuts, layouts, rows of batches, moments of evaluation and of the swap of fused
+programs; thousands of small random graphs, the models of ``bench/models`` and the scenarios as
+programs, with the memory that these take; and elementwise functions against the loop IR's
+interpreter. Programs run under ``TREADLE_CHECK=shadow``. FILE gets date, commit and counts. Ends
+with exit code 1 where any bit differed.
 """
 
 from __future__ import annotations
@@ -19,18 +22,26 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import treadle
+from bench.models.catalog import PROGRAMS as MODELS
+from bench.models.catalog import make
+from bench.models.draws import Draws
 from treadle.base import dtypes
 from treadle.runtime import jit, object_code
 from treadle.testing import definitions, laws
+from treadle.testing.growth import growth
 from treadle.testing.laws import Comparison, Elsewhere, Subject, Verdict, Way
+from treadle.testing.programs import Run
 from treadle.testing.rows import row_cases
+from treadle.testing.scenarios import SCENARIOS
 
 ROOT = Path(__file__).resolve().parents[1]
 _CHUNK = 50  # subjects whose results are held at a time
@@ -45,11 +56,15 @@ class Size(NamedTuple):
     operands: int  # of an elementwise function
     fmas: int
     elsewhere: int  # programs that other processes run
+    graphs: int  # small random ones
+    steps: int  # of a training
+    memory: int  # steps over which memory stays flat
 
 
 FULL = Size(programs=300, every_dtype=True, schedules=3, operands=300, fmas=1_000_000,
-            elsewhere=40)  # fmt: skip
-QUICK = Size(programs=20, every_dtype=False, schedules=1, operands=30, fmas=1000, elsewhere=3)
+            elsewhere=40, graphs=20_000, steps=100, memory=10_000)  # fmt: skip
+QUICK = Size(programs=20, every_dtype=False, schedules=1, operands=30, fmas=1000, elsewhere=3,
+             graphs=100, steps=10, memory=1000)  # fmt: skip
 
 
 class Part(NamedTuple):
@@ -106,22 +121,93 @@ def definitions_of(size: Size) -> Iterator[Part]:
     ))  # fmt: skip
 
 
-def parts(size: Size, seeds: range) -> Iterator[Part]:
-    """All that is compared."""
+def _run_model(name: str, steps: int) -> Run:
+    """A program of ``bench/models`` in its small form: what its steps tell, and its weights."""
+    treadle.manual_seed(0)
+    model = make(name, Draws(), is_reduced=True)
+    told = [np.array(model.step(i)) for i in range(steps)]
+    net = getattr(model, "net", None)
+    state = {} if net is None else net.state_dict()
+    labels = [f"step {i}" for i in range(steps)] + list(state)
+    return Run(labels, told + [x.numpy(force=True).copy() for x in state.values()])
+
+
+def models(steps: int) -> list[Subject]:
+    """Every program of ``bench/models``."""
+    return [
+        Subject(f"model {name}", partial(lambda name, b, place: _run_model(name, steps), name), 1)
+        for name in MODELS
+    ]
+
+
+def as_programs(size: Size, seed: int) -> Iterator[Part]:
+    """Long runs whose graphs come again and again: models, trainings, scenarios; their memory."""
+    swaps = range(4 * size.schedules)
+    ways = [
+        Way("generic and fused", "wait", policy="all"),
+        *(Way("moments of the swap", "beside", 1 + n % 2, "all", swap=seed + n) for n in swaps),
+        *(Way("moments of evaluation", "beside", policy=p) for p in ("some", "reads")),
+    ]
+    for title, subjects in (
+        ("models", models(size.steps)),
+        ("trainings", laws.trainings(size.steps)),
+        ("scenarios", laws.scenarios()),
+    ):
+        compared = Comparison(subjects)
+        for way in ways:
+            yield Part(f"{title}: {way.clause}, {way.name}", len(subjects), compared.way(way))
+    for name in SCENARIOS:
+        yield Part(f"memory: {name}", 1, (
+            Verdict("memory", f"{name}, {size.memory} steps", growth(name, size.memory).excess())
+            for _ in range(1)
+        ))  # fmt: skip
+
+
+def small_graphs(size: Size, first: int) -> Iterator[Part]:
+    """Thousands of them, by all cores."""
+    names = [one.name for one in laws.graphs(range(first, first + size.graphs))]
+    for clause, way in (
+        ("generic and fused", {"programs": "wait"}),
+        ("moments of the swap", {"programs": "beside", "swap": first}),
+    ):
+        yield Part(f"graphs: {clause}", len(names), laws.shared_out(names, clause, **way))
+
+
+PARTS = ("definitions", "processes", "trainings", "ops", "programs", "graphs", "repeated")
+
+
+def parts(size: Size, seeds: range, only: str | None) -> Iterator[Part]:
+    """All that is compared, or one of PARTS."""
+    makers = {
+        "definitions": lambda: definitions_of(size),
+        "graphs": lambda: small_graphs(size, seeds.start),
+        "repeated": lambda: as_programs(size, seeds.start),
+    }
+    for name in PARTS:
+        if only in (None, name):
+            maker = makers.get(name)
+            yield from maker() if maker else in_all_ways(name, size, seeds)
+
+
+def in_all_ways(kind: str, size: Size, seeds: range) -> Iterator[Part]:
+    """Ops, trainings or random programs in every way of this process, or of others."""
     ops = laws.op_samples(size.every_dtype)
-    yield from definitions_of(size)
-    few = laws.programs(seeds[: size.elsewhere])
-    yield from in_other_processes([*laws.trainings(), *few, *ops])
-    yield from in_this_process("trainings", laws.trainings(), range(4 * size.schedules))
-    for start in range(0, len(ops), _CHUNK):
-        drawn = range(start, start + size.schedules)
-        title = f"ops {start} to {min(start + _CHUNK, len(ops)) - 1} of {len(ops)}"
-        yield from in_this_process(title, ops[start : start + _CHUNK], drawn)
-    for start in range(seeds.start, seeds.stop, _CHUNK):
-        chunk = range(start, min(start + _CHUNK, seeds.stop))
-        title = f"programs {chunk.start} to {chunk.stop - 1}"
-        drawn = range(start, start + size.schedules)
-        yield from in_this_process(title, laws.programs(chunk), drawn)
+    if kind == "processes":
+        few = laws.programs(seeds[: size.elsewhere])
+        yield from in_other_processes([*laws.trainings(), *few, *ops])
+    elif kind == "trainings":
+        yield from in_this_process("trainings", laws.trainings(), range(4 * size.schedules))
+    elif kind == "ops":
+        for start in range(0, len(ops), _CHUNK):
+            drawn = range(start, start + size.schedules)
+            title = f"ops {start} to {min(start + _CHUNK, len(ops)) - 1} of {len(ops)}"
+            yield from in_this_process(title, ops[start : start + _CHUNK], drawn)
+    else:
+        for start in range(seeds.start, seeds.stop, _CHUNK):
+            chunk = range(start, min(start + _CHUNK, seeds.stop))
+            title = f"programs {chunk.start} to {chunk.stop - 1}"
+            drawn = range(start, start + size.schedules)
+            yield from in_this_process(title, laws.programs(chunk), drawn)
 
 
 class Sweep:
@@ -174,8 +260,9 @@ def _machine() -> str:
     )
 
 
-def report(sweep: Sweep, size: Size, seeds: range, seconds: float) -> str:
+def report(sweep: Sweep, size: Size, seeds: range, seconds: float, only: str | None) -> str:
     """The page in Markdown."""
+    part = f"**Only the part {only!r} was run.** " if only else ""
     rows = "\n".join(f"| {clause} | {n:,} |" for clause, n in sorted(sweep.compared.items()))
     failures = "\n".join(f"- {text}" for text in sweep.failures) or "None."
     wide = (
@@ -190,10 +277,18 @@ Written by `make sweep-bits` on {datetime.date.today()}, commit {_commit()}, Tre
 {treadle.__version__}, in {seconds / 60:.0f} minutes, on {_machine()}.
 
 A comparison is one subject run in one way against its plainest run: operation by operation, one
-thread, evaluated at the end. Subjects are the op table ({dtypes_of_ops}), the trainings (LeNet,
-GPT, LSTM) and the random programs of seeds {seeds.start} to {seeds.stop - 1}, forward and backward,
-every fourth to second order. A comparison of emulated FMA is one of 1,000 operands, of a function
-with the interpreter one of {size.operands}; whatever may run as a program is run three times.
+thread, evaluated at the end. {part}Subjects are
+
+- the op table ({dtypes_of_ops}) and the trainings (LeNet, GPT, LSTM);
+- the random programs of seeds {seeds.start} to {seeds.stop - 1} and {size.graphs:,} small ones,
+  forward and backward, every fourth to second order;
+- as programs, with the swap to fused ones at drawn moments: the {len(MODELS)} models of
+  `bench/models` in their small forms and the trainings over {size.steps} steps, and
+  {len(SCENARIOS)} scenarios of what changes between steps.
+
+Programs run under `TREADLE_CHECK=shadow`. A comparison of memory is {size.memory:,} steps of a
+scenario, with the size of the process; one of emulated FMA is 1,000 operands, of a function with
+the interpreter {size.operands}. What may run as a program is run three times.
 
 {wide}| clause | comparisons |
 | --- | ---: |
@@ -211,14 +306,15 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="few subjects: some minutes")
     parser.add_argument("--seeds", type=int, help="how many programs")
     parser.add_argument("--first", type=int, default=1000, help="the first seed")
+    parser.add_argument("--only", choices=PARTS, help="one part")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "sweep-bits.md")
     options = parser.parse_args()
     size = QUICK if options.quick else FULL
     count = size.programs if options.seeds is None else options.seeds
     seeds = range(options.first, options.first + count)
     console, sweep, begin = Console(highlight=False), Sweep(), time.monotonic()
-    sweep.run(parts(size, seeds), console)
-    options.out.write_text(report(sweep, size, seeds, time.monotonic() - begin))
+    sweep.run(parts(size, seeds, options.only), console)
+    options.out.write_text(report(sweep, size, seeds, time.monotonic() - begin, options.only))
     total = sum(sweep.compared.values())
     print(f"{total:,} comparisons, {len(sweep.failures)} differences; see {options.out}")
     return 1 if sweep.failures else 0

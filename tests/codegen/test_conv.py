@@ -183,6 +183,9 @@ CASES = [
     ((4, 11, 16, 19), (11, 1, 3, 3), geometry((1, 2), ((1, 1), (1, 1)), groups=11)),
     ((4, 9, 8, 40), (9, 1, 5, 4), geometry((1, 2), ((2, 2), (3, 0)), (1, 2), 9)),
     ((1, 8, 3, 40), (8, 1, 2, 14), geometry(groups=8)),  # more taps than registers
+    ((2, 9, 7, 7), (9, 1, 3, 3), geometry(padding=((1, 1), (1, 1)), groups=9)),  # short rows
+    ((3, 8, 9, 4), (8, 1, 3, 2), geometry((2, 1), ((1, 1), (0, 0)), groups=8)),
+    ((2, 8, 2, 70), (8, 1, 2, 2), geometry((1, 2), ((1, 0), (1, 1)), groups=8)),
     ((2, 18, 9, 17), (25, 18, 3, 3), geometry(padding=((1, 1), (1, 1)))),  # squares that overlap
     ((2, 12, 6, 8), (6, 2, 3, 3), geometry((2, 1), ((1, 1), (0, 1)), groups=6)),
     ((2, 5, 6, 6), (18, 5, 1, 1), geometry()),  # products of matrices

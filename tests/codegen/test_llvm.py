@@ -2,6 +2,7 @@
 
 import ctypes
 import re
+from contextlib import ExitStack
 from fractions import Fraction
 from functools import lru_cache
 
@@ -15,7 +16,14 @@ from treadle.ir.loop import BEGIN, END, Builder, Kernel
 from treadle.ir.loop_interpret import interpret
 from treadle.ir.loop_verify import verify_kernel
 from treadle.ir.node import type_of
-from treadle.ops import registry
+from treadle.ops import (  # noqa: F401  (those that register the ops used here)
+    contraction,
+    indexing,
+    random,
+    reduce,
+    registry,
+    scan,
+)
 from treadle.runtime import jit
 from treadle.runtime.object_code import Target, binding, native, object_code
 
@@ -71,6 +79,27 @@ def test_what_a_loop_does_not_change_is_computed_before_it():
         "br i1 %, label %, label %",
     ]
     assert sum("mul" in line for line in outer) == 1  # i * s; once, and s itself is in the entry
+
+
+@pytest.mark.parametrize(
+    ("loops", "kind", "multiplies", "hidden"),
+    [
+        (1, "serial", False, 0), (2, "serial", False, 1),  # the quick one inside is shown
+        (3, "serial", False, 3), (3, "serial", True, 2),  # deep inside, only where it multiplies
+        (1, "vector", True, 2),  # full vectors and the rest
+    ],
+)  # fmt: skip
+def test_what_strength_reduction_looks_at(loops, kind, multiplies, hidden):
+    k = Builder("nest")
+    out, a, n = k.pointer("out", dtypes.float32), k.pointer("a", dtypes.float32), k.size("n")
+    with ExitStack() as nest:
+        for _ in range(loops - 1):
+            nest.enter_context(k.loop(0, n))
+        i = nest.enter_context(k.loop(0, n, kind=kind))
+        x = k.load(a, i)
+        k.store(out, i, k.fma(x, x, x) if multiplies else x)
+    text = print_llvm(k.kernel, 256)
+    assert text.count("= call ptr @llvm.launder.invariant.group") == hidden
 
 
 def test_slow_arithmetic_stays_in_the_if_that_may_save_it():

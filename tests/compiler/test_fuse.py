@@ -226,3 +226,37 @@ def test_every_op_among_neighbours(groups, op):
     for a, b in zip(expected, found, strict=True):
         np.testing.assert_array_equal(a, b)
         assert a.tobytes() == b.tobytes() or np.isnan(a.astype("float64")).any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16", "int32"])
+@pytest.mark.parametrize("shape", [(5, 7, 9), (64, 1100, 40), (1, 600, 130), (130, 33, 1)], ids=str)
+def test_a_layer_is_one_kernel(groups, shape, dtype):
+    m, k, n = shape
+    kind = getattr(treadle, dtype)
+
+    def step(x, w, b):
+        y = x.to(kind) @ w.to(kind).t() + b.to(kind)
+        z = treadle.where(y > 0, y, y * 2) - y
+        return y.numpy(copy=True), z.numpy(copy=True)
+
+    same_bits(step, 4 * floats(m, k), 4 * floats(n, k, seed=1), 4 * floats(n, seed=2))
+    assert [kind for kind, ops in groups if "matmul" in ops] == ["epilogue"]
+
+
+def test_what_rides_on_a_batch_of_products_of_views(groups):
+    def step(x, w, r):
+        y = treadle.bmm(x[1:], w[:2].transpose(1, 2)).reshape(8, 6, 5)
+        return ((y * r[:8]).tanh() - r[8:, :, :1]).numpy(copy=True), y.sum().numpy()
+
+    same_bits(step, floats(3, 24, 7), floats(3, 10, 7, seed=1)[:, ::2].copy(), floats(16, 6, 5))
+    assert "epilogue" in kinds(groups)
+
+
+def test_what_rides_on_a_pointwise_convolution(groups):
+    def step(x, w, b, r):
+        y = F.conv2d(x, w, b)
+        return F.relu(y + r).numpy(copy=True), (y * 2).numpy(copy=True)
+
+    shapes = (2, 5, 6, 7), (4, 5, 1, 1), (4,), (2, 4, 6, 7)
+    same_bits(step, *(floats(*s, seed=j) for j, s in enumerate(shapes)))
+    assert [kind for kind, ops in groups if "conv_forward" in ops] == ["epilogue"]

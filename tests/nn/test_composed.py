@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -77,6 +79,49 @@ def test_bilinear_against_numpys_interpolation(corners):
             lambda line, at=at: np.interp(at, np.arange(len(line)), line), axis, expected
         )
     assert np.allclose(got.numpy(), expected, atol=1e-6)
+
+
+def keys(x, slope=-0.75):
+    """Keys' cubic kernel."""
+    x = abs(x)
+    if x <= 1:
+        return (slope + 2) * x**3 - (slope + 3) * x**2 + 1
+    return slope * (x**3 - 5 * x**2 + 8 * x - 4) if x < 2 else 0.0
+
+
+@pytest.mark.parametrize("corners", [False, True])
+def test_bicubic_by_the_kernel(corners):
+    x = RNG.normal(size=(2, 2, 4, 5))
+    got = F.interpolate(
+        treadle.from_numpy(x), (7, 3), mode="bicubic", align_corners=corners
+    ).numpy()
+    expected = x
+    for axis, new in ((2, 7), (3, 3)):
+        old, rows = x.shape[axis], np.zeros((new, x.shape[axis]))
+        for i in range(new):
+            at = i * (old - 1) / (new - 1) if corners else (i + 0.5) * old / new - 0.5
+            for tap in range(math.floor(at) - 1, math.floor(at) + 3):
+                rows[i, min(max(tap, 0), old - 1)] += keys(at - tap)
+        expected = np.moveaxis(np.tensordot(rows, expected, (1, axis)), 0, axis)
+    np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_other_ways_of_resizing():
+    x = RNG.normal(size=(1, 2, 3, 4, 5))
+    got = F.interpolate(treadle.from_numpy(x), (6, 2, 5), mode="trilinear", align_corners=True)
+    expected = x
+    for axis, new in ((2, 6), (3, 2)):
+        at = np.linspace(0, x.shape[axis] - 1, new)
+        expected = np.apply_along_axis(
+            lambda line, at=at: np.interp(at, np.arange(len(line)), line), axis, expected
+        )
+    np.testing.assert_allclose(got.numpy(), expected, rtol=1e-10, atol=1e-12)
+    images = treadle.from_numpy(x[:, :, 0])
+    exact = F.interpolate(images, (3, 2), mode="nearest-exact").numpy()
+    np.testing.assert_array_equal(exact, x[:, :, 0][:, :, [0, 2, 3]][:, :, :, [1, 3]])
+    area = F.interpolate(images, (2, 5), mode="area").numpy()
+    np.testing.assert_allclose(area, x[:, :, 0].reshape(1, 2, 2, 2, 5).mean(3), rtol=1e-12)
+    check_grads(lambda x: F.interpolate(x, (3, 6), mode="bicubic"), [images.requires_grad_()])
 
 
 def test_resizing_has_gradients_and_a_layer():

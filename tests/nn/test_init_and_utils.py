@@ -162,3 +162,16 @@ def test_vector_of_parameters_and_back():
     assert layer.bias.tolist() == [6, 7, 8]
     with pytest.raises(ShapeError, match=r"got a vector of shape \(8,\) for 9 numbers"):
         vector_to_parameters(treadle.zeros(8), layer.parameters())
+
+
+def test_norms_of_several_tensors():
+    tensors = [treadle.tensor([3.0]), treadle.tensor([[4.0, 12.0]])]
+    assert nn.utils.get_total_norm(tensors).item() == pytest.approx(13)
+    assert nn.utils.get_total_norm(tensors, math.inf).item() == 12
+    assert nn.utils.get_total_norm([]).item() == 0
+    p = nn.Parameter(treadle.ones(2))
+    p.grad = treadle.tensor([3.0, 4.0])
+    nn.utils.clip_grads_with_norm_([p], 1.0, treadle.tensor(10.0))
+    assert p.grad.tolist() == pytest.approx([0.3, 0.4])
+    with pytest.raises(RuntimeError, match="get_total_norm: the norm is inf; it must be finite"):
+        nn.utils.get_total_norm([treadle.tensor([math.inf])], error_if_nonfinite=True)

@@ -15,7 +15,7 @@ import pytest
 import treadle
 from tools.scenario_values import sums
 from treadle.testing.laws import Comparison, Way, subject
-from treadle.testing.scenarios import SCENARIOS
+from treadle.testing.scenarios import HUGE, SCENARIOS
 
 PYTORCH = json.loads((Path(__file__).parent / "pytorch.json").read_text())
 WAYS = [
@@ -23,13 +23,12 @@ WAYS = [
     Way("moments of the swap", "beside", threads=2, policy="reads", swap=0),
     Way("moments of evaluation", "beside", policy="some"),
 ]
-COSTLY = 100  # scenarios of that size go one way
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_the_bits_are_those_of_single_operations(name):
     one = Comparison([subject(f"scenario {name}")])
-    ways = WAYS if SCENARIOS[name].size < COSTLY else [Way(programs="beside", policy="all")]
+    ways = WAYS if SCENARIOS[name].size < HUGE else [Way(programs="beside", policy="all")]
     wrong = [f"{v.case}: {v.difference}" for way in ways for v in one.way(way) if v.difference]
     assert not wrong, "\n".join(wrong)
 

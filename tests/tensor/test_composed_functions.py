@@ -229,6 +229,16 @@ def test_other_names():
     assert x.tolist() == [5.0, 2.0]
     assert x.data_ptr() == x.numpy().ctypes.data
     assert treadle.fill(x, 3).tolist() == [3.0, 3.0]
+    assert treadle.tensor([1, 2]).apply_(lambda v: v * v).tolist() == [1, 4]
+    assert (
+        treadle.ones(2, 2).map_(treadle.tensor([1, 2]), lambda v, w: v + w).tolist() == [[2, 3]] * 2
+    )
+    assert reversed(treadle.arange(3)).tolist() == [2, 1, 0]
+    assert treadle.adjoint(treadle.ones(2, 3)).shape == (3, 2)
+    y = x.clone().requires_grad_() * 2
+    assert not y.retains_grad
+    y.retain_grad()
+    assert y.retains_grad
     with pytest.raises(NotImplementedError, match="share_memory_: a tensor's memory belongs"):
         x.share_memory_()
 

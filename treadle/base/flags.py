@@ -128,8 +128,9 @@ _FLAGS = {
              "ask the system for huge pages behind large blocks of memory"),
         Flag("PENDING_NODES", _integer(1), "a whole number, 1 or more", 16384,
              "recorded operations after which evaluation starts by itself"),
-        Flag("PENDING_BYTES", _integer(1), "a whole number of bytes, 1 or more", 1 << 30,
-             "bytes of pending results after which evaluation starts by itself"),
+        Flag("PENDING_BYTES", _integer(1), "a whole number of bytes, 1 or more", 1 << 34,
+             "bytes of pending results after which evaluation starts by itself; data that comes "
+             "from outside counts 16 times"),
         Flag("MEMORY_LIMIT", _bytes, "a number of bytes, as 500M or 1.5GiB, or 0", 0,
              "what tensors may take together; 0 takes what the machine has"),
         Flag("PROGRAMS", _one_of("beside", "wait", "off"), "one of beside, wait, off", "beside",

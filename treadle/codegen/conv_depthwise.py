@@ -8,7 +8,7 @@ in registers. In the strip what pixels side by side read lies side by side:
     input     elements of grad_out lie a stride apart in their row, with zeros in the *gaps*;
               rows of the result are sorted into classes that have the same rows of taps
 
-Other cases (narrow rows, several channels in a group, many taps) are ``conv_pixel``'s.
+Other cases (several channels in a group, many taps, few pixels for them) are ``conv_pixel``'s.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from treadle.codegen.contraction import (
     ceil_div,
     in_order,
     multiply_add,
+    negate,
     sizes,
     tile_for,
     widen,
@@ -38,14 +39,16 @@ _Taps = tuple[tuple[int, int], ...]  # a tap and its place in the strip
 
 _STRIP_BYTES = 256 << 10  # of a plane at most
 _MOST_TAPS = 50
-_FEW_TAPS = 12  # whose weights are kept in registers beside one vector of pixels
+_FEW_TAPS = 12  # whose weights are kept in registers beside one vector of pixels,
+_VECTORS = 4  # while those of more are read again for so many
 
 
 class DepthwiseKey(Record):
     """What a kernel is made for.
 
     ``rows``: for each class of rows of the result the taps along a column that it has, each with
-    its row in the strip; ``columns``: for each tap along a row its phase and place.
+    its row in the strip; ``columns``: for each tap along a row its phase and place; ``vectors`` of
+    pixels are computed together, 0 where a row has fewer pixels than lanes.
     """
 
     dtype: DType
@@ -104,7 +107,12 @@ class _Depthwise:
                 start = k.add(to, k.mul(size.out_width, number))
                 with k.loop(0, getattr(size, f"rows_{number}")) as i:
                     row = k.add(base, k.mul(k.mul(i, size.step), size.row))
-                    self.line(taps, row, weights, k.add(start, k.mul(i, line)))
+                    place = k.add(start, k.mul(i, line))
+                    if key.vectors:
+                        self.line(taps, row, weights, place)
+                    else:
+                        left = k.mul(k.sub(size.rows_0, i), size.out_width)
+                        self.short_line(taps, row, weights, place, left)
         return k.kernel
 
     def copy(self, source: Operand, target: Operand) -> None:
@@ -127,20 +135,39 @@ class _Depthwise:
     def line(self, taps: _Taps, row: Operand, weights: Sequence[Operand], to: Operand) -> None:
         """One row of the result; the last vectors of pixels may overlap those before."""
         k, size, key = self.k, self.size, self.key
-        pixels, zero = key.vectors * key.lanes, k.const(0, key.dtype)
-        tile = Tile(key.dtype, 1, 1, key.lanes)
+        pixels = key.vectors * key.lanes
         with k.loop(0, size.out_width, step=pixels) as first:
             start = k.minimum(first, k.sub(size.out_width, pixels))
             with k.loop(0, pixels, kind="vector") as lane:
-                total: Operand = zero
-                for tap, away in taps:
-                    line = k.add(k.add(row, k.mul(size.row, away)), k.add(start, lane))
-                    for number, (phase, place) in enumerate(key.columns):
-                        at = k.add(k.add(line, k.mul(size.phase, phase)), place)
-                        weight = weights[tap * len(key.columns) + number]
-                        total = multiply_add(k, tile, k.load(self.scratch, at), weight, total)
-                value = k.convert(k.add(zero, total), key.source)
+                value = self.value(taps, k.add(row, k.add(start, lane)), weights)
                 k.store(self.out, k.add(k.add(to, start), lane), value)
+
+    def short_line(
+        self, taps: _Taps, row: Operand, weights: Sequence[Operand], to: Operand, left: Operand
+    ) -> None:
+        """A row with fewer pixels than lanes: what it writes beyond its end the next ones mend."""
+        k, size, key = self.k, self.size, self.key
+        values = k.local(key.source, key.lanes)
+        with k.loop(0, key.lanes, kind="vector") as lane:
+            k.store(values, lane, self.value(taps, k.add(row, lane), weights))
+        whole = k.compare("ge", left, key.lanes)
+        with k.when(whole), k.loop(0, key.lanes, kind="vector") as lane:
+            k.store(self.out, k.add(to, lane), k.load(values, lane))
+        with k.when(negate(k, whole)), k.loop(0, size.out_width) as i:
+            k.store(self.out, k.add(to, i), k.load(values, i))
+
+    def value(self, taps: _Taps, pixel: Operand, weights: Sequence[Operand]) -> Operand:
+        """An element of the result."""
+        k, size, key = self.k, self.size, self.key
+        zero, tile = k.const(0, key.dtype), Tile(key.dtype, 1, 1, key.lanes)
+        total: Operand = zero
+        for tap, away in taps:
+            line = k.add(pixel, k.mul(size.row, away))
+            for number, (phase, place) in enumerate(key.columns):
+                at = k.add(k.add(line, k.mul(size.phase, phase)), place)
+                weight = weights[tap * len(key.columns) + number]
+                total = multiply_add(k, tile, k.load(self.scratch, at), weight, total)
+        return k.convert(k.add(zero, total), key.source)
 
 
 class _Side(Record):
@@ -188,8 +215,10 @@ class DepthwisePlan:
         width, lanes, taps = self.target.shape[-1], self.tile.lanes, prod(p.weight.shape[2:])
         flat = p.weight.shape[2] == p.image.shape[2] == p.result.shape[2] == p.stride[0] == 1
         self.fits = (
-            (weight.channels, weight.items) == (1, 1) and taps <= _MOST_TAPS and width >= lanes
-            and flat and self.source.strides[-1] == 1 and not self.tile.flush
+            (weight.channels, weight.items) == (1, 1) and taps <= _MOST_TAPS and flat
+            and (width >= lanes * (1 if taps <= _FEW_TAPS else _VECTORS)
+                 or (width < lanes and (kind == "forward" or p.stride[1] == 1)))
+            and self.source.strides[-1] == 1 and not self.tile.flush
         )  # fmt: skip
         if self.fits:
             self._lay_out(lanes)
@@ -213,10 +242,10 @@ class DepthwisePlan:
             )
         self.phase = -(-places // 16) * 16  # whole lines
         self.row = self.phase * self.phases
-        self.share = self.row * self.high.places
-        vectors = 1 if taps * p.weight.shape[-2] <= _FEW_TAPS else 4
-        while vectors * lanes > self.target.shape[-1]:
-            vectors //= 2
+        self.share = self.row * self.high.places + lanes  # of a short row, which read on
+        vectors = 1 if taps * p.weight.shape[-2] <= _FEW_TAPS else _VECTORS
+        if self.target.shape[-1] < lanes:
+            vectors = 0
         self.key = DepthwiseKey(
             self.tile.dtype, self.source.dtype, lanes, vectors, self.high.classes, columns,
             self.phases, self.gap,

@@ -19,6 +19,7 @@ from treadle.codegen.contraction import (
     in_order,
     sizes,
     tile_for,
+    widen,
 )
 from treadle.codegen.conv_exact import Notes
 from treadle.codegen.conv_problem import Problem
@@ -126,9 +127,16 @@ class _DepthwiseWeight:
         pointer, stride = (
             (self.image, size.x_channel) if square is self.inputs else (self.grad, size.g_channel)
         )
-        with square.along(Const(0, I64), width, width) as w:
+        whole = k.select(k.compare("ge", width, lanes), width, 0)
+        with square.along(Const(0, I64), whole, width) as w:
             place = k.add(target, k.mul(w, lanes))
             square.move(pointer, k.add(source, w), stride, self.scratch, place, Const(lanes, I64))
+        with k.loop(whole, width) as w, k.loop(0, lanes, kind="vector") as lane:
+            element = k.load(pointer, k.add(k.add(source, w), k.mul(lane, stride)))
+            value = widen(k, element, self.key.dtype)
+            if square.note:
+                square.note.see(value, lane)
+            k.store(self.scratch, k.add(k.add(target, k.mul(w, lanes)), lane), value)
 
     def row(self, first: Operand, row: Operand, total: Operand) -> None:
         """The pixels of one row, of which pixel 0 is step ``first`` of k, block by block."""
@@ -191,7 +199,6 @@ class DepthwiseWeightPlan:
         self.p, self.works = p, works
         self.tile = tile_for(p.image.dtype, 1, 1, p.vector_bits)
         lanes, (outputs, inputs, *window) = self.tile.lanes, p.weight.shape
-        widths = (p.image.shape[-1], p.result.shape[-1], p.groups)
         flat = window[0] == p.image.shape[2] == p.result.shape[2] == p.stride[0] == 1
         rows = [
             max(pad + size, (pixels - 1) * stride + (taps - 1) * dilation + 1)
@@ -206,7 +213,7 @@ class DepthwiseWeightPlan:
         self.parts = (-(-window[1] // self.rows), -(-window[2] // self.columns))
         self.share = strip + (p.result.shape[-1] + self.rows * self.columns) * lanes
         self.fits = (
-            outputs == p.groups and inputs == 1 and min(widths) >= lanes and flat
+            outputs == p.groups >= lanes and inputs == 1 and flat
             and p.image.strides[-1] == p.result.strides[-1] == 1 and not self.tile.flush
             and strip * self.tile.dtype.itemsize <= _STRIP_BYTES
         )  # fmt: skip

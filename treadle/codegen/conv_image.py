@@ -18,7 +18,7 @@ side, whatever the layout of the image.
 from __future__ import annotations
 
 from treadle.base.dtypes import DType
-from treadle.codegen.contraction import Tile, both, ceil_div, sizes
+from treadle.codegen.contraction import Tile, both, ceil_div, negate, sizes
 from treadle.codegen.conv_strip import (
     STRIP_SIZES,
     Chain,
@@ -29,13 +29,13 @@ from treadle.codegen.conv_strip import (
     dot,
     names,
     nest,
+    parts,
     point_of,
     volume,
 )
 from treadle.ir.loop import BEGIN, END, I64, THREAD, Builder, Const, Kernel, Operand
 
 _PAIR = 1 << 32  # the table keeps two numbers in one: an image and a line, two steps of k
-PART = 256  # steps of k for which a panel of weights stays in a level-1 cache
 
 IMAGE_SIZES = (
     *STRIP_SIZES,
@@ -156,11 +156,7 @@ class _ConvImage:
         with k.loop(0, size.blocks) as block:
             begin, end = k.load(self.ends, block), k.load(self.ends, k.add(block, 1))
             first = k.compare("eq", block, 0)
-            # An empty block counts as one part: there must be a sum.
-            with k.loop(begin, k.maximum(end, k.add(begin, 1)), step=PART) as part:
-                count = k.minimum(k.sub(end, part), PART)
-                goes_on = k.compare("gt", part, begin)
-                is_last = k.compare("ge", k.add(part, PART), end)
+            with parts(k, begin, end) as (part, count, goes_on, is_last):
                 line = k.add(dense, k.mul(part, tile.columns))
                 with k.loop(0, pixels, step=tile.rows) as pixel:
                     at = k.add(self.rows_at, pixel)
@@ -179,7 +175,7 @@ class _ConvImage:
                     )  # fmt: skip
                     with k.when(is_last):
                         chain.add_to(self.sums, k.add(self.total, sums), first)
-                    with k.when(k.op("not", is_last)):
+                    with k.when(negate(k, is_last)):
                         chain.store(self.sums, k.add(onward, sums))
 
     def present(self, first: Operand, end: Operand) -> tuple[Operand, Operand]:

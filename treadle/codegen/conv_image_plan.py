@@ -12,7 +12,7 @@ from treadle.codegen.conv_exact import Notes, exact_launches
 from treadle.codegen.conv_image import IMAGE_SIZES, conv_image
 from treadle.codegen.conv_pixel_plan import PixelImage, PixelPlan
 from treadle.codegen.conv_problem import Axis, Kind, Numbers, Problem
-from treadle.codegen.conv_terms import Terms, Weight
+from treadle.codegen.conv_terms import Terms, Weight, conv_clear
 from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout, Out, Plan
 from treadle.ir.loop import I64
 
@@ -54,10 +54,18 @@ def image_plan(kind: Kind, p: Problem) -> Plan:
     gaps = kind == "input" and p.groups > 1 and weight.channels == 1 and max(p.stride) > 1
     gaps = gaps and (depthwise.fits or prod(p.weight.shape[2:]) <= _FEW_TAPS)
     plans: list[DepthwisePlan | PixelPlan | _ImagePlan] = [depthwise]
+    launches: list[Launch] = []
     if not depthwise.fits:
         several = [_with_gaps(p)] if gaps else classes
-        plans = [_plan_of(kind, p, axes, gaps, weight, works, notes) for axes in several]
-    launches = [launch for plan in plans for launch in plan.launches()]
+        having = [axes for axes in several if all(axis.present for axis in axes)]
+        if len(having) < len(several):
+            target = p.result if kind == "forward" else p.image
+            count = prod(target.shape)
+            launches.append(
+                Launch(KernelSpec(conv_clear, (target.dtype,)), (Out(0),), count, count)
+            )
+        plans = [_plan_of(kind, p, axes, gaps, weight, works, notes) for axes in having]
+    launches += [launch for plan in plans for launch in plan.launches()]
     if gaps or any(axis.has_absent for axes in classes for axis in axes):
         launches += exact_launches(kind, p, notes, gaps)
     return Plan(tuple(launches), tuple(works.nbytes))

@@ -258,6 +258,28 @@ class Strip:
 
 
 # the tile
+_PART = 320  # steps of k for which a panel of the dense factor stays in a level-1 cache
+
+
+@contextmanager
+def parts(
+    k: Builder, begin: Operand, end: Operand
+) -> Iterator[tuple[Operand, Operand, Operand, Operand]]:
+    """A loop over one or two parts of a block of k.
+
+    Yields the first step, how many, whether the chain goes on here, and whether it ends. An empty
+    block counts as one part: there must be a sum.
+    """
+    length = k.sub(end, begin)
+    several = k.compare("gt", length, _PART)
+    span = k.select(several, k.div(k.add(length, 1), 2), length)
+    with k.loop(0, k.select(several, Const(2, I64), 1)) as number:
+        first = k.add(begin, k.mul(number, span))
+        goes_on = k.compare("eq", number, 1)
+        is_last = k.compare("eq", goes_on, several)
+        yield first, k.minimum(k.sub(end, first), span), goes_on, is_last
+
+
 class Chain:
     """The accumulators of a register tile, and the loop over a part of k."""
 

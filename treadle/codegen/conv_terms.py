@@ -140,6 +140,15 @@ def conv_pack(dtype: DType, source: DType, lanes: int) -> Kernel:
     return k.kernel
 
 
+def conv_clear(dtype: DType) -> Kernel:
+    """Zeros, for pixels that no tap reaches. A unit is an element."""
+    k = Builder(f"conv_clear_{dtype.short}")
+    out = k.pointer("out", dtype)
+    with k.loop(BEGIN, END, kind="vector") as i:
+        k.store(out, i, k.const(0, dtype))
+    return k.kernel
+
+
 class Weight(Record):
     """The weight as the terms see it."""
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
 from treadle.codegen.contraction import BLOCK, Tile, both, ceil_div, sizes, widen
-from treadle.codegen.conv_image import PART
 from treadle.codegen.conv_strip import (
     STRIP_SIZES,
     WORDS,
@@ -24,6 +23,7 @@ from treadle.codegen.conv_strip import (
     dot,
     names,
     nest,
+    parts,
     volume,
 )
 from treadle.ir.loop import BEGIN, END, I64, THREAD, Builder, Const, Kernel, Operand
@@ -67,8 +67,8 @@ def conv_pack_grad(dtype: DType, source: DType, lanes: int) -> Kernel:
                 step = k.select(k.compare("lt", other, size.depth), other, step)
             return k.add(panel, k.mul(step, columns))
 
-        with square.along(shown, columns, columns) as item, k.loop(0, count) as step:
-            at = k.add(place(k.add(start, step)), item)
+        with square.along(shown, columns, columns) as item, k.loop(0, count) as pixel:
+            at = k.add(place(k.add(start, pixel)), item)
             with k.loop(0, lanes, kind="vector") as lane:
                 k.store(target, k.add(at, lane), k.const(0, dtype))
         note.reset()
@@ -104,7 +104,8 @@ WEIGHT_SIZES = (
     "depth", "splits", "run",  # steps of k; of a copy; one split, or one for each block
     "panels", "grad_group", "grad_panel",
     "sums_split", "sums_group", "sums_panel", "unit_rows",
-    "swap", "share", "share_table",
+    "swap", "in_place",  # 1 where the strip is the image itself
+    "share", "share_table",
 )  # fmt: skip
 
 
@@ -204,7 +205,10 @@ class _ConvWeight:
                 extent.append(k.add(k.mul(k.sub(k.sub(end[a], begin[a]), 1), step), reach))
             target = k.add(self.base, k.mul(k.sub(image, first), size.s_image))
             source = k.add(self.source, k.mul(image, size.x_image))
-            self.strip.copy(source, target, self.copied, Const(1, I64), start, extent, size.s_image)
+            in_place = k.compare("ne", size.in_place, 0)
+            target = k.select(in_place, k.add(source, dot(k, start, axes(size, "x"))), target)
+            images = k.select(in_place, 0, Const(1, I64))
+            self.strip.copy(source, target, self.copied, images, start, extent, size.s_image)
             self.pixels(target, k.sub(origin, k0), length, begin, end, lo, hi)
 
     def pixels(
@@ -242,10 +246,7 @@ class _ConvWeight:
         with k.loop(0, k.maximum(length, 1), step=BLOCK) as block:
             end = k.minimum(k.add(block, BLOCK), length)
             starts = k.op("and", first, k.compare("eq", block, 0))
-            with k.loop(block, k.maximum(end, k.add(block, 1)), step=PART) as part:
-                count = k.minimum(k.sub(end, part), PART)
-                goes_on = k.compare("gt", part, block)
-                is_last = k.compare("ge", k.add(part, PART), end)
+            with parts(k, block, end) as (part, count, goes_on, is_last):
                 line = k.add(dense, k.mul(part, tile.columns))
                 steps = k.add(self.steps_at, part)
                 with k.loop(0, self.rows, step=tile.rows) as row:

@@ -22,6 +22,7 @@ from treadle.ir.loop import I64
 
 _STRIP_BYTES = 160 << 10  # of a strip: beside it a level-2 cache holds grad_out
 _SPLIT_BYTES = 16 << 20  # of the sums of blocks that are kept apart, where they need not be
+_WAY, _LINE = 4096, 64  # bytes: of one way of a level-1 cache, and of a line
 _RUN = 4  # blocks of k for which a strip is copied
 
 
@@ -64,6 +65,12 @@ class _WeightPlan:
             )
         )
         self.tile = self._tile()
+        # Rows of channels that lie a power of two apart would drive one another out of the cache.
+        apart = self.image.strides[1] * self.tile.dtype.itemsize % _WAY
+        self.in_place = (
+            p.is_pointwise and self.image.dtype is self.tile.dtype
+            and self.image.strides[-1] == 1 and min(apart, _WAY - apart) >= _LINE
+        )  # fmt: skip
         self._cut()
 
     def _tile(self) -> Tile:
@@ -156,7 +163,9 @@ class _WeightPlan:
         lanes = columns if self.apart else self.unit_channels
         share = self.touched * self.s_plane * lanes
         share_table = self.run + self.unit_rows + tile.rows
-        scratch = works.new(threads * share, tile.dtype)
+        scratch: Argument = In(int(not self.swapped))
+        if not self.in_place:
+            scratch = works.new(threads * share, tile.dtype)
         chains = works.new(threads * self.unit_rows * columns, tile.dtype)
         table = works.new(threads * share_table, I64)
         shared = {
@@ -216,13 +225,13 @@ class _WeightPlan:
         lanes = self.tile.columns if self.apart else 1
         values = {
             "images": self.image.shape[0], "x_image": x_image, "x_channel": x_channel,
-            "s_channel": 1 if self.apart else self.s_plane,
+            "s_channel": x_channel if self.in_place else 1 if self.apart else self.s_plane,
             "s_image": self.s_plane * (lanes if self.apart else self.unit_channels),
             "clear": int(self.absent or self.apart),
             "x_group": (lanes if self.apart else self.channels) * x_channel,
             "channels": self.channels, "unit_channels": self.unit_channels,
             "channel_units": self.channel_units, "depth": self.depth, "run": self.run,
-            "swap": int(self.tile.flush),
+            "swap": int(self.tile.flush), "in_place": int(self.in_place),
         }  # fmt: skip
         for a, name in enumerate("dhw"):
             values |= {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import gcd
 
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
@@ -20,6 +21,8 @@ from treadle.codegen.hooks import Riders
 from treadle.ir.launch import Layout
 
 _LEVEL_1 = 32 << 10  # bytes
+_WAY = 4 << 10  # bytes after which lines share a set of level 1
+_PAGES = 256 << 10  # bytes whose addresses the processor translates at once
 _STRIP = 192 << 10  # bytes of packed rows that leave room for a panel in level 2
 _COLUMNS = 2 << 20  # bytes of packed columns, which may lie in level 3
 _SYNC = 4000.0  # cycles to fork and join: fewer where threads are awake, more where they sleep
@@ -208,33 +211,34 @@ def _tile_cost(problem: Problem, left: Side, right: Side, way: Way) -> float:
     row_tiles, panels = -(-rows // tile.rows), -(-columns // tile.columns)
     strips = -(-rows // way.strip)
     size = tile.rows * tile.vectors
-    step = max(size / 2, 0.56 * (tile.rows + tile.vectors), 4.0)
+    step = max(size / 2, 0.6 * (tile.rows + tile.vectors), 4.0)
     overhead = 25 + 0.6 * size
     ragged = (m % tile.rows > 0) / row_tiles + (n % tile.columns > 0) / panels
     overhead += min(ragged, 1) * (4.0 * size + 8 * tile.rows)
     item = tile.dtype.itemsize
     if way.right == "direct":
         # Lines of a narrow panel lie far apart; they are read once for each tile of rows.
-        reach = right.step * item % 4096 == 0 and depth > 64
-        lines = max(tile.columns * item / _LINE, 1)
-        share = lines * depth * _LINE / _LEVEL_1
         apart = right.step * item
+        reach = apart % _WAY == 0 and depth > 64
+        lines = -(-tile.columns * item // _LINE)
+        sets = _WAY // max(gcd(apart, _WAY), _LINE)  # that such lines can lie in
+        share = lines * depth / (sets * _LEVEL_1 / _WAY)
         rough = apart > 512 or apart % _LINE  # far apart, or across lines
         spilled = 0.95 if rough else 0.5
         step += lines * (spilled if share > 0.5 else 0.4 if share > 0.25 else 0.15)
-        step += 1.0 if reach else 0.0
+        step += 1.0 if reach else 0.8 if apart * depth > _PAGES else 0.0
     elif tile.columns * depth * item > _LEVEL_1 // 2 and row_tiles > 1:
-        step += tile.columns * item / 128  # panels from level 2
+        step += tile.columns * item / 256  # panels from level 2
     if way.left == "direct" and left.step != 1:
-        step += 0.2 if rows * depth * item * 4 < _LEVEL_1 else 1.5
-    elif way.left == "direct" and left.item * item % 4096 == 0 and panels > 4:
+        step += 0.3 if rows * depth * item * 4 < _LEVEL_1 else 2.0
+    elif way.left == "direct" and left.item * item % _WAY == 0 and panels > 4:
         step += 0.4  # rows that lie in the same set of the cache
     packing = 0.0
     if way.left != "direct":
-        packing += rows * depth * {"depth": 0.35, "items": 0.8, "any": 2.0}[way.left] + 60 * strips
+        packing += rows * depth * {"depth": 0.3, "items": 0.6, "any": 2.0}[way.left] + 60 * strips
     if way.right != "direct":
         whole = n >= tile.columns and way.right != "any"
-        rate = {"depth": 0.2, "items": 0.25}[way.right] if whole else 2.5
+        rate = {"depth": 0.3, "items": 0.35}[way.right] if whole else 2.5
         packing += panels * tile.columns * depth * rate + 60
     packing += depth * (rows * _traffic(problem, left) + columns * _traffic(problem, right))
     blocks = 1 if way.splits > 1 else problem.depth / depth if problem.depth else 1.0
@@ -326,7 +330,7 @@ def _stream_cost(problem: Problem, way: Way) -> float:
     vectors, rest = divmod(columns, tile.lanes)
     slots = vectors + rest
     group = max(8 // tile.rows, 2)
-    step = max(tile.rows / 2, 0.5 + tile.rows / group) + 0.4
+    step = max(tile.rows / 2, 0.5 + tile.rows / group) + 0.5
     kept = 2 * tile.rows * columns * tile.dtype.itemsize  # chains and sums
     step += 0.8 if kept > _LEVEL_1 // 4 else 0.0
     step += 4.0 * tile.rows if problem.dtype is not tile.dtype else 0.0

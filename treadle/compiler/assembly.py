@@ -13,11 +13,11 @@ from treadle.base.record import Record
 from treadle.compiler.arena import Storage, lay_out
 from treadle.compiler.constants import launches_ahead
 from treadle.compiler.device import Device, Tape
-from treadle.compiler.fuse import Access, Fusion
+from treadle.compiler.fuse import Fusion
 from treadle.compiler.lower import plan
 from treadle.compiler.prepare import Prepared, compile_plan, moved, prepared
 from treadle.compiler.program import Emitted, Made, Once, Program
-from treadle.compiler.schedule import Step, uses
+from treadle.compiler.schedule import Step
 from treadle.ir.launch import Layout
 from treadle.ir.node import Signature, Type
 from treadle.ir.op import Bundle
@@ -40,9 +40,7 @@ class Assembly:
         self.device = device
         self.threads = threads
         self.trace = trace = fusion.trace
-        self.fusion = fusion
         self.access = fusion.access
-        self.last: dict[int, int] = {}  # the last step that reads a value
         self.places: dict[int, Any] = {}  # of values that are no views
         self.storages: list[Storage] = [Storage(0, 0), Storage(8 * len(trace.scalars), 0)]
         self.step = 0
@@ -67,8 +65,6 @@ class Assembly:
 
     def emit(self, steps: Sequence[Step]) -> None:
         """Turns the steps into calls: kernels are compiled, values get storages."""
-        if any(step.group is not None for step in steps):
-            _, self.last = uses(self.fusion, steps)
         for step in steps:
             if step.group is None:
                 self._entry(step.entry)
@@ -160,15 +156,9 @@ class Assembly:
         if made is None:
             raise CompileError(f"the group of %{step.entry} was not lowered")
         outs: list[Place] = []
-        free = self._overwritable(step, made.loads)
         for value in made.results:
             sig = self.trace.entry(value).sig
-            known = next((place for place in free if self._fits(place, sig.types)), None)
-            if known is None:
-                places = self._results(sig.types)
-            else:
-                free.remove(known)
-                places = (known._replace(layout=sig.types[0].layout),)
+            places = self._results(sig.types)
             outs += places
             self.places[value] = places[0] if sig.type is sig.types[0] else places
         for value in step.results:
@@ -182,29 +172,6 @@ class Assembly:
         ]
         layouts = [place.layout for place in outs], [place.layout for place in ins]
         self._emit(compile_plan(made.plan, *layouts, self.device), [*outs, *ins])
-
-    def _overwritable(self, step: Step, loads: Sequence[Access]) -> list[Place]:
-        """Values that a map may write over: it reads them element by element, for the last time."""
-        if step.group is None or step.group.kind != "map":
-            return []
-        roots = [a.root for a in loads]
-        return [
-            self.places[a.root]
-            for a in loads
-            if a.root >= self.trace.first
-            and self.last.get(a.root) == self.step
-            and roots.count(a.root) == 1
-            and step.group.space.is_full(a.layout)
-            and not self.trace.entry(a.root).sig.is_view
-            and self._fits(self.places[a.root], self.trace.entry(a.root).sig.types)
-        ]
-
-    def _fits(self, place: Place, types: Sequence[Type]) -> bool:
-        """Whether a value of one type would fill the whole storage."""
-        return len(types) == 1 and (
-            self.storages[place.storage].nbytes == types[0].nbytes
-            and place.layout.dtype.itemsize == types[0].dtype.itemsize
-        )
 
     def _results(self, types: Sequence[Type]) -> tuple[Place, ...]:
         return tuple([Place(self._new_storage(t.nbytes), t.layout, 0) for t in types])

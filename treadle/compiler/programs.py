@@ -8,14 +8,12 @@ a thread of low priority, and takes the other's place when it is ready.
 from __future__ import annotations
 
 import atexit
-import hashlib
 import os
 import threading
 import warnings
 from bisect import bisect_right
 from collections import OrderedDict, deque
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treadle.base.errors import TreadleError
@@ -302,6 +300,9 @@ def _warn(trace: Trace, error: Exception) -> None:
 
 def _saved(trace: Trace) -> str:
     """Puts a graph that cannot be compiled into a file; what to say of it."""
+    import hashlib
+    from pathlib import Path
+
     from treadle.compiler.trace_text import print_trace
 
     try:

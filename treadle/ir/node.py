@@ -282,6 +282,11 @@ def _no_evaluator() -> None:
     raise TreadleError("no evaluator is installed; import treadle, not treadle.ir alone")
 
 
+# What comes from outside is there and stays until the graph that reads it has run; of the results
+# of a graph only few exist at the same time. So a byte of the former counts as much as 16 of these.
+_OUTSIDE = 16
+
+
 class _Limits:
     """The budget of one thread's pending graph, and who evaluates it when it is passed."""
 
@@ -391,6 +396,6 @@ def from_value(source: Op, kind: Type, value: Any, site: Site | None = None) -> 
         sig = _signatures[key] = Signature(source, {"type": kind}, ())
     node = Node(sig, (), site, False)
     node.set_value(value)
-    recorder.state.nbytes += kind.nbytes
+    recorder.state.nbytes += kind.nbytes * _OUTSIDE
     return node
 

@@ -60,10 +60,10 @@ FUNCTIONS = {
     ),
     "treadle.tensor.spellings": (
         "BFloat16Tensor BoolTensor ByteTensor CharTensor DoubleTensor FloatTensor HalfTensor "
-        "IntTensor LongTensor ShortTensor angle channels_last channels_last_3d clamp_max clamp_min "
-        "clone conj conj_physical contiguous_format detach fill greater greater_equal is_conj "
-        "is_neg less less_equal memory_format not_equal preserve_format real resolve_conj "
-        "resolve_neg rsub"
+        "IntTensor LongTensor ShortTensor adjoint angle channels_last channels_last_3d clamp_max "
+        "clamp_min clone conj conj_physical contiguous_format detach fill greater greater_equal "
+        "is_conj is_neg less less_equal memory_format not_equal preserve_format real resolve_conj "
+        "resolve_neg rsub unsafe_chunk unsafe_split unsafe_split_with_sizes"
     ),
     "treadle.tensor.statistics": "aminmax cdist corrcoef cov dist nanmean nansum renorm trace",
 }
@@ -119,12 +119,13 @@ METHODS = {
         "argsort kthvalue median mode msort nanmedian nanquantile quantile sort topk"
     ),
     "treadle.tensor.spellings": (
-        "H angle byte char clamp_max_ clamp_min_ conj conj_physical data_ptr eq_ ge_ get_device "
-        "greater greater_ greater_equal greater_equal_ gt_ is_conj is_cpu is_cuda is_inference "
-        "is_ipu is_meta is_mkldnn is_mps is_neg is_nested is_pinned is_quantized is_shared "
-        "is_sparse is_sparse_csr is_vulkan is_xla is_xpu le_ less less_ less_equal less_equal_ lt_ "
-        "mH ne_ new not_equal not_equal_ pin_memory real resolve_conj resolve_neg share_memory_ "
-        "short"
+        "H __reversed__ adjoint angle apply_ byte char clamp_max_ clamp_min_ conj conj_physical "
+        "data_ptr eq_ ge_ get_device greater greater_ greater_equal greater_equal_ gt_ is_conj "
+        "is_cpu is_cuda is_inference is_ipu is_meta is_mkldnn is_mps is_neg is_nested is_pinned "
+        "is_quantized is_shared is_sparse is_sparse_csr is_vulkan is_xla is_xpu le_ less less_ "
+        "less_equal less_equal_ lt_ mH map_ ne_ new not_equal not_equal_ pin_memory real "
+        "resolve_conj resolve_neg retains_grad share_memory_ short unsafe_chunk unsafe_split "
+        "unsafe_split_with_sizes"
     ),
     "treadle.tensor.statistics": (
         "aminmax corrcoef cov dist nanmean nansum renorm renorm_ sum_to_size trace"

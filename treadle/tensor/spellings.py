@@ -17,9 +17,9 @@ from treadle.tensor import arithmetic as a
 from treadle.tensor.creation import tensor, zeros
 from treadle.tensor.handle import Handle, view_of
 from treadle.tensor.methods import in_place
-from treadle.tensor.movement import node_of
+from treadle.tensor.movement import chunk, matrix_transpose, node_of, split
 from treadle.tensor.storage import array_of
-from treadle.tensor.tensor import Tensor
+from treadle.tensor.tensor import Tensor, retained
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,6 +107,14 @@ def fill(input: Tensor, value: Any) -> Tensor:
     return clone(input).fill_(value)
 
 
+def adjoint(input: Tensor) -> Tensor:
+    """Every matrix transposed (and conjugated, were it complex)."""
+    return matrix_transpose(input)
+
+
+unsafe_chunk, unsafe_split, unsafe_split_with_sizes = chunk, split, split
+
+
 # --- complex numbers, of which there are none yet -------------------------------------------------
 
 
@@ -175,7 +183,9 @@ class Methods(Handle):
     not_equal_ = ne_
     clamp_min_, clamp_max_ = map(in_place, (clamp_min, clamp_max))
     conj, conj_physical, resolve_conj, resolve_neg = conj, conj_physical, resolve_conj, resolve_neg
-    angle, is_conj, is_neg = angle, is_conj, is_neg
+    angle, is_conj, is_neg, adjoint = angle, is_conj, is_neg, adjoint
+    unsafe_chunk, unsafe_split = unsafe_chunk, unsafe_split
+    unsafe_split_with_sizes = unsafe_split_with_sizes
     real = property(real)
     H, mH = property(lambda self: self.T), property(lambda self: self.mT)
     is_cpu = property(lambda self: True, doc="True: this version runs on the CPU only.")
@@ -196,6 +206,24 @@ class Methods(Handle):
     def char(self: Any) -> Tensor:
         """In int8."""
         return self.to(dtypes.int8)
+
+    @property
+    def retains_grad(self: Any) -> bool:
+        """Whether ``retain_grad`` was called for this computed tensor."""
+        return self.node in retained
+
+    def apply_(self: Any, callable: Callable[[Any], Any]) -> Any:
+        """Replaces every element by ``callable(element)``: Python's speed, and no gradient."""
+        values = [callable(x) for x in array_of(self.node).reshape(-1).tolist()]
+        return self.copy_(tensor(values, dtype=self.dtype).reshape(self.shape))
+
+    def map_(self: Any, tensor: Tensor, callable: Callable[[Any, Any], Any]) -> Any:
+        """Replaces every element by ``callable(element, element of tensor)``; no gradient."""
+        others = iter(array_of(tensor.expand(self.shape).node).reshape(-1).tolist())
+        return self.apply_(lambda x: callable(x, next(others)))
+
+    def __reversed__(self: Any) -> Tensor:
+        return self.flip(0) if self.ndim else self
 
     def data_ptr(self: Any) -> int:
         """The address of the first element (evaluates the tensor)."""
@@ -235,9 +263,9 @@ class Methods(Handle):
 
 __all__ = [
     "BFloat16Tensor", "BoolTensor", "ByteTensor", "CharTensor", "DoubleTensor", "FloatTensor",
-    "HalfTensor", "IntTensor", "LongTensor", "ShortTensor", "angle", "channels_last",
+    "HalfTensor", "IntTensor", "LongTensor", "ShortTensor", "adjoint", "angle", "channels_last",
     "channels_last_3d", "clamp_max", "clamp_min", "clone", "conj", "conj_physical",
     "contiguous_format", "detach", "fill", "greater", "greater_equal", "is_conj", "is_neg", "less",
     "less_equal", "memory_format", "not_equal", "preserve_format", "real", "resolve_conj",
-    "resolve_neg", "rsub",
+    "resolve_neg", "rsub", "unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes",
 ]  # fmt: skip

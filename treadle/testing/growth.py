@@ -5,14 +5,13 @@ from __future__ import annotations
 import gc
 import resource
 
-import treadle
 from treadle.base.record import Record
 from treadle.compiler.programs import wait_for_programs
 from treadle.ops import source
 from treadle.random.generator import manual_seed
 from treadle.runtime.memory import memory_stats
 from treadle.tensor.tensor import Tensor
-from treadle.testing.scenarios import PERIOD, SCENARIOS
+from treadle.testing.scenarios import PERIOD, SCENARIOS, treadle
 
 _WARM_UP = 15 * PERIOD  # steps before the first measurement, twice: then programs are fused
 _TENSORS = 16 << 10  # bytes: what differs between two steps of a scenario
@@ -41,7 +40,7 @@ def growth(name: str, steps: int) -> Growth:
     """Runs a scenario, reading all of its results; fewer steps where one is worth several."""
     manual_seed(3)
     one = SCENARIOS[name]
-    step = one.begin(treadle)
+    step = one.begin(treadle())
     warm, steps = max(_WARM_UP // one.size, 4), max(steps // one.size, 4)
     for start in (0, warm):
         _run(step, range(start, start + warm))

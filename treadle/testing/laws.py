@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from multiprocessing import get_context
 from typing import Any
 from unittest.mock import patch
@@ -47,7 +47,7 @@ from treadle.testing.programs import (
     run_scenario,
     run_training,
 )
-from treadle.testing.scenarios import SCENARIOS, steps_of
+from treadle.testing.scenarios import HUGE, SCENARIOS, steps_of
 from treadle.testing.schedules import drawn_schedule
 from treadle.testing.swaps import drawn_swaps
 
@@ -63,12 +63,14 @@ class Subject(Record):
     Args:
         times: how often it is run where programs are fused, so that the last run is by programs.
         replays: the policies of evaluation with which its graphs come again.
+        fuses: its fused programs are worth the time that compiling them takes.
     """
 
     name: str
     run: Callable[[Barrier, Place], Run]
     times: int = 3
     replays: tuple[str, ...] = ("end", "some", "reads", "all")
+    fuses: bool = True
 
 
 @lru_cache(maxsize=1)
@@ -91,9 +93,15 @@ def subject(name: str) -> Subject:
         return Subject(name, lambda b, place: _run_samples(_ops()[rest[0]], rest[1], b, place))
     if kind == "scenario":
         steps = int(rest[1]) if len(rest) > 1 else steps_of(rest[0])
-        replays = ("reads", "all") if SCENARIOS[rest[0]].repeats else ()
-        return Subject(name, lambda b, place: run_scenario(b, rest[0], steps), 1, replays)
+        one = SCENARIOS[rest[0]]
+        replays = ("all",) if one.repeats else ()
+        run = partial(_run_scenario, rest[0], steps)
+        return Subject(name, run, 1, replays, one.size < HUGE)
     raise ValueError(f"got the subject {name!r}; expected program, training, op or scenario")
+
+
+def _run_scenario(name: str, steps: int, barrier: Barrier, place: Place) -> Run:
+    return run_scenario(barrier, name, steps)
 
 
 def programs(seeds: Sequence[int]) -> list[Subject]:
@@ -276,7 +284,9 @@ class Comparison:
 
     def _differs(self, one: Subject, way: Way, plain: Run) -> str:
         programs = tier0.evaluator().programs
-        programs.worth_compiling, usual = 0.0, programs.worth_compiling  # else nothing is fused
+        usual = programs.worth_compiling
+        if one.fuses:
+            programs.worth_compiling = 0.0  # else nothing is
         try:
             return self._repeated(one, way, plain)
         finally:

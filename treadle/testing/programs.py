@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-import treadle
 from treadle.base import dtypes
 from treadle.base.record import Record
 from treadle.ir.node import Limits
@@ -29,7 +28,7 @@ from treadle.tensor.gradients import backward, grad
 from treadle.tensor.tensor import Tensor
 from treadle.testing.layouts import Place
 from treadle.testing.networks import NETWORKS
-from treadle.testing.scenarios import SCENARIOS
+from treadle.testing.scenarios import SCENARIOS, treadle
 
 Array = np.ndarray[Any, Any]
 Barrier = Callable[[Sequence[Tensor]], None]
@@ -272,8 +271,8 @@ def _random(p: _Program) -> Tensor | None:
 
 _STEPS: tuple[tuple[Callable[[_Program], Tensor | None], int], ...] = (
     (_leaf, 2), (_unary, 6), (_binary, 6), (_convert, 1), (_reduce, 4), (_normalise, 3),
-    (_matmul, 3), (_convolve, 3), (_pool, 2), (_view, 3), (_views, 3), (_join, 2), (_index, 3), (_write, 2),
-    (_random, 2),
+    (_matmul, 3), (_convolve, 3), (_pool, 2), (_view, 3), (_views, 3), (_join, 2),
+    (_index, 3), (_write, 2), (_random, 2),
 )  # fmt: skip
 
 
@@ -352,7 +351,7 @@ def run_training(
 def run_scenario(barrier: Barrier, name: str, num_steps: int) -> Run:
     """A scenario (of ``scenarios.SCENARIOS``): all that its steps give, read at the end."""
     manual_seed(3)
-    step = SCENARIOS[name].begin(treadle)
+    step = SCENARIOS[name].begin(treadle())
     labels: list[str] = []
     found: list[Any] = []
     for i in range(num_steps):

@@ -24,19 +24,22 @@ from treadle.runtime.cpu import cpu
 # Numbers that are there for speed, by module, with others that would do as well.
 _NUMBERS: dict[str, dict[str, tuple[int, ...]]] = {
     "treadle.codegen.conv_depthwise": {"_MOST_TAPS": (0, 50), "_FEW_TAPS": (0, 12)},
+    "treadle.codegen.conv_depthwise_weight": {"_STRIP_BYTES": (0, 320 << 10), "_TAPS": (1, 5, 12)},
     "treadle.codegen.conv_image_plan": {
         "_STRIP_BYTES": (1 << 9, 1 << 12, 320 << 10), "_PIXELS": (1, 10, 192),
         "_PIXEL_COST": (0, 1, 1000), "_FEW_TAPS": (0, 32), "_FEW_CHANNELS": (0, 8),
     },
     "treadle.codegen.conv_pixel_plan": {"_STRIP_BYTES": (1 << 9, 1 << 12, 320 << 10)},
+    "treadle.codegen.conv_strip": {"_PART": (0, 100, 320)},
     "treadle.codegen.conv_weight_plan": {
-        "_STRIP_BYTES": (1 << 9, 1 << 12, 160 << 10), "_RUN": (1, 2, 4)
+        "_STRIP_BYTES": (1 << 9, 1 << 12, 160 << 10), "_RUN": (1, 2, 4),
+        "_SPLIT_BYTES": (0, 16 << 20), "_WAY": (64, 4096),
     },
     "treadle.codegen.gemm_cost": {
         "_STRIP": (1 << 10, 192 << 10), "_COLUMNS": (1 << 12, 2 << 20), "_WORTH_A_KERNEL": (1, 4096)
     },
     "treadle.codegen.gemm_pack": {"_LINES": (1, 3, 8)},
-    "treadle.codegen.llvm": {"_WRITE_OUT": (1, 16, 64)},
+    "treadle.codegen.llvm": {"WRITE_OUT": (1, 16, 64)},
     "treadle.compiler.fuse": {
         "_MOST_STEPS": (2, 3, 7, 48), "_MOST_OPERANDS": (4, 24), "_WINDOW": (3, 4000),
         "_ROW_BYTES": (64, 1 << 12, 1 << 19), "_FEW": (1, 1 << 15),

@@ -10,24 +10,28 @@ import numpy as np
 
 from treadle.compiler import programs
 from treadle.compiler.programs import Known, Programs
+from treadle.compiler.trace import Trace
 
 _CHANCES = (0.5, 0.2, 0.05)  # of a swap at a look at the program; drawn for each
 
 
-class _Drawing:
+class _Drawing(programs._Workshop):
     """Stands in for the workshop: makes a program at once, at a look that is drawn."""
 
     def __init__(self, seed: int) -> None:
+        super().__init__()
         self._rng = np.random.default_rng(seed)
         self._chances: dict[Known, float] = {}
-        self._workshop = programs._Workshop()
 
-    def take(self, owner: Programs, known: Known) -> None:
+    def take(self, programs: Programs, known: Known) -> None:
         """Called whenever the program is looked up, until it has taken the trace."""
         chance = self._chances.setdefault(known, float(self._rng.choice(_CHANCES)))
-        if self._rng.random() < chance and known.trace is not None:
-            trace, known.trace = known.trace, None
-            self._workshop._make(owner, known, trace)
+        if self._rng.random() < chance:
+            super().take(programs, known)
+
+    def order(self, programs: Programs, known: Known, trace: Trace, fused: bool) -> None:
+        """Makes it now."""
+        self._make(programs, known, trace, fused)
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from typing import Any
 from treadle.base.lazy_numpy import np
 from treadle.ir.node import Node, located
 from treadle.nn.functional.common import check_rank, real_node, widened
+from treadle.nn.functional.further_pooling import adaptive_avg_pool1d
+from treadle.nn.functional.pooling import adaptive_avg_pool2d
 from treadle.ops import elementwise as e
 from treadle.ops.indexing import take
 from treadle.ops.movement import expand, reshape
@@ -17,40 +19,51 @@ from treadle.tensor.handle import wrap
 from treadle.tensor.storage import node_from_array
 from treadle.tensor.tensor import Tensor
 
-_LINEAR = {3: "linear", 4: "bilinear"}  # by the number of dimensions
+# By the number of dimensions; the first two take the nearest element, "area" means.
+_SIMPLE = ("nearest", "nearest-exact", "area")
+_MODES = {
+    3: (*_SIMPLE, "linear"), 4: (*_SIMPLE, "bilinear", "bicubic"), 5: (*_SIMPLE[:2], "trilinear"),
+}  # fmt: skip
+_AREA = {3: adaptive_avg_pool1d, 4: adaptive_avg_pool2d}
+_CUBIC = -0.75  # the slope of Keys' kernel at 1, as PyTorch has it
 
 
 def interpolate(
     input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
     align_corners: bool | None = None,
 ) -> Tensor:  # fmt: skip
-    """(N, C, L) or (N, C, H, W) in the ``size``, or with every size times ``scale_factor``.
+    """(N, C, L), (N, C, H, W) or (N, C, D, H, W) in the ``size``, or larger by ``scale_factor``.
 
-    "nearest" takes the element floor(i * old / new). "linear" (of sequences) and "bilinear" (of
-    images) weigh the two neighbours of (i + 1/2) * old / new - 1/2, or with ``align_corners`` of
-    i * (old - 1) / (new - 1).
+    "nearest" takes the element floor(i * old / new), "nearest-exact" floor((i + 1/2) * old / new),
+    "area" the mean of the part. "linear" (of sequences), "bilinear" (of images) and "trilinear" (of
+    volumes) weigh the two neighbours of (i + 1/2) * old / new - 1/2, or with ``align_corners`` of
+    i * (old - 1) / (new - 1); "bicubic" (of images) weighs four, by Keys' kernel.
 
     >>> import treadle
     >>> interpolate(treadle.tensor([[[1.0, 2.0]]]), scale_factor=2).tolist()
     [[[1.0, 1.0, 2.0, 2.0]]]
     """
     source = real_node("interpolate", input)
-    check_rank("interpolate", source, (3, 4), "(N, C, L) or (N, C, H, W)")
-    modes = ("nearest", _LINEAR[len(source.shape)])
-    if mode not in modes or (align_corners is not None and mode == "nearest"):
+    check_rank("interpolate", source, (3, 4, 5), "(N, C, L), (N, C, H, W) or (N, C, D, H, W)")
+    modes = _MODES[len(source.shape)]
+    if mode not in modes or (align_corners is not None and mode in _SIMPLE):
         raise located(ValueError(
             f"interpolate: got mode {mode!r} and align_corners {align_corners} for an input of "
             f"shape {source.shape}; the mode is {' or '.join(map(repr, modes))}, and align_corners "
-            f"is for the second"
+            f"is not for {', '.join(map(repr, _SIMPLE))}"
         ))  # fmt: skip
     sizes, scales = _sizes(source.shape[2:], size, scale_factor)
-    node = source if mode == "nearest" else widened(source)
+    if mode == "area":
+        return _AREA[len(source.shape)](input, sizes)
+    nearest = mode.startswith("nearest")
+    node = source if nearest else widened(source)
     for axis, (new, scale) in enumerate(zip(sizes, scales, strict=True), 2):
-        if mode == "nearest":
-            places = np.floor(np.arange(new) * scale).astype(np.int64)
+        if nearest:
+            at = np.arange(new) + (0.5 if mode == "nearest-exact" else 0)
+            places = np.floor(at * scale).astype(np.int64)
             node = take(node, _index(places, node, axis), axis=axis)
         else:
-            node = _blended(node, axis, new, scale, bool(align_corners))
+            node = _blended(node, axis, new, scale, bool(align_corners), mode == "bicubic")
     return wrap(cast(node, source.dtype))
 
 
@@ -72,20 +85,36 @@ def _sizes(old: Sequence[int], size: Any, scale_factor: Any) -> tuple[list[int],
 
 
 def _index(places: np.ndarray[Any, Any], node: Node, axis: int) -> Node:
-    return node_from_array(np.minimum(places, node.shape[axis] - 1))
+    return node_from_array(np.clip(places, 0, node.shape[axis] - 1))
 
 
-def _blended(node: Node, axis: int, new: int, scale: float, align_corners: bool) -> Node:
-    """The axis interpolated linearly."""
+def _keys(t: np.ndarray[Any, Any]) -> list[tuple[int, np.ndarray[Any, Any]]]:
+    """The four neighbours of a place t behind the second, and their weights."""
+
+    def near(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return ((_CUBIC + 2) * x - (_CUBIC + 3)) * x * x + 1
+
+    def far(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return ((x - 5) * x + 8) * x * _CUBIC - 4 * _CUBIC
+
+    return [(-1, far(t + 1)), (0, near(t)), (1, near(1 - t)), (2, far(2 - t))]
+
+
+def _blended(
+    node: Node, axis: int, new: int, scale: float, align_corners: bool, is_cubic: bool
+) -> Node:
+    """The axis interpolated linearly, or by cubic polynomials."""
     at = np.arange(new, dtype=np.float64)
     if align_corners:
         at *= (node.shape[axis] - 1) / max(new - 1, 1)
     else:
-        at = np.maximum((at + 0.5) * scale - 0.5, 0)
-    first = np.minimum(np.floor(at), node.shape[axis] - 1)
+        at = (at + 0.5) * scale - 0.5
+        at = at if is_cubic else np.maximum(at, 0)
+    first = np.floor(at) if is_cubic else np.minimum(np.floor(at), node.shape[axis] - 1)
+    rest = at - first
     column = tuple(new if a == axis else 1 for a in range(len(node.shape)))
     total: Node | None = None
-    for offset, share in ((0, 1 - (at - first)), (1, at - first)):
+    for offset, share in _keys(rest) if is_cubic else ((0, 1 - rest), (1, rest)):
         part = take(node, _index(first.astype(np.int64) + offset, node, axis), axis=axis)
         weight = reshape(node_from_array(share, node.dtype), shape=column)
         part = e.mul(part, expand(weight, shape=part.shape))

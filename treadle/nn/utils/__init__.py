@@ -35,21 +35,43 @@ def clip_grad_norm_(
     The factor is ``min(max_norm / (norm + 1e-6), 1)``. Returns the norm before; nothing waits for
     it unless ``error_if_nonfinite``.
     """
-    gradients = _gradients(parameters)
-    if not gradients:
-        return zeros(())
-    wide = [wrap(g.node) if g.node.dtype.bits > 16 else g.float() for g in gradients]
-    norms = stack([reduction.norm(g, norm_type) for g in wide])
-    total = reduction.norm(norms, norm_type)
+    items = [parameters] if isinstance(parameters, Handle) else list(parameters)
+    total = get_total_norm(_gradients(items), norm_type)
     if error_if_nonfinite and not bool(a.isfinite(total).item()):
         raise located(RuntimeError(
             f"clip_grad_norm_: the norm of the gradients is {total.item()}; it must be finite; "
             f"look for the layer with treadle.isfinite(p.grad).all()"
         ))  # fmt: skip
-    factor = a.clamp(a.div(max_norm, a.add(total, 1e-6)), max=1.0)
-    for g in gradients:
-        g._write(_scaled(g.node, factor.node))
+    clip_grads_with_norm_(items, max_norm, total)
     return total
+
+
+clip_grad_norm = clip_grad_norm_  # PyTorch's older name
+
+
+def get_total_norm(
+    tensors: Tensors, norm_type: float = 2.0, error_if_nonfinite: bool = False
+) -> Tensor:
+    """The norm of several tensors taken as one vector."""
+    items = [tensors] if isinstance(tensors, Handle) else list(tensors)
+    if not items:
+        return zeros(())
+    wide = [wrap(x.node) if x.node.dtype.bits > 16 else x.float() for x in items]
+    total = reduction.norm(stack([reduction.norm(x, norm_type) for x in wide]), norm_type)
+    if error_if_nonfinite and not bool(a.isfinite(total).item()):
+        raise located(RuntimeError(
+            f"get_total_norm: the norm is {total.item()}; it must be finite; look for the tensor "
+            f"with treadle.isfinite(x).all()"
+        ))  # fmt: skip
+    return total
+
+
+@no_grad()  # as above
+def clip_grads_with_norm_(parameters: Tensors, max_norm: float, total_norm: Tensor) -> None:
+    """Scales the gradients by ``min(max_norm / (total_norm + 1e-6), 1)``."""
+    factor = a.clamp(a.div(max_norm, a.add(total_norm, 1e-6)), max=1.0)
+    for g in _gradients(parameters):
+        g._write(_scaled(g.node, factor.node))
 
 
 def _scaled(node: Node, factor: Node) -> Node:
@@ -87,5 +109,6 @@ def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
 
 
 __all__ = [
-    "clip_grad_norm_", "clip_grad_value_", "parameters_to_vector", "vector_to_parameters",
+    "clip_grad_norm", "clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_",
+    "get_total_norm", "parameters_to_vector", "vector_to_parameters",
 ]  # fmt: skip

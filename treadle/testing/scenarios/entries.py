@@ -7,7 +7,16 @@ import sys
 import threading
 from typing import Any
 
-from treadle.testing.scenarios.scenario import PERIOD, Step, copies, data, leaf, mlp, moved, scenario
+from treadle.testing.scenarios.scenario import (
+    PERIOD,
+    Step,
+    copies,
+    data,
+    leaf,
+    mlp,
+    moved,
+    scenario,
+)
 from treadle.testing.scenarios.trainings import batch, sgd
 
 
@@ -16,7 +25,7 @@ def functions_that_evaluate(torch: Any) -> Step:
     """A function reads values in its forward, and runs a backward pass in its own."""
     x = leaf(torch, 4, 5)
 
-    class Solve(torch.autograd.Function):  # type: ignore[misc, name-defined]
+    class Solve(torch.autograd.Function):  # type: ignore[misc]
         @staticmethod
         def forward(ctx: Any, t: Any, power: int) -> Any:
             ctx.save_for_backward(t)
@@ -45,7 +54,7 @@ def results_that_are_arguments(torch: Any) -> Step:
     """Functions return an argument, the same tensor twice, or views of one."""
     x = leaf(torch, 4, 4)
 
-    class Same(torch.autograd.Function):  # type: ignore[misc, name-defined]
+    class Same(torch.autograd.Function):  # type: ignore[misc]
         @staticmethod
         def forward(ctx: Any, t: Any) -> Any:
             return t
@@ -269,8 +278,8 @@ def trees_one_at_a_time(torch: Any) -> Step:
 
     def step(i: int) -> list[Any]:
         w.grad = v.grad = None
-        total = sum(compute(grow(i % 24 + k, 5 + (i + k) % 9)).sum() for k in range(4))
-        total.backward()  # type: ignore[union-attr]
-        return [total.detach(), *copies([w.grad, v.grad])]  # type: ignore[union-attr]
+        total: Any = sum(compute(grow(i % 24 + k, 5 + (i + k) % 9)).sum() for k in range(4))
+        total.backward()
+        return [total.detach(), *copies([w.grad, v.grad])]
 
     return step

@@ -7,6 +7,7 @@ argument, so that the same code runs under both.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from treadle.base.record import Record
 Step = Callable[[int], list[Any]]
 Begin = Callable[[Any], Step]
 PERIOD = 16  # what happens late happens by then, so that so many steps show all
+HUGE = 100  # from that size on a scenario is run sparingly
 
 
 class Scenario(Record):
@@ -60,7 +62,12 @@ def scenario(
 
 def steps_of(name: str) -> int:
     """As many steps as show all that a scenario has."""
-    return PERIOD + 2 if SCENARIOS[name].size < 100 else 12
+    return PERIOD + 2 if SCENARIOS[name].size < HUGE else 12
+
+
+def treadle() -> Any:
+    """The package as its users see it, all rooms at once: what scenarios run under here."""
+    return sys.modules[__name__.partition(".")[0]]
 
 
 # --- what scenarios are made of -------------------------------------------------------------------

@@ -247,7 +247,7 @@ def averages_and_checkpoints(torch: Any) -> Step:
         loss.backward()
         optimizer.step()
         with torch.no_grad():
-            for slow, fast in zip(average.parameters(), net.parameters()):
+            for slow, fast in zip(average.parameters(), net.parameters(), strict=True):
                 slow.mul_(0.9).add_(fast, alpha=0.1)
         return [loss.detach(), moved(net), copies(average.parameters())]
 
