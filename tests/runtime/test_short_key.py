@@ -45,7 +45,7 @@ def test_text_tells_builder_types_and_functions():
     assert spec_text(KernelSpec(map_kernel, (recipe, (1,), Nest(1, "cc")))) == (
         "treadle.compiler.lower.map_kernel(treadle.compiler.recipe.Recipe(('f32',),("
         "treadle.compiler.recipe.Statement('convert',(('dtype',i8,),),(0,),'i8',),),),"
-        "(1,),treadle.ir.nest.Nest(1,'cc',0,-1,),)"
+        "(1,),treadle.ir.nest.Nest(1,'cc',0,-1,False,),)"
     )
 
 

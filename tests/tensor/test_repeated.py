@@ -8,8 +8,10 @@ import treadle.nn.functional as F
 from treadle import nn, optim
 from treadle.base.errors import GradientError
 from treadle.base.flags import flags
+from treadle.compiler.tier0 import evaluator
 from treadle.ir.call import Call, Part, nodes_of
 from treadle.ir.node import recorder
+from treadle.ir.scan import scan
 
 TIMES = 6
 
@@ -208,7 +210,7 @@ def test_an_error_in_a_repeated_step_is_on_its_line():
             target = treadle.tensor([0, 1, 7, 0])
             before = arrays(net.parameters())
         loss = F.cross_entropy(net(data(4, 6)), target)
-        line = 201  # noqa: E702
+        line = 201
         loss.backward()
         if step < 4:
             optimizer.step()
@@ -257,3 +259,33 @@ def test_memory_of_graphs_that_nobody_reads_is_returned():
         out.sum().item()
         held.append(treadle.memory_stats()["allocated.current"])
     assert held[-1] == held[10]
+
+
+def test_what_nobody_holds_is_not_kept_where_nodes_were_asked_for():
+    x, w, b, g = leaf(8, 16), leaf(16, seed=1), leaf(16, seed=2), data(8, 16, seed=3)
+    for _ in range(3):
+        y = F.layer_norm(x, (16,), w, b)
+        grads = treadle.autograd.grad(y, [x, w, b], g)
+        scanned = scan(recorder.state)
+        assert len(scanned.written_out) == 1
+        held, open_ = scanned.held(scanned.expected())
+        assert len(held) == 4  # the result and three gradients
+        assert open_ == []
+        del scanned
+        arrays(grads)
+
+
+def test_numbers_given_to_functions_are_no_part_of_the_structure(programs):
+    def run():
+        x = leaf(4, 5)
+        found = []
+        for rate in (1.0, 1.0, 0.5, 2.0, 1.0, 0.25, 3.0, 0.5):
+            x.grad = None
+            y = F.leaky_relu(x, rate) + F.elu(x, 1 + rate) * F.elu(x * 2, rate)
+            y.mean().backward()
+            found += [y.detach().numpy(copy=True), x.grad.numpy(copy=True)]
+        return found
+
+    replays = evaluator().programs.replays
+    assert_same(run)
+    assert evaluator().programs.replays > replays

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 
 from treadle.base.errors import CompileError, DTypeError, ShapeError
@@ -47,8 +46,7 @@ def plan_conv(
         groups: input and output channels are cut into so many groups.
         threads: how many may run the plan at once; the result does not depend on it.
         vector_bits: the width of the target's registers; nor on this.
-        riders: elementwise work on the result, at (image, channel, pixel), where the convolution
-            ``takes_riders``.
+        riders: work on the elements (image, channel, pixel), where it ``takes_riders``.
 
     Raises:
         ShapeError: the shapes do not fit together.
@@ -71,8 +69,8 @@ def plan_conv(
     tile_for(x.dtype, 1, 1, vector_bits)  # refuses bool
     if prod(out.shape) == 0:
         return Plan(())
-    problem = _problem(image, weight, result, stride, padding, dilation, groups)
-    problem = replace(problem, threads=threads, vector_bits=vector_bits)
+    geometry = (stride, padding, dilation, groups)
+    problem = _problem(image, weight, result, *geometry, threads, vector_bits)
     if kind != "weight" and problem.is_pointwise:
         return _pointwise_plan(kind, problem, riders)
     if riders != _NO_RIDERS:
@@ -91,19 +89,20 @@ def takes_riders(
     if kind == "weight" or prod(out.shape) == 0:
         return False
     image, weight, result = (x, y, out) if kind == "forward" else (out, y, x)
-    return _problem(image, weight, result, stride, padding, dilation, groups).is_pointwise
+    geometry = (stride, padding, dilation, groups)
+    return _problem(image, weight, result, *geometry, threads=1, vector_bits=256).is_pointwise
 
 
 def _problem(
     image: Layout, weight: Layout, result: Layout, stride: Numbers, padding: Sides,
-    dilation: Numbers, groups: int,
+    dilation: Numbers, groups: int, threads: int, vector_bits: int,
 ) -> Problem:  # fmt: skip
-    """The convolution over three axes, for one thread."""
+    """The convolution over three axes."""
     missing = 3 - len(stride)
     return Problem(
         _with_axes(image, missing), _with_axes(weight, missing), _with_axes(result, missing),
         (1,) * missing + stride, (0,) * missing + tuple(p[0] for p in padding),
-        (1,) * missing + dilation, groups, 1, 256,
+        (1,) * missing + dilation, groups, threads, vector_bits,
     )  # fmt: skip
 
 

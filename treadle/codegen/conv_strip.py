@@ -25,7 +25,6 @@ from treadle.codegen.contraction import Tile, both, negate, widen
 from treadle.ir.loop import I64, Builder, Const, Operand, Pointer
 
 AXES = ("d", "h", "w")
-WORDS = 8  # channels copied side by side where a copy transposes
 
 Point = list[Operand]  # one number for each of AXES
 

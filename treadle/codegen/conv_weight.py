@@ -13,7 +13,6 @@ from treadle.base.dtypes import DType
 from treadle.codegen.contraction import BLOCK, Tile, both, ceil_div, sizes, widen
 from treadle.codegen.conv_strip import (
     STRIP_SIZES,
-    WORDS,
     Chain,
     FiniteNote,
     Point,
@@ -29,6 +28,7 @@ from treadle.codegen.conv_strip import (
 from treadle.ir.loop import BEGIN, END, I64, THREAD, Builder, Const, Kernel, Operand
 
 _CHUNK = 64  # pixels
+_WORDS = 8  # lanes of the sums that are copied side by side
 
 GRAD_SIZES = (
     "items", "panels", "columns", "images", "s_image", "s_group", "s_item",
@@ -308,9 +308,9 @@ def conv_weight_end(accumulator: DType, dtype: DType) -> Kernel:
                     value = k.load(sums, k.add(source, j))
                     k.store(out, k.add(row, k.mul(item, size.out_item)), k.convert(value, dtype))
 
-        whole = k.mul(k.div(shown, WORDS), WORDS)
-        with k.loop(0, whole, step=WORDS) as lane:
-            lines(lane, WORDS)
+        whole = k.mul(k.div(shown, _WORDS), _WORDS)
+        with k.loop(0, whole, step=_WORDS) as lane:
+            lines(lane, _WORDS)
         with k.loop(whole, shown) as lane:
             lines(lane, 1)
     return k.kernel

@@ -184,24 +184,25 @@ class _WeightPlan:
         work = 2 * prod(p.weight.shape) * self.depth
         key = (tile, dtype, self.apart)
         launches.append(Launch(KernelSpec(conv_weight, key), args, units, work))
-        items = self.channels * self.taps
-        ending = shared | {
-            "parts": self.channel_units, "part_items": self.unit_channels * self.taps,
-            "items": items, "columns": columns, "lanes": p.groups if self.apart else self.m,
-            "lanes_group": columns if self.apart else 0,
-            "lanes_panel": 0 if self.apart else columns,
-            "out_group": (columns if self.apart else 1) * self.m * items,
-            "out_panel": columns if self.swapped else (1 if self.apart else columns) * items,
-            "out_lane": 1 if self.swapped else (self.m if self.apart else 1) * items,
-            "out_item": self.m if self.swapped else 1,
-        }  # fmt: skip
-        args = (Out(0), sums, *in_order(END_SIZES, ending))
+        args = (Out(0), sums, *in_order(END_SIZES, shared | self._end_sizes()))
         spec = KernelSpec(conv_weight_end, (tile.dtype, dtype))
         work = prod(p.weight.shape) * (self.splits + 2)
         launches.append(Launch(spec, args, packs * self.channel_units, work))
         if self.absent:
             launches += exact_launches("weight", p, notes)
         return Plan(tuple(launches), tuple(works.nbytes))
+
+    def _end_sizes(self) -> dict[str, int]:
+        apart, columns, items = self.apart, self.tile.columns, self.channels * self.taps
+        return {
+            "parts": self.channel_units, "part_items": self.unit_channels * self.taps,
+            "items": items, "columns": columns, "lanes": self.p.groups if apart else self.m,
+            "lanes_group": columns if apart else 0, "lanes_panel": 0 if apart else columns,
+            "out_group": (columns if apart else 1) * self.m * items,
+            "out_panel": columns if self.swapped else (1 if apart else columns) * items,
+            "out_lane": 1 if self.swapped else (self.m if apart else 1) * items,
+            "out_item": self.m if self.swapped else 1,
+        }  # fmt: skip
 
     def _grad_sizes(self) -> dict[str, int]:
         grad = in_one_row(self.grad)

@@ -16,7 +16,7 @@ from treadle.compiler.lower import map_kernel
 from treadle.compiler.recipe import Recipe, emit_recipe
 from treadle.compiler.schedule import Lowered, Step, uses
 from treadle.ir.launch import Argument, In, KernelSpec, Launch, Out, Plan
-from treadle.ir.loop import BEGIN, END, Builder, Kernel, Operand, Pointer
+from treadle.ir.loop import BEGIN, END, Builder, Kernel
 
 _BLOCK = 64  # elements of a unit
 _MOST_PARTS = 512
@@ -127,22 +127,16 @@ def batch_kernel(recipe: Recipe, results: tuple[int, ...], classes: str, parts: 
         stop = k.minimum(k.mul(last, _BLOCK), k.choose_size(lengths, s))
         with k.when(k.compare("lt", first, last)):
             own = [k.choose_pointer(column, s) for column in zip(*pointers, strict=True)]
+            # Once for all elements: nothing that is stored here is read here.
+            same = {j: k.load(own[j], 0) for j, kind in enumerate(classes) if kind == "b"}
             with k.loop(k.mul(first, _BLOCK), stop, kind="vector") as i:
-                _element(k, recipe, results, own, classes, i)
+                count = len(results)
+                loaded = [same[j] if j in same else k.load(own[j], i)
+                          for j in range(count, len(own))]  # fmt: skip
+                values = emit_recipe(k, recipe, loaded)
+                for pointer, value in zip(own, results, strict=False):
+                    k.store(pointer, i, values[value])
     return k.kernel
-
-
-def _element(
-    k: Builder, recipe: Recipe, results: tuple[int, ...], pointers: Sequence[Pointer], classes: str,
-    i: Operand,
-) -> None:  # fmt: skip
-    count = len(results)
-    zero = k.const(0, dtypes.int64)
-    places = [i if kind == "c" else zero for kind in classes]
-    loaded = [k.load(p, at) for p, at in zip(pointers[count:], places[count:], strict=True)]
-    values = emit_recipe(k, recipe, loaded)
-    for pointer, at, value in zip(pointers, places, results, strict=False):
-        k.store(pointer, at, values[value])
 
 
 __all__ = ["Batch", "batch", "batch_kernel"]

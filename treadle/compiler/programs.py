@@ -127,7 +127,11 @@ class Programs:
         known = structure.known.get(variant)
         if known is None:
             mark = hash(variant)
-            if not (is_new or is_ahead) and mark not in structure.seen and len(structure.seen) < _VARIANTS:
+            if (
+                not (is_new or is_ahead)
+                and mark not in structure.seen
+                and len(structure.seen) < _VARIANTS
+            ):
                 structure.seen.add(mark)
                 return None
             if len(structure.known) >= _VARIANTS:

@@ -132,13 +132,13 @@ class _Flat:
         else:
             args = [self._numbered(a) for a in template.args]
         constants = self.outside + self.scalars
-        self.scalars += len(template.constants)
+        self.scalars += len(call.constants)
         whole = start in self.open and call.nodes is None
         for index, spec in enumerate(template.specs):
             inputs = []
             for i in spec.inputs:
-                if isinstance(i, Scalar):
-                    inputs.append(constants + template.constants[i])
+                if isinstance(i, tuple):
+                    inputs.append(constants + i[0])
                 else:
                     inputs.append(self.first + start + i if i >= 0 else args[~i])
             open_ = spec.needs_grad if whole else start + index in self.open

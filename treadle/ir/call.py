@@ -18,6 +18,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 from treadle.base.record import Record
 from treadle.ir import node as ir_node
@@ -33,7 +34,7 @@ from treadle.ir.node import (
 )
 from treadle.ir.op import Bundle
 
-Reference = int | Scalar  # a node of the template, ~ an argument, or a number
+Reference = int | tuple[int]  # a node of the template, ~ an argument, or (a number,)
 
 
 class Spec(Record):
@@ -46,25 +47,25 @@ class Spec(Record):
 
 
 class Template:
-    """Nodes by number. ``args`` are the numbers of the values it takes where it is open."""
+    """Nodes by number. ``args`` are the numbers of the values it takes where it is open.
 
-    __slots__ = (
-        "args", "constants", "extra", "made", "nbytes", "needs_grad", "outs", "specs",
-    )  # fmt: skip
+    Its numbers (``Scalar``) are no part of it: every call brings its own.
+    """
 
-    def __init__(self, specs: Sequence[Spec], outs: Sequence[int], args: tuple[Any, ...] | None):
-        self.specs = tuple(specs)
-        self.outs = tuple(dict.fromkeys(outs))
+    __slots__ = ("__weakref__", "args", "made", "nbytes", "needs_grad", "outs", "specs")
+
+    def __init__(
+        self, specs: tuple[Spec, ...], outs: tuple[int, ...], args: tuple[Any, ...] | None
+    ) -> None:
+        self.specs = specs
+        self.outs = outs
         self.args = args
         self.made = tuple((i, self.specs[i].sig, self.specs[i].needs_grad) for i in self.outs)
         self.nbytes = sum(spec.sig.nbytes for spec in specs)
         self.needs_grad = any(spec.needs_grad for spec in specs)
-        self.constants: dict[Scalar, int] = {}
-        for spec in specs:
-            for i in spec.inputs:
-                if isinstance(i, Scalar):
-                    self.constants.setdefault(i, len(self.constants))
-        self.extra: Any = None  # what the maker wants to remember
+
+
+_closed: WeakValueDictionary[Any, Template] = WeakValueDictionary()
 
 
 class Call:
@@ -75,11 +76,12 @@ class Call:
     """
 
     __slots__ = (
-        "__weakref__", "inputs", "nodes", "order", "outs", "scan", "site", "spent", "template",
-        "values",
+        "__weakref__", "constants", "inputs", "nodes", "order", "outs", "scan", "site", "spent",
+        "template", "values",
     )  # fmt: skip
 
     template: Template
+    constants: tuple[Scalar, ...]
     inputs: tuple[Node, ...]
     outs: list[Any]  # weak references once the call has been evaluated
     nodes: list[Node] | None
@@ -124,12 +126,18 @@ class Expansions:
 
 
 def call_template(
-    template: Template, inputs: tuple[Node, ...], state: Recording, site: Site | None, scan: Any
+    template: Template,
+    constants: tuple[Scalar, ...],
+    inputs: tuple[Node, ...],
+    state: Recording,
+    site: Site | None,
+    scan: Any,
 ) -> list[Part]:
     """Records a call and returns its outs."""
     order = ir_node._next_order()
     call = _bare(Call)
     call.template = template
+    call.constants = constants
     call.inputs = inputs
     call.nodes = call.values = None
     call.site = site
@@ -184,7 +192,8 @@ def nodes_of(call: Call) -> list[Node]:
             if scan is not None:
                 n.site = scan.site_at(spec.origin)
             n.inputs = tuple([
-                (nodes[i] if i >= 0 else args[~i]) if type(i) is int else i for i in spec.inputs
+                call.constants[i[0]] if isinstance(i, tuple) else nodes[i] if i >= 0 else args[~i]
+                for i in spec.inputs
             ])  # fmt: skip
             nodes.append(n)
         if done:
@@ -235,13 +244,14 @@ if hasattr(os, "register_at_fork"):
 def template_of(
     nodes: Sequence[Any], args: Mapping[Node, int], outs: Sequence[Node],
     taken: tuple[Any, ...] | None = None, origins: Mapping[Node, int] | None = None,
-) -> Template | None:  # fmt: skip
-    """The template of what was recorded, or None where another call could differ from it.
+) -> tuple[Template, tuple[Scalar, ...]] | None:  # fmt: skip
+    """The template of what was recorded and its numbers, or None where a call could differ from it.
 
     That is so where random numbers were drawn, where a user's function stands in the graph, and
     where a node came from elsewhere than ``args`` (which are numbered).
     """
     numbers: dict[Node, int] = {}
+    constants: dict[Scalar, int] = {}
     specs: list[Spec] = []
     for n in nodes:
         if type(n) is not Node or n.value is not None or n.error is not None:
@@ -255,7 +265,7 @@ def template_of(
                 if i in args:
                     number = ~args[i]
                 elif isinstance(i, Scalar):
-                    inputs.append(i)
+                    inputs.append((constants.setdefault(i, len(constants)),))
                     continue
                 else:
                     return None
@@ -265,7 +275,14 @@ def template_of(
         specs.append(Spec(n.sig, tuple(inputs), n.needs_grad, origin))
     if not specs or len(specs) >= ORDERS_APART or any(n not in numbers for n in outs):
         return None
-    return Template(specs, [numbers[n] for n in outs], taken)
+    places = tuple(dict.fromkeys(numbers[n] for n in outs))
+    if taken is not None:  # it stands for what came before it: for each such graph another one
+        return Template(tuple(specs), places, taken), tuple(constants)
+    key = (tuple(specs), places)
+    known = _closed.get(key)
+    if known is None:
+        known = _closed[key] = Template(*key, None)
+    return known, tuple(constants)
 
 
 __all__ = [

@@ -112,8 +112,7 @@ class Scan:
                         continue
                     number = self._meet(i)
                 add(number)
-        if template.constants:
-            self.scalars += template.constants
+        self.scalars += call.constants
         if call.nodes is None:
             for n in call.outs:
                 known[n] = start + n.index
@@ -219,11 +218,13 @@ class Scan:
                 if template.needs_grad and not item.spent:
                     open_.append(start)
             else:
-                for number, n in enumerate(item.nodes, start):
+                number = start
+                for n in item.nodes:  # enumerate() would hold them too
                     if getrefcount(n) > count() or n.keep:
                         held.append(number)
                     if n.needs_grad and not n.spent:
                         open_.append(number)
+                    number += 1
             start += len(template.specs)
         return held, open_
 

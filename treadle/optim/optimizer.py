@@ -116,25 +116,26 @@ class Step:
         if len(set(inputs)) < len(inputs):
             key.append(tuple(map(inputs.index, inputs)))  # which are the same
         whole = tuple(key)
-        template = _templates.get(whole)
-        if template is None:
+        known = _templates.get(whole)
+        if known is None:
             return self._record(inputs, scalars)[1]
-        if template is MISSING:
+        if known is MISSING:
             scalars = [s.twin() for s in scalars]  # or they would look like constants
-            (names, values), template = capture(
+            (names, values), known = capture(
                 state, lambda: self._record(inputs, scalars), [*inputs, *scalars],
                 lambda result: [n for nodes in result[1] for n in nodes],
             )  # fmt: skip
-            made = list(dict.fromkeys(n for nodes in values for n in nodes))
-            if template is not None:
-                template.extra = names, [[made.index(n) for n in nodes] for nodes in values]
-            _templates.put(whole, template)
-            if template is None:
+            if known is not None:
+                made = list(dict.fromkeys(n for nodes in values for n in nodes))
+                places = {n: place for place, n in enumerate(made)}
+                known = known._replace(extra=(names, [[places[n] for n in row] for row in values]))
+            _templates.put(whole, known)
+            if known is None:
                 self.names = names
                 return values
-        self.names, places = template.extra
-        outs = call_template(template, (*inputs, *scalars), state, state.site, None)
-        return [[outs[i] for i in row] for row in places]
+        template, constants, (self.names, rows) = known
+        outs = call_template(template, constants, (*inputs, *scalars), state, state.site, None)
+        return [[outs[i] for i in row] for row in rows]
 
     def _record(
         self, inputs: Sequence[Node], scalars: Sequence[Node]

@@ -16,7 +16,7 @@ from treadle.ir.op import Op
 from treadle.ops import elementwise as e
 from treadle.ops.movement import expand
 from treadle.ops.source import number
-from treadle.tensor.composed import composed, recorded_pair
+from treadle.tensor.composed import recorded_pair
 from treadle.tensor.handle import Handle, wrap
 
 if TYPE_CHECKING:
@@ -253,7 +253,6 @@ def fmod(input: Operand, other: Operand) -> Tensor:
     return _whole_division(e.fmod, input, other)
 
 
-@composed
 def pow(input: Operand, exponent: Operand) -> Tensor:
     """``input ** exponent``; integers stay integers."""
     squared = isinstance(exponent, _NUMBERS) and exponent == 2 and isinstance(input, Handle)
@@ -370,7 +369,6 @@ def where(condition: Tensor, input: Operand, other: Operand) -> Tensor:
     return wrap(e.where(stretch(mask, shape), stretch(x, shape), stretch(y, shape)))
 
 
-@composed
 def clamp(input: Tensor, min: Operand = None, max: Operand = None) -> Tensor:
     """``minimum(maximum(input, min), max)``; NaN stays; the gradient flows inside the bounds."""
     if min is None and max is None:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from treadle.base.dtypes import DType, get_default_dtype
 from treadle.base.flags import flags
+from treadle.base.record import Record
 from treadle.ir.call import Template, call_template, template_of
 from treadle.ir.node import Leaf, Node, Recording, Scalar, recorder, user_site
 from treadle.tensor.handle import Handle, wrap
@@ -29,19 +30,27 @@ _PLAIN = frozenset({type(None), bool, int, str, DType})
 MISSING = object()
 
 
+class Made(Record):
+    """A template with its numbers; ``extra`` is for who made it."""
+
+    template: Template
+    constants: tuple[Scalar, ...]
+    extra: Any = None
+
+
 class Templates:
     """What is known of a function by its arguments: a template, or None where there can be none."""
 
     __slots__ = ("_known",)
 
     def __init__(self) -> None:
-        self._known: OrderedDict[Any, Template | None] = OrderedDict()
+        self._known: OrderedDict[Any, Made | None] = OrderedDict()
 
     def get(self, key: Any) -> Any:
         """The template, None, or ``MISSING``."""
         return self._known.get(key, MISSING)
 
-    def put(self, key: Any, template: Template | None) -> None:
+    def put(self, key: Any, template: Made | None) -> None:
         """Remembers it, and forgets the oldest where there are too many."""
         known = self._known
         known[key] = template
@@ -52,7 +61,7 @@ class Templates:
 def capture(
     state: Recording, function: Callable[[], Any], nodes: Sequence[Node],
     outs_of: Callable[[Any], Sequence[Node] | None],
-) -> tuple[Any, Template | None]:  # fmt: skip
+) -> tuple[Any, Made | None]:  # fmt: skip
     """Runs ``function``; its result and the template of what it recorded, if there is one.
 
     Where there is one, what was recorded is taken back: the template is to be called instead.
@@ -71,11 +80,12 @@ def capture(
     if not made or outs is None or evaluated:
         return result, None
     args = {n: position for position, n in reversed(list(enumerate(nodes)))}
-    template = template_of(made, args, outs)
-    if template is not None:
-        del pending[start:]
-        state.nbytes -= template.nbytes
-    return result, template
+    found = template_of(made, args, outs)
+    if found is None:
+        return result, None
+    del pending[start:]
+    state.nbytes -= found[0].nbytes
+    return result, Made(*found)
 
 
 def composed(function: F) -> F:
@@ -107,23 +117,22 @@ def composed(function: F) -> F:
         if len(nodes) > 1 and len(set(nodes)) < len(nodes):
             add(tuple(map(nodes.index, nodes)))  # which are the same
         whole = tuple(key)
-        template = templates.get(whole)
-        if template is None:
+        known = templates.get(whole)
+        if known is None:
             return function(*args, **options)
-        if template is MISSING:
+        if known is MISSING:
             if any(type(n) is Scalar for n in nodes):  # a number looks like a constant
                 return function(*args, **options)
-            result, template = capture(state, lambda: function(*args, **options), nodes, _outs)
-            templates.put(whole, template)
-            if template is None:
-                return result
-            if type(result) is tuple:
+            result, known = capture(state, lambda: function(*args, **options), nodes, _outs)
+            if known is not None and type(result) is tuple:
                 made = [t._node for t in result]
-                template.extra = tuple(map(list(dict.fromkeys(made)).index, made))
-        outs = call_template(template, tuple(nodes), state, user_site(), None)
-        if template.extra is None:
-            return wrap(outs[0])
-        return tuple([wrap(outs[i]) for i in template.extra])
+                known = known._replace(extra=tuple(map(list(dict.fromkeys(made)).index, made)))
+            templates.put(whole, known)
+            if known is None:
+                return result
+        template, constants, extra = known
+        outs = call_template(template, constants, tuple(nodes), state, user_site(), None)
+        return wrap(outs[0]) if extra is None else tuple([wrap(outs[i]) for i in extra])
 
     return recorded  # type: ignore[return-value]
 
@@ -143,19 +152,19 @@ def recorded_pair(op: Any, a: Node, b: Node, function: Callable[[Node, Node], No
         op, a.type, b.type, type(a) is Scalar, type(b) is Scalar, a.needs_grad, b.needs_grad,
         state.grad_enabled, a is b,
     )  # fmt: skip
-    template = _pairs.get(key)
-    if template is None:
+    known = _pairs.get(key)
+    if known is None:
         return function(a, b)
-    if template is MISSING:
+    if known is MISSING:
         if type(a) is Scalar:
             a = a.twin()  # or it would look like a constant
         if type(b) is Scalar:
             b = b.twin()
-        result, template = capture(state, lambda: function(a, b), (a, b), lambda n: [n])
-        _pairs.put(key, template)
-        if template is None:
-            return result  # type: ignore[no-any-return]
-    return call_template(template, (a, b), state, user_site(), None)[0]
+        result, known = capture(state, lambda: function(a, b), (a, b), lambda n: [n])
+        _pairs.put(key, known)
+        if known is None:
+            return result
+    return call_template(known.template, known.constants, (a, b), state, user_site(), None)[0]
 
 
 def _static(x: Any) -> Any:

@@ -23,27 +23,28 @@ _SIGHTINGS = 1 << 12
 
 
 class _Plan(Record):
-    """What a template's call gives to whom: ``leaves`` are the numbers of the outs' leaves."""
+    """A template, and what its call gives to whom."""
 
-    leaves: tuple[int, ...]
-    outs: tuple[int, ...]  # which of the outs each leaf gets
+    template: Template
+    constants: tuple[Scalar, ...]
+    leaves: tuple[int, ...]  # the numbers of the values that get an adjoint
+    outs: tuple[int, ...]  # which of the outs each of them gets
     released: tuple[int, ...]  # the items of the graph that the pass went through
-    retain: bool
 
 
 class _Passes:
     """The templates of backward passes, by the structure before them; a bounded number."""
 
     def __init__(self) -> None:
-        self._templates: OrderedDict[Any, Template | None] = OrderedDict()
+        self._plans: OrderedDict[Any, _Plan | None] = OrderedDict()
         self._seen: OrderedDict[int, None] = OrderedDict()
         self._length = 0
 
-    def find(self, key: Any, is_ahead: bool) -> Template | bool | None:
-        """The template; None where there can be none; True to make one, False where it is new."""
-        if key in self._templates:
-            self._templates.move_to_end(key)
-            return self._templates[key]
+    def find(self, key: Any, is_ahead: bool) -> _Plan | bool | None:
+        """The plan; None where there can be none; True to make one, False where it is new."""
+        if key in self._plans:
+            self._plans.move_to_end(key)
+            return self._plans[key]
         mark = hash(key)
         if mark in self._seen or is_ahead:
             return True
@@ -52,12 +53,12 @@ class _Passes:
             self._seen.popitem(last=False)
         return False
 
-    def put(self, key: Any, template: Template | None) -> None:
+    def put(self, key: Any, plan: _Plan | None) -> None:
         """Remembers what ``find`` is to give from now on."""
-        self._templates[key] = template
+        self._plans[key] = plan
         self._length += len(key[0])
-        while self._length > _MOST and len(self._templates) > 1:
-            oldest, _ = self._templates.popitem(last=False)
+        while self._length > _MOST and len(self._plans) > 1:
+            oldest, _ = self._plans.popitem(last=False)
             self._length -= len(oldest[0])
 
 
@@ -78,26 +79,24 @@ def backward_of(
     if number is None or number < 0 or scanned.is_odd:
         return ordinary()
     key = (scanned.key(), number, retain)
-    template = _passes.find(key, state.is_ahead)
-    if template is True:
-        found, template = _captured(retain, state, scanned, ordinary)
-        _passes.put(key, template)
-        if template is None:
+    plan = _passes.find(key, state.is_ahead)
+    if plan is True:
+        found, plan = _captured(retain, state, scanned, ordinary)
+        _passes.put(key, plan)
+        if plan is None:
             return found
-    return _called(template, state, scanned) if isinstance(template, Template) else ordinary()
+    return _called(plan, state, scanned) if isinstance(plan, _Plan) else ordinary()
 
 
-def _called(template: Template, state: Recording, scanned: Scan) -> dict[Node, Node]:
-    plan: _Plan = template.extra
+def _called(plan: _Plan, state: Recording, scanned: Scan) -> dict[Node, Node]:
     items = scanned.items
-    if not plan.retain:
-        for position in plan.released:
-            item = items[position]
-            item.spent = True
-            if type(item) is Call:
-                for n in item.outs if item.nodes is None else item.nodes:
-                    n.spent = n.needs_grad
-    outs = call_template(template, (), state, user_site(), scanned)
+    for position in plan.released:
+        item = items[position]
+        item.spent = True
+        if type(item) is Call:
+            for n in item.outs if item.nodes is None else item.nodes:
+                n.spent = n.needs_grad
+    outs = call_template(plan.template, plan.constants, (), state, user_site(), scanned)
     for n in outs:
         n.keep = True
     return {scanned.node_at(leaf): outs[o] for leaf, o in zip(plan.leaves, plan.outs, strict=True)}
@@ -105,9 +104,11 @@ def _called(template: Template, state: Recording, scanned: Scan) -> dict[Node, N
 
 def _captured(
     retain: bool, state: Recording, scanned: Scan, ordinary: Callable[[], dict[Node, Node]]
-) -> tuple[dict[Node, Node], Template | None]:  # fmt: skip
-    """The ordinary pass, and its template, in whose favour the pass is taken back."""
+) -> tuple[dict[Node, Node], _Plan | None]:  # fmt: skip
+    """The ordinary pass, and its plan, in whose favour the pass is taken back."""
     calls = [item for item in scanned.items if type(item) is Call]
+    if any(call.nodes is not None and call.constants for call in calls):
+        return ordinary(), None  # its numbers cannot be told apart any more
     whole = [call for call in calls if call.nodes is None]
     _tell_scalars_apart(scanned)
     pending = state.pending
@@ -124,23 +125,26 @@ def _captured(
         or any(a is not b for a, b in zip(pending, scanned.items, strict=False))
     ):
         return found, None  # evaluated in between
+    leaves = _numbers_of(found, scanned)
+    released = _released(scanned, before)
     made = pending[start:]
-    plan = _plan(scanned, found, before, retain)
-    if plan is None:
-        return found, None
     args, numbers, origins = _arguments(scanned, made)
     template = template_of(made, args, list(found.values()), numbers, origins)
-    if template is None or any(spec.needs_grad for spec in template.specs):
+    if (
+        template is None or leaves is None or released is None
+        or any(spec.needs_grad for spec in template[0].specs)
+    ):  # fmt: skip
         return found, None
-    made_outs = list(dict.fromkeys(found.values()))
-    template.extra = plan._replace(outs=tuple(made_outs.index(a) for a in found.values()))
+    adjoints = list(dict.fromkeys(found.values()))
+    outs = tuple([adjoints.index(a) for a in found.values()])
+    plan = _Plan(*template, leaves, outs, () if retain else released)
     del pending[start:]
-    state.nbytes -= template.nbytes
-    del made, args, origins, found
+    state.nbytes -= plan.template.nbytes
+    del made, args, origins, adjoints, found
     for call in whole:
         if call.nodes is not None:
             collapse(call)
-    return {}, template
+    return {}, plan
 
 
 def _tell_scalars_apart(scanned: Scan) -> None:
@@ -157,18 +161,23 @@ def _tell_scalars_apart(scanned: Scan) -> None:
                     position += 1
                 twins.append(i)
             item.inputs = tuple(twins)
+        if type(item) is Call and item.nodes is None:
+            item.constants = tuple([c.twin() for c in item.constants])
+            scanned.scalars[position : position + len(item.constants)] = item.constants
         if type(item) is Call:
-            position += len(item.template.constants)
+            position += len(item.constants)
 
 
-def _plan(scanned: Scan, found: dict[Node, Node], before: list[bool], retain: bool) -> _Plan | None:
-    """Who gets what, if the next pass over such a graph is sure to be the same."""
-    leaves = []
-    for leaf in found:
-        number = scanned.known.get(leaf)
-        if number is None or type(leaf) is not Leaf:
-            return None
-        leaves.append(number)
+def _numbers_of(found: dict[Node, Node], scanned: Scan) -> tuple[int, ...] | None:
+    """The numbers of the leaves, if that is all that has got an adjoint."""
+    numbers = [scanned.known.get(leaf) for leaf in found if type(leaf) is Leaf]
+    if len(numbers) < len(found) or None in numbers:
+        return None
+    return tuple(numbers)  # type: ignore[arg-type]
+
+
+def _released(scanned: Scan, before: list[bool]) -> tuple[int, ...] | None:
+    """The items that the pass went through, if the next one is sure to go through the same."""
     released = []
     for position, item in enumerate(scanned.items):
         if type(item) is not Call:
@@ -183,7 +192,7 @@ def _plan(scanned: Scan, found: dict[Node, Node], before: list[bool], retain: bo
     # What was evaluated before this graph began has a past that is not in the key.
     if any(n.needs_grad and type(n) is not Leaf for n in scanned.externals):
         return None
-    return _Plan(tuple(leaves), (), tuple(released), retain)
+    return tuple(released)
 
 
 def _arguments(

@@ -29,7 +29,7 @@ def numbers_that_change(torch: Any) -> Step:
     return step
 
 
-@scenario(repeats=False)
+@scenario()
 def arguments_that_change(torch: Any) -> Step:
     """Numbers handed to composed functions are other ones in every call."""
     x = leaf(torch, 5, 7)
