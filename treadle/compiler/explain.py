@@ -168,7 +168,12 @@ def _told(e: Evaluation, kernels: Sequence[KernelUse], in_the_middle: bool) -> l
     fused = [k for k in kernels if len(k.uses) > 1]
     if fused:
         lines += ["", "  fused:"]
-        lines += [f"  {k.number:>4}  {k.kind} over {k.space}: {k.by_line()}" for k in fused]
+        alike: dict[str, list[int]] = {}
+        for k in fused:
+            alike.setdefault(f"{k.kind} over {k.space}: {k.by_line()}", []).append(k.number)
+        for text, numbers in alike.items():
+            more = f" (and {len(numbers) - 1} more like it)" if len(numbers) > 1 else ""
+            lines.append(f"  {numbers[0]:>4}  {text}{more}")
     return lines
 
 
