@@ -18,7 +18,7 @@ demo: $(VENV)/.ready-plot,tensorboard  ## train a network on real digits (SEED=n
 	@$(VENV)/bin/treadle demo --seed $(SEED) $(ARGS)
 
 test: $(VENV)/.ready-test  ## run every test (ARGS='-k name' runs some)
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(VENV)/.ready-check  ## run the linter and the type checker
 	$(PY) -m ruff check .

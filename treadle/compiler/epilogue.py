@@ -56,9 +56,7 @@ def _may_be_head(fusion: Fusion, value: int) -> bool:
     if not isinstance(sig.op.lower, Contraction) or not sig.type.size:
         return False
     layouts = [a.layout for i in inputs if (a := fusion.access[i]) is not None]
-    return len(layouts) == len(inputs) and takes_riders(
-        sig.op, sig.attrs, layouts, sig.type.layout
-    )
+    return len(layouts) == len(inputs) and takes_riders(sig.op, sig.attrs, layouts, sig.type.layout)
 
 
 def _may_ride(fusion: Fusion, group: Group, head: int) -> bool:
@@ -90,7 +88,8 @@ def _may_ride(fusion: Fusion, group: Group, head: int) -> bool:
 def _grid(sig: Signature) -> Shape:
     """(batches, rows, columns) of a contraction's result; (images, channels, pixels)."""
     shape: Shape = sig.type.shape
-    if sig.op.lower.kind != "matmul":
+    lower = sig.op.lower
+    if isinstance(lower, Contraction) and lower.kind != "matmul":
         return (*shape[:2], prod(shape[2:]))
     return (1,) * (3 - len(shape)) + shape
 
@@ -173,7 +172,8 @@ def plan_with_epilogue(
         *(In(2 + j) for j in range(len(loads))),
         *(Out(j) for j in range(1, len(results))),
     )
-    hook = Hook(recipe.name, Epilogue(recipe, results, steps), pointers, len(numbers) + 2)
+    emit: Any = Epilogue(recipe, results, steps)  # a tuple that can be called
+    hook = Hook(recipe.name, emit, pointers, len(numbers) + 2)
     fused = Fused(hook, addresses, (*numbers, rows * columns, columns))
     riders = Riders(result=fused)
     out = sig.type.layout
