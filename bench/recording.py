@@ -28,9 +28,7 @@ def _round() -> dict[str, float]:
     times.append(time.perf_counter())
     a.grad.numpy()
     times.append(time.perf_counter())
-    record, backward, evaluate = (
-        (end - begin) / (2 * _REPEATS) for begin, end in pairwise(times)
-    )
+    record, backward, evaluate = ((end - begin) / (2 * _REPEATS) for begin, end in pairwise(times))
     return {"record": record, "backward": backward, "evaluate": evaluate,
             "total": record + backward + evaluate}  # fmt: skip
 

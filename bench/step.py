@@ -28,8 +28,9 @@ class _Training:
         self.loss = nn.CrossEntropyLoss()
         rng = np.random.default_rng(0)
         images = rng.normal(size=(_BATCH, 1, 28, 28)).astype(np.float32)
-        self.images, self.labels = treadle.from_numpy(images), treadle.from_numpy(
-            rng.integers(0, 10, _BATCH)
+        self.images, self.labels = (
+            treadle.from_numpy(images),
+            treadle.from_numpy(rng.integers(0, 10, _BATCH)),
         )
 
     def step(self) -> dict[str, float]:

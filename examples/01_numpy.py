@@ -18,9 +18,9 @@ def main(steps=500, learning_rate=1e-6):
     losses = []
     for step in range(1, steps + 1):
         # Forward: from the inputs to the loss.
-        h = x @ w1                      # (64, 100)
-        h_relu = np.maximum(h, 0)       # (64, 100)
-        y_pred = h_relu @ w2            # (64, 10)
+        h = x @ w1  # (64, 100)
+        h_relu = np.maximum(h, 0)  # (64, 100)
+        y_pred = h_relu @ w2  # (64, 10)
         loss = np.square(y_pred - y).sum()
         losses.append(float(loss))
         if step % 100 == 0:
@@ -29,9 +29,9 @@ def main(steps=500, learning_rate=1e-6):
         # Backward: the same way back, by the chain rule.
         grad_y_pred = 2 * (y_pred - y)  # (64, 10)
         grad_w2 = h_relu.T @ grad_y_pred  # (100, 10)
-        grad_h = grad_y_pred @ w2.T     # (64, 100)
+        grad_h = grad_y_pred @ w2.T  # (64, 100)
         grad_h[h < 0] = 0
-        grad_w1 = x.T @ grad_h          # (1000, 100)
+        grad_w1 = x.T @ grad_h  # (1000, 100)
 
         # Downhill by a small step.
         w1 -= learning_rate * grad_w1

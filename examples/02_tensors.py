@@ -19,9 +19,9 @@ def main(steps=500, learning_rate=1e-6):
     losses = []
     for step in range(1, steps + 1):
         # Forward: from the inputs to the loss.
-        h = x.mm(w1)                    # (64, 100)
-        h_relu = h.clamp(min=0)         # (64, 100)
-        y_pred = h_relu.mm(w2)          # (64, 10)
+        h = x.mm(w1)  # (64, 100)
+        h_relu = h.clamp(min=0)  # (64, 100)
+        y_pred = h_relu.mm(w2)  # (64, 10)
         loss = (y_pred - y).pow(2).sum()
         losses.append(loss.item())
         if step % 100 == 0:
@@ -32,7 +32,7 @@ def main(steps=500, learning_rate=1e-6):
         grad_w2 = h_relu.t().mm(grad_y_pred)  # (100, 10)
         grad_h = grad_y_pred.mm(w2.t())  # (64, 100)
         grad_h[h < 0] = 0
-        grad_w1 = x.t().mm(grad_h)      # (1000, 100)
+        grad_w1 = x.t().mm(grad_h)  # (1000, 100)
 
         # Downhill by a small step.
         w1 -= learning_rate * grad_w1

@@ -34,7 +34,7 @@ def main(steps=500, learning_rate=1e-6):
         with treadle.no_grad():
             w1 -= learning_rate * w1.grad
             w2 -= learning_rate * w2.grad
-            w1.grad.zero_()             # backward() adds to what is there
+            w1.grad.zero_()  # backward() adds to what is there
             w2.grad.zero_()
     return losses
 

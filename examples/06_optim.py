@@ -17,9 +17,9 @@ def main(steps=500, learning_rate=1e-4):
     y = treadle.tensor(rng.normal(size=(64, 10)), dtype=treadle.float32)
 
     model = nn.Sequential(
-        nn.Linear(1000, 100),           # (64, 1000) -> (64, 100)
+        nn.Linear(1000, 100),  # (64, 1000) -> (64, 100)
         nn.ReLU(),
-        nn.Linear(100, 10),             # (64, 100) -> (64, 10)
+        nn.Linear(100, 10),  # (64, 100) -> (64, 10)
     )
     loss_fn = nn.MSELoss(reduction="sum")
     optimizer = optim.Adam(model.parameters(), lr=learning_rate)

@@ -18,8 +18,8 @@ class TwoLayerNet(nn.Module):
         self.output = nn.Linear(num_hidden, num_outputs, bias=False)
 
     def forward(self, x):
-        h = self.hidden(x).relu()       # (64, 1000) -> (64, 100)
-        return self.output(h)           # (64, 100) -> (64, 10)
+        h = self.hidden(x).relu()  # (64, 1000) -> (64, 100)
+        return self.output(h)  # (64, 100) -> (64, 10)
 
 
 def main(steps=500, learning_rate=1e-6):

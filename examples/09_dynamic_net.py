@@ -20,10 +20,10 @@ class DynamicNet(nn.Module):
         self.output = nn.Linear(num_hidden, num_outputs)
 
     def forward(self, x, repeats):
-        h = self.input(x).relu()        # (64, 1000) -> (64, 100)
+        h = self.input(x).relu()  # (64, 1000) -> (64, 100)
         for _ in range(repeats):
-            h = self.middle(h).relu()   # (64, 100) -> (64, 100)
-        return self.output(h)           # (64, 100) -> (64, 10)
+            h = self.middle(h).relu()  # (64, 100) -> (64, 100)
+        return self.output(h)  # (64, 100) -> (64, 10)
 
 
 def main(steps=500, learning_rate=1e-4):

@@ -77,9 +77,7 @@ def test_residuals_are_kept_when_the_loss_is_read_first():
     assert loss.item() > 0
     assert residual.value is not None  # exp's own gradient reads its result
     loss.backward()
-    np.testing.assert_allclose(
-        x.grad.numpy(), 2 * np.exp(2 * x.detach().numpy()), rtol=1e-6
-    )
+    np.testing.assert_allclose(x.grad.numpy(), 2 * np.exp(2 * x.detach().numpy()), rtol=1e-6)
 
 
 def test_a_dropped_value_is_computed_again_when_wanted():

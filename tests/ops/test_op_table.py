@@ -53,10 +53,12 @@ def test_same_bits_with_any_number_of_threads(op):
         results = []
         for threads in (1, 2, 3):
             treadle.set_num_threads(threads)
-            results.append([
-                [x.tobytes() for x in op_table.run(op, op_table.usual(op, s), s.attrs)]
-                for s in op.samples()
-            ])
+            results.append(
+                [
+                    [x.tobytes() for x in op_table.run(op, op_table.usual(op, s), s.attrs)]
+                    for s in op.samples()
+                ]
+            )
         assert results[0] == results[1] == results[2]
     finally:
         treadle.set_num_threads(before)
@@ -69,4 +71,3 @@ def test_error_samples_cover_what_takes_operands():
     ]  # fmt: skip
     # These accept every shape and dtype there is.
     assert set(silent) <= {"alias", "detach", "graft", "flip", "convert", "isnan"}
-

@@ -37,8 +37,7 @@ def hessian(name: str, x: np.ndarray) -> np.ndarray:
     out = wrap(registry.get(name)(leaf.node, axes=(0,)))
     (slope,) = treadle.autograd.grad(out, [leaf], create_graph=True)
     rows = [
-        treadle.autograd.grad(slope[i], [leaf], retain_graph=True)[0].numpy()
-        for i in range(len(x))
+        treadle.autograd.grad(slope[i], [leaf], retain_graph=True)[0].numpy() for i in range(len(x))
     ]
     return np.stack(rows)
 

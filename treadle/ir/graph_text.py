@@ -1,9 +1,9 @@
 """Graphs as typed SSA text, for people.
 
-    %0 = buffer : f32[2,3]
-    %1 = scalar 2.0 : f32[]
-    %2 = expand(%1) shape=(2, 3) : f32[2,3]  # train.py:7
-    %3 = mul(%0, %2) : f32[2,3]  # train.py:7
+%0 = buffer : f32[2,3]
+%1 = scalar 2.0 : f32[]
+%2 = expand(%1) shape=(2, 3) : f32[2,3]  # train.py:7
+%3 = mul(%0, %2) : f32[2,3]  # train.py:7
 """
 
 from __future__ import annotations

@@ -37,7 +37,6 @@ class Layout(Record):
                 expected *= size
         return True
 
-
     @property
     def touched(self) -> int:
         """The bytes of the elements, those that a stride of 0 repeats counted once."""

@@ -398,4 +398,3 @@ def from_value(source: Op, kind: Type, value: Any, site: Site | None = None) -> 
     node.set_value(value)
     recorder.state.nbytes += kind.nbytes * _OUTSIDE
     return node
-

@@ -362,9 +362,7 @@ def _concatenate_infer(types: Sequence[Type], attrs: dict[str, Any]) -> Type:
     axis, first = attrs["axis"], types[0]
     for other in types[1:]:
         rest = [s for a, s in enumerate(other.shape) if a != axis]
-        if other.ndim != first.ndim or rest != [
-            s for a, s in enumerate(first.shape) if a != axis
-        ]:
+        if other.ndim != first.ndim or rest != [s for a, s in enumerate(first.shape) if a != axis]:
             raise ShapeError(
                 f"concatenate: got shapes {', '.join(str(t.shape) for t in types)} along "
                 f"dimension {axis}; all other sizes must be equal"

@@ -16,7 +16,7 @@ from treadle.ir.op import Op
 from treadle.ops import elementwise as e
 from treadle.ops.movement import expand
 from treadle.ops.source import number
-from treadle.tensor.composed import recorded_pair
+from treadle.tensor.composed import recorded_call
 from treadle.tensor.handle import Handle, wrap
 
 if TYPE_CHECKING:
@@ -117,14 +117,14 @@ def binary(op: Op, x: Operand, y: Operand) -> Tensor:
             if a.type is b.type and kind in op.dtypes:
                 return wrap(record_pair(op, a, b))
             if kind is b.type.dtype and kind in op.dtypes and a.type.ndim and b.type.ndim:
-                return wrap(recorded_pair(op, a, b, partial(_broadcast, op)))
+                return wrap(recorded_call(op, (a, b), partial(_broadcast, op)))
         elif type(y) in (float, int) and kind.is_floating_point and kind in op.dtypes:
-            return wrap(recorded_pair(op, a, number(y, kind), partial(_broadcast, op)))
+            return wrap(recorded_call(op, (a, number(y, kind)), partial(_broadcast, op)))
     elif type(x) in (float, int) and isinstance(y, Handle):
         b = y._node if y._base is None else y.node
         kind = b.type.dtype
         if kind.is_floating_point and kind in op.dtypes:
-            return wrap(recorded_pair(op, number(x, kind), b, partial(_broadcast, op)))
+            return wrap(recorded_call(op, (number(x, kind), b), partial(_broadcast, op)))
     dtype = common_dtype(op.name, x, y)
     return wrap(record(op, operand_nodes(op.name, dtype, x, y), {}))
 
@@ -184,7 +184,7 @@ def mul(input: Operand, other: Operand) -> Tensor:
 
 
 def _with_bool(op: Op, logical: Op, x: Operand, y: Operand) -> Tensor:
-    if type(y) in (float, int):
+    if type(y) in (float, int) or type(x) in (float, int):
         return binary(op, x, y)
     dtype = common_dtype(op.name, x, y)
     chosen = logical if dtype.kind == "b" else op
@@ -374,6 +374,14 @@ def clamp(input: Tensor, min: Operand = None, max: Operand = None) -> Tensor:
     if min is None and max is None:
         raise located(ValueError("clamp: got neither min nor max; give at least one of them"))
     bounds = [b for b in (min, max) if b is not None]
+    if (
+        isinstance(input, Handle)
+        and input.dtype.is_floating_point
+        and all(type(b) in (float, int) for b in bounds)
+    ):
+        nodes = (input.node, *(number(b, input.dtype) for b in bounds))
+        which = min is not None, max is not None
+        return wrap(recorded_call(("clamp", which), nodes, partial(_clamped, which)))
     dtype = common_dtype("clamp", input, *bounds)
     out = wrap(cast(input.node, dtype))
     if min is not None:
@@ -381,6 +389,14 @@ def clamp(input: Tensor, min: Operand = None, max: Operand = None) -> Tensor:
     if max is not None:
         out = where(gt(out, max), max, out)
     return wrap(cast(out.node, dtype))
+
+
+def _clamped(which: tuple[bool, bool], node: Node, *bounds: Node) -> Node:
+    """``clamp`` of floats between numbers; ``which`` of the two there are."""
+    for compare in [op for op, is_there in zip((e.lt, e.gt), which, strict=True) if is_there]:
+        bound, bounds = stretch(bounds[0], node.shape), bounds[1:]
+        node = e.where(compare(node, bound), bound, node)
+    return node
 
 
 def _function(op: Op, real: bool = True) -> Callable[[Tensor], Tensor]:

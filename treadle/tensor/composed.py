@@ -25,7 +25,7 @@ from treadle.ir.node import Leaf, Node, Recording, Scalar, recorder, user_site
 from treadle.tensor.handle import Handle, wrap
 
 F = TypeVar("F", bound=Callable[..., Any])
-_MOST = 256  # templates of one function
+_MOST = 1024  # templates of one function
 _PLAIN = frozenset({type(None), bool, int, str, DType})
 MISSING = object()
 
@@ -137,34 +137,33 @@ def composed(function: F) -> F:
     return recorded  # type: ignore[return-value]
 
 
-_pairs = Templates()
+_by_operands = Templates()
 
 
-def recorded_pair(op: Any, a: Node, b: Node, function: Callable[[Node, Node], Node]) -> Node:
-    """What ``function(a, b)`` records and returns, as the call of a template.
+def recorded_call(what: Any, nodes: tuple[Node, ...], function: Callable[..., Node]) -> Node:
+    """What ``function(*nodes)`` records and returns, as the call of a template.
 
-    It is known by ``op`` and the types of the two, one of which may be a number.
+    It is known by ``what`` and the types of the nodes, some of which may be numbers.
     """
     state = recorder.state
     if state.capturing or state.site is not None or flags.PROGRAMS == "off":
-        return function(a, b)
+        return function(*nodes)
     key = (
-        op, a.type, b.type, type(a) is Scalar, type(b) is Scalar, a.needs_grad, b.needs_grad,
-        state.grad_enabled, a is b,
+        what, state.grad_enabled, len(set(nodes)) < len(nodes) and tuple(map(nodes.index, nodes)),
+        *[n.type for n in nodes], *[n.needs_grad for n in nodes],
+        *[type(n) is Scalar for n in nodes],
     )  # fmt: skip
-    known = _pairs.get(key)
+    known = _by_operands.get(key)
     if known is None:
-        return function(a, b)
+        return function(*nodes)
     if known is MISSING:
-        if type(a) is Scalar:
-            a = a.twin()  # or it would look like a constant
-        if type(b) is Scalar:
-            b = b.twin()
-        result, known = capture(state, lambda: function(a, b), (a, b), lambda n: [n])
-        _pairs.put(key, known)
+        # A number of its own, or it would look like a constant.
+        nodes = tuple([n.twin() if type(n) is Scalar else n for n in nodes])
+        result, known = capture(state, lambda: function(*nodes), nodes, lambda n: [n])
+        _by_operands.put(key, known)
         if known is None:
             return result
-    return call_template(known.template, known.constants, (a, b), state, user_site(), None)[0]
+    return call_template(known.template, known.constants, nodes, state, user_site(), None)[0]
 
 
 def _static(x: Any) -> Any:
@@ -189,4 +188,4 @@ def _outs(result: Any) -> list[Node] | None:
     return [t._node for t in tensors]
 
 
-__all__ = ["MISSING", "Templates", "capture", "composed", "recorded_pair"]
+__all__ = ["MISSING", "Templates", "capture", "composed", "recorded_call"]

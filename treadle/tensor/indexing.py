@@ -28,6 +28,7 @@ from treadle.ops import indexing as pick
 from treadle.ops import movement as op
 from treadle.ops.source import iota, number
 from treadle.tensor.arithmetic import add, cast, mul, stretch
+from treadle.tensor.composed import recorded_call
 from treadle.tensor.handle import Handle, ViewStep, view_of, wrap
 from treadle.tensor.movement import unshared
 from treadle.tensor.storage import array_of, node_from_array
@@ -430,6 +431,18 @@ def _apart(node: Node, places: Places, sizes: Shape) -> Node:
     return op.permute(node, axes=tuple(back))
 
 
+def _is_mask_of(key: Any, input: Tensor) -> bool:
+    """Whether it has a bool for every element of floats."""
+    return (
+        isinstance(key, Handle) and key.node.shape == input.node.shape
+        and key.node.dtype is dtypes.bool_ and input.node.dtype.is_floating_point
+    )  # fmt: skip
+
+
+def _put_where(node: Node, mask: Node, value: Node) -> Node:
+    return e.where(mask, stretch(value, node.shape), node)
+
+
 # --- writing --------------------------------------------------------------------------------------
 
 
@@ -441,6 +454,12 @@ def set_item(input: Tensor, key: Any, value: Any, *, accumulate: bool = False) -
     plain = _plain(key)
     if plain is not None:
         _write_view(_viewed(input, _plain_steps(plain, input.node.shape)), value, accumulate)
+        return
+    is_number = type(value) is float or (type(value) is int and abs(value) < 1 << 53)
+    if is_number and not accumulate and _is_mask_of(key, input):
+        node = input.node
+        nodes = node, key.node, number(value, node.dtype)
+        input._write(recorded_call("masked", nodes, _put_where))
         return
     target, selection = parse(input, key)
     if not selection.indices:

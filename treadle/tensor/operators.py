@@ -168,4 +168,3 @@ class Operators(Handle):
 
     def __hash__(self) -> int:
         return id(self)
-
