@@ -160,7 +160,7 @@ def test_a_difference_is_told():
     other = Comparison([subject._replace(run=lambda b, place: run_training(b, 3, "gpt", place))])
     other._plain[subject.name, "contiguous"] = one.plain(subject)
     (verdict,) = other.way(Way("threads", threads=2))
-    assert verdict.case == "training lenet, threads 2"
+    assert verdict.case == "training lenet 3, threads 2"
     assert "other steps" in verdict.difference
 
 

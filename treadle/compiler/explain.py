@@ -122,7 +122,7 @@ def explain() -> Explanation:
     >>> import treadle
     >>> _ = (treadle.ones(3) + 1).numpy()
     >>> print(treadle.explain())
-    the last step: 1 evaluation, ...
+    the last step: ...
     """
     return Explanation(_last_step(list(watch.recent)), list(watch.renewed))
 

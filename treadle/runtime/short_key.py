@@ -37,7 +37,7 @@ def spec_text(spec: KernelSpec) -> str | None:
     >>> from treadle.base import dtypes
     >>> from treadle.ir.nest import Nest, coalesce
     >>> spec_text(KernelSpec(coalesce, (dtypes.float32, 1, ("a", -0.0), Nest(1, "cc"))))
-    "treadle.ir.nest.coalesce(f32,1,('a',-0x0.0p+0,),treadle.ir.nest.Nest(1,'cc',0,-1,),)"
+    "treadle.ir.nest.coalesce(f32,1,('a',-0x0.0p+0,),treadle.ir.nest.Nest(1,'cc',0,-1,False,),)"
     >>> spec_text(KernelSpec(lambda: None, ())) is None
     True
     """
