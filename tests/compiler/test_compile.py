@@ -123,7 +123,7 @@ def test_a_fused_program_that_is_slower_is_given_up(monkeypatch):
         k for s in known._structures.values() for k in s.known.values() if k.rival is not None
     ]
     fused, single = found.program, found.rival
-    for _ in range(programs._TRIALS):
+    for _ in range(programs.TRIALS):
         chain(x).tolist()
     fused.best, single.best = 2e-3, 1e-3
     found.rival = single

@@ -32,7 +32,7 @@ _MOST_NODES = 1 << 18  # of all graphs with programs together, their keys being 
 _SIGHTINGS = 1 << 12  # graphs seen once that are remembered (by the hash of their keys)
 _VARIANTS = 64  # of one structure
 _LONG = 256  # operations: the program of more is made beside the run from the first on
-_TRIALS = 8  # runs of a fused program before it is compared with the one it replaces
+TRIALS = 8  # runs of a fused program before it is compared with the one it replaces
 WORTH_COMPILING = 0.1  # seconds that a program has spent in its kernels
 _PATIENCE = 2.0  # seconds that the interpreter's exit waits for a kernel being compiled
 _NICE = 5
@@ -143,7 +143,7 @@ class Programs:
             program = known.program
             if known.trace is not None and program and program.seconds > self.worth_compiling:
                 _workshop.take(self, known)
-            elif known.rival is not None and program and program.runs >= _TRIALS:
+            elif known.rival is not None and program and program.runs >= TRIALS:
                 known.settle()
         return known
 
