@@ -9,7 +9,7 @@ PY    := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench sweep-bits wheel doctor clean
+.PHONY: help demo test check bench sweep-files sweep-program-files sweep-bits wheel doctor clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,8 +27,14 @@ check: $(VENV)/.ready-check  ## run the linter and the type checker
 bench: $(VENV)/.ready-test  ## measure speed and memory against their bounds
 	$(PY) -m bench $(ARGS)
 
+sweep-program-files: $(VENV)/.ready-test  ## load and run 200,000 damaged program files
+	$(PY) -m tools.sweep_program_files $(ARGS)
+
 sweep-bits: $(VENV)/.ready-test  ## run ops, programs and trainings in all ways that must give the same bits
 	$(PY) -m tools.sweep_bits $(ARGS)
+
+sweep-files: $(VENV)/.ready-test  ## load 100,000 damaged files, each of which must load or be refused
+	$(PY) -m tools.sweep_files $(ARGS)
 
 doctor: $(VENV)/.ready-test  ## say what this machine and this installation have
 	@$(VENV)/bin/treadle doctor

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
 from treadle.base import dtypes
-from treadle.base.errors import DTypeError, ShapeError
-from treadle.codegen.conv import plan_conv
-from treadle.ir.launch import contiguous
+from treadle.base.errors import CompileError, DTypeError, ShapeError
+from treadle.codegen.conv import plan_conv, takes_riders
+from treadle.codegen.hooks import Fused, Hook, Indices, Riders
+from treadle.ir.launch import In, contiguous
+from treadle.ir.loop import Builder, Operand, Pointer
 
 KINDS = ("forward", "input", "weight")
 Geometry = dict[str, Any]
@@ -350,6 +353,54 @@ def test_sizes_of_zero(contractions: Any, kind: str) -> None:
         a, b, shape = operands(kind, x, w, grad)
         got = convolve(contractions, kind, a, b, shape, g, 2)
         assert contractions.same_bits(got, np.zeros(shape, "f4")), (x_shape, w_shape)
+
+
+def channel(
+    k: Builder, image: Operand, row: Operand, pointers: Sequence[Pointer], sizes: Sequence[Operand]
+) -> list[Operand]:
+    """The bias of a channel, and where it begins."""
+    at = k.mul(k.add(k.mul(image, sizes[0]), row), sizes[1])
+    return [k.load(pointers[0], row), at]
+
+
+def biased(
+    k: Builder, value: Operand, at: Indices, pointers: Sequence[Pointer], ahead: Sequence[Operand]
+) -> Operand:
+    """relu(value + bias) + residual; value + bias is stored, too."""
+    place = k.add(ahead[1], at[2])
+    total = k.add(value, ahead[0])
+    k.store(pointers[2], place, total)
+    return k.add(k.maximum(total, k.const(0, value.dtype)), k.load(pointers[1], place))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_what_rides_on_the_result(contractions: Any, case: Any, kind: str) -> None:
+    rng = np.random.default_rng(9)
+    x, w, grad = example(contractions, *case)
+    w = np.where(rng.random(w.shape) < 0.01, np.float32(np.inf), w)  # padding is computed again
+    a, b, shape = operands(kind, x, w, grad)
+    bias, residual = rng.standard_normal(shape[1]), rng.standard_normal(shape)
+    bias, residual = bias.astype("f4"), residual.astype("f4")
+    pixels = math.prod(shape[2:])
+    float32 = dtypes.float32
+    hook = Hook("biased", biased, (float32,) * 3, 2, channel)
+    riders = Riders(result=Fused(hook, (In(2), In(3), In(4)), (shape[1], pixels)))
+    plain = convolve(contractions, kind, a, b, shape, case[2], 2)
+    layouts = [contractions.layout_of(t) for t in (a, b, plain)]
+    takes = takes_riders(kind, *layouts, **case[2])
+    assert takes or kind != "forward"
+    for threads in (1, 3):
+        out, beside = np.full(shape, 3, "f4"), np.full(shape, 5, "f4")
+        if not takes:
+            with pytest.raises(CompileError, match="ask takes_riders first"):
+                plan_conv(kind, *layouts, **case[2], threads=threads, riders=riders)
+            continue
+        plan = plan_conv(kind, *layouts, **case[2], threads=threads, riders=riders)
+        contractions.run(plan, [a, b, bias, residual, beside], out, threads)
+        total = plain + bias.reshape(-1, *(1,) * (len(shape) - 2))
+        assert contractions.same_bits(beside, total)
+        assert contractions.same_bits(out, np.maximum(total, np.float32(0)) + residual)
 
 
 def test_mistakes() -> None:

@@ -260,3 +260,23 @@ def test_what_rides_on_a_pointwise_convolution(groups):
     shapes = (2, 5, 6, 7), (4, 5, 1, 1), (4,), (2, 4, 6, 7)
     same_bits(step, *(floats(*s, seed=j) for j, s in enumerate(shapes)))
     assert [kind for kind, ops in groups if "conv_forward" in ops] == ["epilogue"]
+
+
+@pytest.mark.parametrize("attributes", [{"padding": 1}, {"padding": 1, "stride": 2}])
+@pytest.mark.parametrize("groups_of", [1, 6])
+def test_what_rides_on_a_convolution(groups, attributes, groups_of):
+    def step(x, w, scale, shift):
+        y = F.conv2d(x, w, groups=groups_of, **attributes)
+        return F.relu(y * scale + shift).numpy(copy=True)
+
+    shapes = (2, 6, 12, 14), (6, 6 // groups_of, 3, 3), (6, 1, 1), (6, 1, 1)
+    same_bits(step, *(floats(*s, seed=j) for j, s in enumerate(shapes)))
+    assert [kind for kind, ops in groups if "conv_forward" in ops] == ["epilogue"]
+
+
+def test_what_rides_on_a_transposed_convolution(groups):
+    def step(x, w, b):
+        return F.conv_transpose2d(x, w, b, stride=2, padding=1).tanh().numpy(copy=True)
+
+    same_bits(step, floats(2, 5, 6, 7), floats(5, 4, 4, 4, seed=1), floats(4, seed=2))
+    assert [kind for kind, ops in groups if "conv_input" in ops] == ["epilogue"]

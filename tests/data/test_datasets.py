@@ -1,14 +1,18 @@
 """Data sets: items, joins, parts, and their errors."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 import treadle
 from treadle.data import (
+    ChainDataset,
     ConcatDataset,
+    DataLoader,
     Dataset,
     IterableDataset,
+    StackDataset,
     Subset,
     TensorDataset,
     random_split,
@@ -111,3 +115,35 @@ def test_random_split(lengths: list[float], sizes: list[int]) -> None:
 def test_random_split_errors(lengths: list[float]) -> None:
     with pytest.raises(ValueError, match=r"10 items; expected whole numbers that add up to 10, or"):
         random_split(range(10), lengths)
+
+
+def test_data_sets_side_by_side() -> None:
+    both = StackDataset([1, 2, 3], "abc")
+    assert (len(both), both[2]) == (3, (3, "c"))
+    named = StackDataset(x=[1, 2, 3], name="abc")
+    assert named[0] == {"x": 1, "name": "a"}
+    (batch,) = DataLoader(named, 3)
+    assert batch["x"].tolist() == [1, 2, 3]
+    assert batch["name"] == ["a", "b", "c"]
+    for args, kwargs in (((), {}), (([1], [1, 2]), {}), (([1],), {"x": [1]})):
+        with pytest.raises(ValueError, match="expected one at least, of equal lengths"):
+            StackDataset(*args, **kwargs)
+
+
+def test_streams_one_after_the_other() -> None:
+    class Count(IterableDataset[int]):
+        def __init__(self, size: int) -> None:
+            self.size = size
+
+        def __iter__(self) -> Iterator[int]:
+            return iter(range(self.size))
+
+        def __len__(self) -> int:
+            return self.size
+
+    both = Count(2) + Count(3)
+    assert type(both) is ChainDataset
+    assert (list(both), len(both)) == ([0, 1, 0, 1, 2], 5)
+    assert [b.tolist() for b in DataLoader(both, 4, num_workers=2)] == [[0, 1, 0, 1], [2]]
+    with pytest.raises(TypeError, match="ChainDataset: got a list; it takes IterableDatasets"):
+        ChainDataset([[1]])

@@ -1,6 +1,7 @@
 """The loader: batches, order, workers, errors, what is left behind."""
 
 import gc
+import json
 import os
 import re
 import signal
@@ -300,7 +301,10 @@ def test_an_exception_comes_with_its_traceback(num_workers: int) -> None:
     text = "".join(traceback.format_exception(caught.value))
     assert 'raise ValueError("picture 5 is damaged")' in text
     assert "in __getitem__" in text
-    worker = r"\[raised in DataLoader worker thread \d while reading batch 2: items \[4, 5\]\]"
+    worker = (
+        r"\[raised in DataLoader worker thread \d while reading item 5 of batch 2: items \[4, 5\]; "
+        r".*test_loader\.py:\d+\]"
+    )
     (note,) = caught.value.__notes__
     assert re.fullmatch(worker, note)
 
@@ -411,3 +415,122 @@ def test_pytorchs_arguments_and_path() -> None:
     )
     assert firsts(loader) == firsts(loader) == [[0, 1], [2, 3]]
     assert pytorchs_path.random_split is treadle.data.random_split
+
+
+# --- randomness of items, and going on ------------------------------------------------------------
+
+
+class Noisy(Numbers):
+    """Item i draws random numbers; some items take longer."""
+
+    def __getitem__(self, index: int) -> Any:
+        super().__getitem__(index)
+        return index, treadle.rand(2).tolist() + treadle.randn(1).tolist()
+
+
+def _noisy(num_workers: int, size: int = 3, **options: Any) -> DataLoader[Any]:
+    generator = treadle.Generator().manual_seed(5)
+    return DataLoader(
+        Noisy(10, slow=3), size, shuffle=True, num_workers=num_workers, generator=generator,
+        collate_fn=lambda items: items, **options,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_what_an_item_draws_does_not_depend_on_the_workers(num_workers: int) -> None:
+    alone, threaded = _noisy(0), _noisy(num_workers)
+    first = list(alone)
+    assert list(threaded) == first
+    assert list(threaded) == list(alone) != first
+    by_item = dict(flat(first))
+    assert len({tuple(numbers) for numbers in by_item.values()}) == 10
+    assert dict(flat(list(_noisy(num_workers, size=4)))) == by_item  # whatever the batches are
+    assert dict(flat(list(_noisy(0)))) == by_item
+
+
+def test_what_an_item_draws_leaves_the_programs_own_numbers_alone() -> None:
+    with treadle.random.fork_rng():
+        treadle.manual_seed(3)
+        list(_noisy(0))
+        after = treadle.rand(2).tolist()
+        treadle.manual_seed(3)
+        assert treadle.rand(2).tolist() == after
+
+
+def test_an_item_may_seed_its_own_numbers() -> None:
+    class Seeds(Numbers):
+        def __getitem__(self, index: int) -> Any:
+            treadle.manual_seed(index)
+            return treadle.rand(1).item()
+
+    seed = treadle.initial_seed()
+    drawn = [x for (x,) in DataLoader(Seeds(3), 1, num_workers=2, collate_fn=list)]
+    assert treadle.initial_seed() == seed
+    own = treadle.Generator()
+    assert drawn == [treadle.rand(1, generator=own.manual_seed(i)).item() for i in range(3)]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("done", [0, 1, 3, 4])
+def test_a_loader_goes_on_from_its_state(num_workers: int, done: int) -> None:
+    loader = _noisy(num_workers)
+    list(loader)  # a whole pass before
+    batches = iter(loader)
+    for _ in range(done):
+        next(batches)
+    saved = loader.state_dict()
+    rest = list(batches)
+    following = list(loader)
+    again = _noisy(num_workers)
+    again.load_state_dict(json.loads(json.dumps(saved)))
+    assert len(json.dumps(saved)) < 300
+    assert list(again) == rest
+    assert list(again) == following
+
+
+def test_after_a_whole_pass_the_next_one_follows() -> None:
+    loader = _noisy(2)
+    list(loader)
+    saved = loader.state_dict()
+    following = list(loader)
+    again = _noisy(0)
+    again.load_state_dict(saved)
+    assert list(again) == following
+
+
+def test_a_loader_on_the_default_generator_goes_on() -> None:
+    with treadle.random.fork_rng():
+        treadle.manual_seed(9)
+        loader = DataLoader(Noisy(10), 3, shuffle=True, collate_fn=list)
+        batches = iter(loader)
+        next(batches)
+        saved, state = loader.state_dict(), treadle.get_rng_state()
+        expected = [*batches, treadle.rand(1).item(), *loader]
+        treadle.manual_seed(0)
+        again = DataLoader(Noisy(10), 3, shuffle=True, collate_fn=list)
+        again.load_state_dict(saved)
+        treadle.set_rng_state(state)
+        assert [*again, treadle.rand(1).item(), *again] == expected
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_stream_goes_on_from_its_state(num_workers: int) -> None:
+    def loader() -> DataLoader[Any]:
+        return DataLoader(Stream(10), 3, num_workers=num_workers)
+
+    first = loader()
+    batches = iter(first)
+    next(batches)
+    again = loader()
+    again.load_state_dict(first.state_dict())
+    assert (
+        [b.tolist() for b in again] == [b.tolist() for b in batches] == [[3, 4, 5], [6, 7, 8], [9]]
+    )
+
+
+@pytest.mark.parametrize("state", [None, {}, {"epoch": 1}, {
+    "epoch": 1, "batches": 1, "key": [1, 2, 3], "before": [], "after": [],
+}])  # fmt: skip
+def test_states_that_are_none(state: Any) -> None:
+    with pytest.raises(ValueError, match=r"load_state_dict: got .*; expected what state_dict\(\)"):
+        _noisy(0).load_state_dict(state)

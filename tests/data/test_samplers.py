@@ -9,6 +9,7 @@ import pytest
 import treadle
 from treadle.data import (
     BatchSampler,
+    DistributedSampler,
     RandomSampler,
     Sampler,
     SequentialSampler,
@@ -147,3 +148,36 @@ def test_batches(size: int, batch_size: int, drop_last: bool) -> None:
     assert len(batches) == len(sampler)
     whole = [list(range(size))[i : i + batch_size] for i in range(0, size, batch_size)]
     assert batches == [b for b in whole if len(b) == batch_size or not drop_last]
+
+
+@pytest.mark.parametrize("size", [0, 1, 5, 8])
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_processes_share_the_items(size: int, drop_last: bool) -> None:
+    def parts(epoch: int, **options: Any) -> list[list[int]]:
+        samplers = [
+            DistributedSampler(range(size), 3, rank, drop_last=drop_last, **options)
+            for rank in range(3)
+        ]
+        for sampler in samplers:
+            sampler.set_epoch(epoch)
+        return [list(sampler) for sampler in samplers]
+
+    found = parts(0, seed=1)
+    length = size // 3 if drop_last else -(-size // 3)
+    assert [len(part) for part in found] == [length] * 3
+    taken = [i for part in found for i in part]
+    assert set(taken) <= set(range(size))
+    if drop_last:
+        assert len(set(taken)) == len(taken)
+    else:
+        assert set(taken) == set(range(size))
+    assert parts(0, seed=1) == found
+    if size == 8:
+        assert parts(1, seed=1) != found != parts(0, seed=2)
+    assert parts(4, shuffle=False)[1] == [i % size for i in range(1, 3 * length, 3)]
+
+
+def test_a_rank_that_is_none() -> None:
+    for options in ({}, {"num_replicas": 2}, {"num_replicas": 2, "rank": 2}):
+        with pytest.raises(ValueError, match="expected both, the rank being at least 0"):
+            DistributedSampler([1], **options)

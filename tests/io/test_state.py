@@ -4,7 +4,7 @@ import io as streams
 import json
 import os
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ def back(value: Any) -> Any:
     "value",
     [
         None, True, 3, -(1 << 70), 1.5, 1e-320, float("inf"), "text", "\ud800", "", [], {}, (),
+        b"\x00\xff", 1 + 2j, complex("nan-infj"), {1, "a"}, frozenset({2}), np.float32(0.1),
         [1, [2, (3,)]], {"a": {"b": [None]}}, {0: "int", None: 1, 2.5: 2, (1, "a"): 3, True: 4},
         {"tensor": "not a tensor"}, treadle.float16, treadle.device("cpu"),
     ],
@@ -34,7 +35,7 @@ def back(value: Any) -> Any:
 )  # fmt: skip
 def test_plain_values(value: Any) -> None:
     loaded = back(value)
-    assert loaded == value
+    assert repr(loaded) == repr(value)
     assert type(loaded) is type(value)
 
 
@@ -108,10 +109,13 @@ def circle() -> list[Any]:
     ("value", "error", "message"),
     [
         ({"a": [0, Thing()]}, TypeError, r"save: obj['a'][1] is a Thing; it takes tensors, None"),
-        ({"a": np.float32(1)}, TypeError, r"save: obj['a'] is a float32; it takes"),
-        ({"a": {1, 2}}, TypeError, r"save: obj['a'] is a set; it takes"),
+        ({"a": Counter()}, TypeError, r"save: obj['a'] is a Counter; it takes"),
         ({"a": len}, TypeError, r"save: obj['a'] is a builtin_function_or_method"),
-        ({"a": {b"k": 1}}, TypeError, r"save: obj['a'] has the key b'k'; keys are texts"),
+        (
+            {"a": {treadle.float16: 1}},
+            TypeError,
+            r"save: obj['a'] has the key treadle.float16; keys",
+        ),
         (circle(), ValueError, r"save: obj[0][0][0][0][0]... is nested deeper than 100 levels, or"),
     ],
 )
@@ -139,11 +143,75 @@ def test_damaged_structures(structure: str) -> None:
 
 
 def test_no_code_can_be_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="got weights_only=False; Treadle's files hold data only"):
-        io.load(tmp_path / "x", weights_only=False)
+    io.save({"a": 1}, tmp_path / "x")
+    assert io.load(tmp_path / "x", weights_only=False) == {"a": 1}  # data, whatever was allowed
     (tmp_path / "x").write_bytes(b"\x80\4cos\nsystem\n.")
-    with pytest.raises(io.SafetensorsError, match="is a zip or pickle file, such as PyTorch's"):
+    with pytest.raises(io.CheckpointError, match=r"it asks for os\.system, which is not among"):
         io.load(tmp_path / "x")
+    with pytest.raises(io.SafetensorsError, match="is a zip or pickle file, such as PyTorch's"):
+        io.load_file(tmp_path / "x")
+    with pytest.raises(ValueError, match="Treadle's files hold no pickles; leave it out"):
+        io.save(1, tmp_path / "y", pickle_protocol=2)
+
+
+def test_what_shares_memory_is_saved_once_and_shares_it_again() -> None:
+    w = treadle.nn.Parameter(treadle.ones(2, 3))
+    x = treadle.arange(6.0)
+    state = {"a": w.detach(), "b": w.detach()}
+    saved = {"state": state, "x": x, "view": x.view(2, 3), "own": x.clone()}
+    file = streams.BytesIO()
+    io.save(saved, file)
+    assert set(io.load_bytes(file.getvalue())) == {"state.a", "x", "view", "own"}
+    file.seek(0)
+    loaded = io.load(file)
+    loaded["state"]["a"][0, 0] = 5
+    assert loaded["state"]["b"][0, 0].item() == 5
+    loaded["x"][0] = 7
+    assert loaded["view"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert loaded["own"].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_parameters_are_parameters_again() -> None:
+    w = treadle.nn.Parameter(treadle.ones(2))
+    frozen = treadle.nn.Parameter(treadle.ones(1), requires_grad=False)
+    loaded = back([w, frozen, w, treadle.nn.Parameter(w)])
+    assert [type(x) for x in loaded] == [treadle.nn.Parameter] * 4
+    assert [x.requires_grad for x in loaded] == [True, False, True, True]
+    assert loaded[0] is loaded[2] is not loaded[3]
+    with treadle.no_grad():
+        loaded[0].fill_(3)
+    assert loaded[3].tolist() == [1, 1]
+
+
+def test_an_optimizer_goes_on_from_a_file() -> None:
+    def steps(model: Any, optimizer: Any, count: int) -> list[float]:
+        losses = []
+        for _ in range(count):
+            loss = (model(treadle.ones(3, 2)) - 1).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        return losses
+
+    treadle.manual_seed(0)
+    model = treadle.nn.Linear(2, 2)
+    optimizer = treadle.optim.AdamW(model.parameters(), lr=0.1, amsgrad=True)
+    steps(model, optimizer, 3)
+    saved = back({"model": model.state_dict(), "optimizer": optimizer.state_dict()})
+    expected = steps(model, optimizer, 3)
+    again = treadle.nn.Linear(2, 2)
+    optimizer = treadle.optim.AdamW(again.parameters())
+    again.load_state_dict(saved["model"])
+    optimizer.load_state_dict(saved["optimizer"])
+    assert steps(again, optimizer, 3) == expected
+
+
+def test_copies_of_one_array_are_charged() -> None:
+    structure = json.dumps([{"array": "a"}] * 200)
+    big = io.save_bytes({"a": treadle.zeros(1 << 18)}, {STRUCTURE: structure})
+    with pytest.raises(io.SafetensorsError, match="takes more than"):
+        io.load(streams.BytesIO(big))
 
 
 def test_the_structure_is_a_short_json_text(tmp_path: Path) -> None:

@@ -294,7 +294,7 @@ def test_binary_cross_entropy_weights():
     np.testing.assert_allclose(F.binary_cross_entropy(*t[:3]).item(), log_loss.mean())
     sigmoid = 1 / (1 + np.exp(-x))
     wanted = -(p * y * np.log(sigmoid) + (1 - y) * np.log(1 - sigmoid)) * w[0]
-    loss = nn.BCEWithLogitsLoss(t[2][0], "sum", pos_weight=t[3])
+    loss = nn.BCEWithLogitsLoss(t[2][0], reduction="sum", pos_weight=t[3])
     np.testing.assert_allclose(loss(t[0], t[1]).item(), wanted.sum())
     assert "pos_weight" in dict(loss.named_buffers())
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
@@ -318,8 +321,8 @@ def test_errors():
         layer(x, (state, treadle.zeros(1, 4)))
     with pytest.raises(TypeError, match=r"LSTM: got a Tensor as the state; it must be a pair"):
         layer(x, state)
-    with pytest.raises(NotImplementedError, match="proj_size 2; projections of the state are not"):
-        nn.LSTM(3, 4, proj_size=2)
+    with pytest.raises(ValueError, match="LSTM: got proj_size 4 for hidden_size 4; it must be"):
+        nn.LSTM(3, 4, proj_size=4)
     with pytest.raises(ValueError, match="RNN: got nonlinearity 'elu'; it is 'tanh' or 'relu'"):
         nn.RNN(3, 4, nonlinearity="elu")
     with pytest.raises(ValueError, match="GRU: got dropout 2; it is from 0 to 1"):
@@ -331,3 +334,18 @@ def test_errors():
     with pytest.raises(ShapeError, match=r"GRUCell: got a state of shape \(4,\); for this input "
                        r"it must be \(2, 4\)"):  # fmt: skip
         nn.GRUCell(3, 4)(treadle.zeros(2, 3), treadle.zeros(4))
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_state_that_is_carried_on_keeps_no_sequence_alive(kind):
+    layer = LAYERS[kind](3, 4)
+    carried, seen = None, []
+    with treadle.no_grad():
+        for _ in range(8):
+            x = treadle.randn(5, 2, 3)
+            out, carried = layer(x, carried)
+            out.sum().item()
+            seen.append(weakref.ref(out.node))
+            del x, out
+    gc.collect()
+    assert sum(n() is not None for n in seen[:-1]) == 0

@@ -41,6 +41,27 @@ def test_gradients_to_second_order(op):
             op_table.check_gradients(op, sample)
 
 
+@pytest.mark.parametrize(
+    "op",
+    [op for op in WITH_SAMPLES if not isinstance(op.jvp, NoGradient)],
+    ids=lambda op: op.name,
+)
+def test_forward_mode(op):
+    for sample in op.samples():
+        if sample.smooth and sample.args:
+            op_table.check_forward_mode(op, sample)
+
+
+@pytest.mark.parametrize(
+    "op",
+    [op for op in WITH_SAMPLES if "random" not in op.traits and "source" not in op.traits],
+    ids=lambda op: op.name,
+)
+def test_batching(op):
+    for sample in op.samples():
+        op_table.check_batching(op, sample)
+
+
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
 def test_error_samples(op):
     op_table.check_errors(op)

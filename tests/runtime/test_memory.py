@@ -48,6 +48,8 @@ def test_classes_waste_at_most_a_quarter():
         assert size % 64 == 0
         assert memory._class_size(size) == size
     assert sizes == sorted(sizes)
+    for n in (100_000, 3_000_000, 5_120_000, 121_000_000, 10**10 + 1):
+        assert n <= memory._class_size(n) <= n * 17 / 16 + 4096
 
 
 @pytest.mark.parametrize("nbytes", [100, 100_000, 10_000_000])
@@ -119,8 +121,8 @@ def test_stats():
     start = memory.memory_stats()
     buffer = memory.allocate(3_000_000)
     held = memory.memory_stats()
-    assert held["allocated.current"] - start["allocated.current"] == 4 << 20
-    assert held["reserved.current"] - start["reserved.current"] == 4 << 20
+    assert held["allocated.current"] - start["allocated.current"] == memory.block_bytes(3_000_000)
+    assert held["reserved.current"] - start["reserved.current"] == memory.block_bytes(3_000_000)
     assert held["allocations"] == start["allocations"] + 1
     del buffer
     freed = memory.memory_stats()

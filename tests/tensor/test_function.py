@@ -1,5 +1,7 @@
 """Functions with gradients of their own, in both forms. PyTorch 2.13 gives the same numbers."""
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -591,3 +593,42 @@ def test_lines_of_errors_in_backward_are_the_functions_own():
     line = bad.__code__.co_firstlineno + 1
     with pytest.raises(ValueError, match=rf"matmul: .*\[test_function.py:{line}\]"):
         broken(bad).apply(x, y).sum().backward()
+
+
+def test_backward_is_called_each_time():
+    """A repeated pass is recorded as a call, but what a user's function does is its own affair."""
+    count = 0
+
+    def backward(g):
+        nonlocal count
+        count += 1
+        return g * count, g
+
+    x, y = leaf([1.0, 2.0]), leaf([1.0, 2.0])
+    found = []
+    for _ in range(6):
+        x.grad = y.grad = None
+        (broken(backward).apply(x, y) * 3).sum().backward()
+        found.append(x.grad[0].item())
+    assert found == [3.0, 6.0, 9.0, 12.0, 15.0, 18.0]
+
+
+def test_backward_lets_go_of_what_was_saved():
+    saved = []
+
+    class Keeping(Function):
+        @staticmethod
+        def forward(ctx, x):
+            saved.append(weakref.ref(ctx))
+            ctx.save_for_backward(x * 1)
+            return x * 2
+
+        @staticmethod
+        def backward(ctx, g):
+            return g * 2
+
+    x = leaf([1.0])
+    y = Keeping.apply(x)
+    y.sum().backward()
+    assert saved[0]() is None
+    assert y.item() == 2.0

@@ -12,6 +12,7 @@ from treadle.compiler.tier0 import evaluator
 from treadle.ir.call import Call, Part, nodes_of
 from treadle.ir.node import recorder
 from treadle.ir.scan import scan
+from treadle.tensor import repeated
 
 TIMES = 6
 
@@ -289,3 +290,57 @@ def test_numbers_given_to_functions_are_no_part_of_the_structure(programs):
     replays = evaluator().programs.replays
     assert_same(run)
     assert evaluator().programs.replays > replays
+
+
+def _passes_called(monkeypatch):
+    called = []
+    recorded = repeated._called
+    monkeypatch.setattr(repeated, "_called", lambda *a: called.append(a) or recorded(*a))
+    return called
+
+
+def test_grad_is_repeated_for_what_is_wanted(monkeypatch):
+    def gradients(programs):
+        with flags.context(programs=programs):
+            treadle.manual_seed(0)
+            net = nn.Sequential(nn.Linear(7, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3))
+            target = treadle.tensor([0, 1, 2, 1])
+            found = []
+            for i in range(8):
+                x = (treadle.randn(4, 7) * (i + 1)).requires_grad_()
+                h = net[:2](x)
+                loss = F.cross_entropy(net[2:](h), target)
+                dw, dh, dx = treadle.autograd.grad(loss, [net[0].weight, h, x])
+                found.append([t.tolist() for t in (dw, dh, dx, net[1].running_var)])
+            return found
+
+    expected = gradients("off")
+    called = _passes_called(monkeypatch)
+    assert gradients("beside") == expected
+    assert len(called) >= 3
+    x = treadle.ones(2, requires_grad=True)
+    y = (x * 3.0).sum()
+    treadle.autograd.grad(y, x)
+    with pytest.raises(GradientError, match="released by an earlier"):
+        treadle.autograd.grad(y, x)
+
+
+def test_hooks_of_leaves_leave_the_pass_as_it_is(monkeypatch):
+    def train(programs):
+        with flags.context(programs=programs):
+            treadle.manual_seed(0)
+            net = nn.Sequential(nn.Linear(7, 5), nn.Tanh(), nn.Linear(5, 3))
+            order = []
+            net[0].weight.register_hook(lambda g: order.append("first") or g * 2.0)
+            net[2].bias.register_hook(lambda g: order.append("second") or g.clamp(-0.1, 0.1))
+            optimizer = optim.SGD(net.parameters(), lr=0.1)
+            for _ in range(8):
+                optimizer.zero_grad()
+                net(treadle.randn(4, 7)).square().sum().backward()
+                optimizer.step()
+            return order, [p.tolist() for p in net.parameters()]
+
+    expected = train("off")
+    called = _passes_called(monkeypatch)
+    assert train("beside") == expected
+    assert len(called) >= 3

@@ -16,6 +16,7 @@ from treadle.base.collector import without_collector
 from treadle.base.errors import GradientError
 from treadle.ir.node import Leaf, Node, describe_site, record_pair, recorder
 from treadle.ir.op import NoGradient
+from treadle.ops.bundle import Bundled
 from treadle.ops.elementwise import add
 
 _order = attrgetter("order")
@@ -31,13 +32,45 @@ class Hooks:
         _alive.add(self)
 
 
+class Anomaly:
+    """Anomaly detection: ``check(node, position, adjoint)`` looks at what flows to an operand."""
+
+    enabled = False
+    check: Callable[[Node, int, Node], None] | None = None
+
+
 _alive: WeakSet[Hooks] = WeakSet()
+at_the_end: list[Callable[[], None]] = []  # called once, when the pass that runs is done
 hooks_of_nodes: WeakKeyDictionary[Node, Hooks] = WeakKeyDictionary()  # a leaf's are its owner's
 
 
 def has_hooks() -> bool:
     """Whether there is a hook anywhere."""
     return any(hooks.calls for hooks in _alive)
+
+
+def hooks_of_leaves_only() -> bool:
+    """Whether no hook is inside a graph: those of leaves may wait until the pass is done."""
+    return not any(hooks.calls for hooks in list(hooks_of_nodes.values()))
+
+
+def call_hooks_of_leaves(found: dict[Node, Node]) -> None:
+    """Lets the hooks of leaves change their adjoints, after a pass that has left them out."""
+    state = recorder.state
+    grad_enabled, state.grad_enabled = state.grad_enabled, False
+    try:
+        for n in sorted(found, key=_order, reverse=True):
+            found[n] = _hooked(n, found[n])
+    finally:
+        state.grad_enabled = grad_enabled
+        ended = _taken_from_the_end()
+    for call in ended:
+        call()
+
+
+def _taken_from_the_end() -> list[Callable[[], None]]:
+    calls, at_the_end[:] = at_the_end[:], []
+    return calls
 
 
 def _hooked(n: Node, adjoint: Any) -> Any:
@@ -70,6 +103,7 @@ def backward(
     kept: Iterable[Node] = (),
     retain_graph: bool = False,
     create_graph: bool = False,
+    with_hooks: bool = True,
 ) -> dict[Node, Node]:
     """The adjoints of all leaves (or of the ``wanted`` nodes only) and of the ``kept`` ones.
 
@@ -83,7 +117,7 @@ def backward(
     found: dict[Node, Any] = {}
     for out, adjoint in zip(outputs, adjoints, strict=True):
         _accumulate(found, out, adjoint)
-    hooked = has_hooks()
+    hooked = with_hooks and has_hooks()
     state = recorder.state
     grad_enabled, site = state.grad_enabled, state.site
     state.grad_enabled = create_graph
@@ -95,21 +129,29 @@ def backward(
                 continue
             if hooked:
                 found[n] = _hooked(n, found[n])
-            if type(n) is Leaf or (leading is not None and n not in leading):
+            if (type(n) is Leaf and n.spent) or (leading is not None and n not in leading):
                 continue
             if n.spent:
-                raise GradientError(
-                    f"backward: the graph of {n.op.name} [{describe_site(n.site)}] was "
-                    f"released by an earlier backward(); pass retain_graph=True to that call"
-                )
+                raise released_before(n)
             g = found[n] if n in targets else found.pop(n)
             state.site = n.site
-            _step(n, g, found)
+            step(n, g, found)
     finally:
         state.grad_enabled, state.site = grad_enabled, site
+        ended = _taken_from_the_end()
+    for call in ended:
+        call()
     if not retain_graph:
-        _release(order if leading is None else [n for n in order if n in leading])
+        release(order if leading is None else [n for n in order if n in leading])
     return found
+
+
+def released_before(n: Node) -> GradientError:
+    """The error for a second walk through a node."""
+    return GradientError(
+        f"backward: the graph of {n.op.name} [{describe_site(n.site)}] was "
+        f"released by an earlier backward(); pass retain_graph=True to that call"
+    )
 
 
 def _leading_to(order: list[Node], targets: set[Node]) -> set[Node]:
@@ -121,7 +163,7 @@ def _leading_to(order: list[Node], targets: set[Node]) -> set[Node]:
     return leading
 
 
-def _step(n: Node, g: Any, found: dict[Node, Any]) -> None:
+def step(n: Node, g: Any, found: dict[Node, Any]) -> None:
     """Adds what flows from ``n`` to its inputs, the last input first."""
     sig, inputs = n.sig, n.inputs
     rules = sig.gradients
@@ -132,6 +174,8 @@ def _step(n: Node, g: Any, found: dict[Node, Any]) -> None:
                 rule = rules[position]
                 a = None if type(rule) is NoGradient else rule(g, n)
                 if a is not None:
+                    if Anomaly.check is not None:
+                        Anomaly.check(n, position, a)
                     known = found.get(i)
                     found[i] = a if known is None else record_pair(add, known, a)
         return
@@ -141,9 +185,13 @@ def _step(n: Node, g: Any, found: dict[Node, Any]) -> None:
         index = sig.attrs["index"]
         slots[index] = g if slots[index] is None else add(slots[index], g)
         return
-    for i, a in reversed(list(zip(inputs, rules.rule(g, n), strict=True))):
+    adjoints = rules.rule(g, n)
+    for position in range(len(inputs) - 1, -1, -1):
+        a = adjoints[position]
         if a is not None:
-            _accumulate(found, i, a)
+            if Anomaly.check is not None:
+                Anomaly.check(n, position, a)
+            _accumulate(found, inputs[position], a)
 
 
 def _accumulate(found: dict[Node, Any], n: Node, adjoint: Node) -> None:
@@ -152,10 +200,12 @@ def _accumulate(found: dict[Node, Any], n: Node, adjoint: Node) -> None:
         found[n] = adjoint if known is None else add(known, adjoint)
 
 
-def _release(order: list[Node]) -> None:
+def release(order: list[Node]) -> None:
     """Frees what only the gradient needed; values not yet computed keep their inputs."""
     for n in order:
         if not isinstance(n, Leaf):
             n.spent = True
+            if type(n) is Bundled:
+                n.call = None  # with what it saved
             if n.value is not None:
                 n.inputs = ()

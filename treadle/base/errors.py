@@ -43,3 +43,7 @@ class MissingExtraError(TreadleError, ImportError):
             f"{purpose} needs the package {package!r}, which is not installed; "
             f"install it with: pip install 'treadle[{extra}]'"
         )
+
+
+class LinAlgError(TreadleError, RuntimeError):
+    """A matrix for which linear algebra has no answer: singular, not positive definite ..."""

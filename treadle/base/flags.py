@@ -116,6 +116,8 @@ _FLAGS = {
              "where compiled kernels are kept between runs"),
         Flag("CACHE_LIMIT_MB", _integer(0), "a whole number of megabytes, 0 or more", 1024,
              "bound of the kernel cache on disk; 0 turns it off"),
+        Flag("KEEP_PROGRAMS", _boolean, "one of 1, 0, true, false, yes, no, on, off", True,
+             "keep fused programs beside the kernels, for the next process"),
         Flag("NUM_THREADS", _integer(0, high=4096), "a whole number from 0 to 4096", 0,
              "threads of CPU kernels; 0 takes the cores this process may use"),
         Flag("DEBUG", _topics, "a comma list out of " + ",".join(DEBUG_TOPICS), frozenset(),

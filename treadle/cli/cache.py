@@ -1,4 +1,4 @@
-"""``treadle cache``: the compiled kernels on disk: what is there, compiling ahead, clearing."""
+"""``treadle cache``: kernels and programs on disk: what is there, compiling ahead, clearing."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ Task = tuple[str, Callable[[], object]]
 
 
 def show() -> int:
-    """Prints the kernels by name, those used last first; returns the exit status."""
+    """Prints kernels and programs by name, those used last first; returns the exit status."""
     console = Console(highlight=False)
-    entries = kernel_cache.entries()
+    entries = _entries()
     groups: dict[str, list[kernel_cache.Entry]] = {}
     for entry in reversed(entries):
         groups.setdefault(entry.name() or "(of another version)", []).append(entry)
@@ -46,7 +46,7 @@ def show() -> int:
 
 
 def clear() -> int:
-    """Removes all kernels; returns the exit status."""
+    """Removes all that is there; returns the exit status."""
     console = Console(highlight=False)
     try:
         removed = kernel_cache.clear()
@@ -92,7 +92,7 @@ def warm(what: Iterable[str]) -> int:
         f"{there:,} {'was' if there == 1 else 'were'} there already",
         markup=False,
     )
-    console.print(_summary(kernel_cache.entries()), markup=False, soft_wrap=True)
+    console.print(_summary(_entries()), markup=False, soft_wrap=True)
     return 0
 
 
@@ -150,10 +150,18 @@ def _try(op: Op) -> None:
             op_table.run(op, op_table.cast_sample(sample, dtype), sample.attrs)
 
 
+def _entries() -> list[kernel_cache.Entry]:
+    return kernel_cache.entries(kernel_cache.KERNEL, kernel_cache.PROGRAM)
+
+
 def _summary(entries: list[kernel_cache.Entry]) -> str:
     size = sum(entry.nbytes for entry in entries) / _MEGABYTE
+    programs = sum(entry.path.suffix == kernel_cache.PROGRAM for entry in entries)
+    counted = _counted(len(entries) - programs)
+    if programs:
+        counted += f" and {programs:,} program{'' if programs == 1 else 's'}"
     return (
-        f"{_counted(len(entries))}, {size:.1f} MB of at most {flags.CACHE_LIMIT_MB} MB, "
+        f"{counted}, {size:.1f} MB of at most {flags.CACHE_LIMIT_MB} MB, "
         f"in {kernel_cache.folder()}"
     )
 

@@ -78,6 +78,71 @@ def doctor() -> None:
     raise typer.Exit(task.run())
 
 
+_FILE = Annotated[Path, typer.Argument(help="A program file (treadle.export.save writes them).")]
+_GRAPH = Annotated[str | None, typer.Option("--graph", help="Which of the file's graphs.")]
+
+
+@app.command()
+def run(
+    file: _FILE,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input", "-i",
+            help="FILE or NAME=FILE for an input: .npy, .npz, .csv (a line is a row) or a picture.",
+        ),
+    ] = None,
+    graph: _GRAPH = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to: .npy, .npz or .csv.")
+    ] = None,
+) -> None:  # fmt: skip
+    """Run a program file on arrays or pictures, without the code that made it."""
+    from treadle.cli import program as task
+
+    raise typer.Exit(task.run(file, inputs or [], graph, output))
+
+
+@app.command()
+def train(
+    file: _FILE,
+    data: Annotated[
+        list[str],
+        typer.Option(
+            "--data", "-d", help="FILE or NAME=FILE with the examples of an input, a row each."
+        ),
+    ],
+    graph: _GRAPH = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to save: FILE itself unless named.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the examples.")] = 1,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Examples a step; 64 where the file leaves it open.")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate: the saved one.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="What all random numbers follow from.")] = 0,
+) -> None:
+    """Go on training a saved training step on new data."""
+    from treadle.cli import program as task
+
+    raise typer.Exit(task.train(file, data, graph, output, epochs, batch_size, lr, seed))
+
+
+@app.command()
+def inspect(
+    file: _FILE,
+    text: Annotated[bool, typer.Option("--text", help="Print the graphs as text.")] = False,
+    size: Annotated[
+        list[str] | None, typer.Option(help="NAME=NUMBER: count with this open size.")
+    ] = None,
+) -> None:
+    """Say what a program file holds: inputs, outputs, weights, optimizers, operations, flops."""
+    from treadle.cli import program as task
+
+    raise typer.Exit(task.inspect(file, text, size or []))
+
+
 cache = typer.Typer(
     name="cache",
     no_args_is_help=True,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 from treadle.base.errors import CompileError, DTypeError, ShapeError
 from treadle.base.shapes import Shape, prod
 from treadle.codegen.contraction import tile_for
-from treadle.codegen.conv_image_plan import image_plan
+from treadle.codegen.conv_image_plan import image_plan, reaches_all
 from treadle.codegen.conv_problem import Kind, Numbers, Problem
 from treadle.codegen.conv_weight_plan import weight_plan
 from treadle.codegen.gemm import plan_matmul
@@ -46,7 +47,7 @@ def plan_conv(
         groups: input and output channels are cut into so many groups.
         threads: how many may run the plan at once; the result does not depend on it.
         vector_bits: the width of the target's registers; nor on this.
-        riders: work on the elements (image, channel, pixel), where it ``takes_riders``.
+        riders: work on the elements (image, channel, pixel) of the result, if it ``takes_riders``.
 
     Raises:
         ShapeError: the shapes do not fit together.
@@ -71,26 +72,28 @@ def plan_conv(
         return Plan(())
     geometry = (stride, padding, dilation, groups)
     problem = _problem(image, weight, result, *geometry, threads, vector_bits)
+    if kind != "input":
+        problem = _thinned(problem)
     if kind != "weight" and problem.is_pointwise:
         return _pointwise_plan(kind, problem, riders)
-    if riders != _NO_RIDERS:
+    if riders != _NO_RIDERS and (kind == "weight" or not reaches_all(kind, problem)):
         raise CompileError(
-            f"conv plan ({kind}): got riders for a convolution that is no matrix product; ask "
-            "takes_riders first"
+            f"conv plan ({kind}): got riders for a result that is not an image, or of which some "
+            "pixels have no tap; ask takes_riders first"
         )
-    return weight_plan(problem) if kind == "weight" else image_plan(kind, problem)
+    return weight_plan(problem) if kind == "weight" else image_plan(kind, problem, riders)
 
 
 def takes_riders(
     kind: Kind, x: Layout, y: Layout, out: Layout, stride: Numbers, padding: Sides,
     dilation: Numbers, groups: int,
 ) -> bool:  # fmt: skip
-    """Whether ``plan_conv`` can do elementwise work on the result: where it is a matrix product."""
+    """Whether ``plan_conv`` can do elementwise work on the result, as far as this is an image."""
     if kind == "weight" or prod(out.shape) == 0:
         return False
     image, weight, result = (x, y, out) if kind == "forward" else (out, y, x)
     geometry = (stride, padding, dilation, groups)
-    return _problem(image, weight, result, *geometry, threads=1, vector_bits=256).is_pointwise
+    return reaches_all(kind, _problem(image, weight, result, *geometry, threads=1, vector_bits=256))
 
 
 def _problem(
@@ -104,6 +107,16 @@ def _problem(
         (1,) * missing + stride, (0,) * missing + tuple(p[0] for p in padding),
         (1,) * missing + dilation, groups, threads, vector_bits,
     )  # fmt: skip
+
+
+def _thinned(p: Problem) -> Problem:
+    """Without a stride, where of the image a single tap reads every so many elements."""
+    if prod(p.weight.shape[2:]) != 1 or any(p.pad):
+        return p
+    (s_n, s_c, *steps), spatial = p.image.strides, p.result.shape[2:]
+    strides = (s_n, s_c, *(a * b for a, b in zip(steps, p.stride, strict=True)))
+    image = Layout(p.image.dtype, (*p.image.shape[:2], *spatial), strides)
+    return replace(p, image=image, stride=(1, 1, 1))
 
 
 def _with_axes(layout: Layout, missing: int) -> Layout:

@@ -32,6 +32,7 @@ from treadle.codegen.contraction import (
 from treadle.codegen.conv_exact import Notes
 from treadle.codegen.conv_problem import Axis, Kind, Numbers, Problem
 from treadle.codegen.conv_terms import Terms, Weight
+from treadle.codegen.hooks import Attached, Hooks, Riders
 from treadle.ir.launch import Argument, In, KernelSpec, Launch, Out
 from treadle.ir.loop import BEGIN, END, I64, THREAD, Builder, Const, Kernel, Operand
 
@@ -59,6 +60,7 @@ class DepthwiseKey(Record):
     columns: _Taps
     phases: int
     gap: int
+    hooks: Hooks  # on the result
 
 
 _SIZES = (
@@ -85,7 +87,9 @@ class _Depthwise:
         self.key = key
         self.out, self.dense = k.pointer("out", key.source), k.pointer("dense", key.dtype)
         self.image, self.scratch = k.pointer("image", key.source), k.pointer("scratch", key.dtype)
+        self.hooks = Attached(k, key.hooks, key.source)
         self.size = sizes(k, _sizes(key))
+        self.hooks.declare_sizes()
 
     def kernel(self) -> Kernel:
         k, size, key = self.k, self.size, self.key
@@ -101,18 +105,19 @@ class _Depthwise:
             count = len(key.columns) * (1 + max(t for taps in key.rows for t, _ in taps))
             first = k.mul(channel, count)
             weights = [k.load(self.dense, k.add(first, t)) for t in range(count)]
+            self.plane = self.hooks.line(image, channel)
             to = k.add(k.mul(image, size.out_image), k.mul(channel, size.out_channel))
             line = k.mul(size.out_width, len(key.rows))
             for number, taps in enumerate(key.rows):
-                start = k.add(to, k.mul(size.out_width, number))
+                start = k.mul(size.out_width, number)
                 with k.loop(0, getattr(size, f"rows_{number}")) as i:
                     row = k.add(base, k.mul(k.mul(i, size.step), size.row))
-                    place = k.add(start, k.mul(i, line))
+                    pixel = k.add(start, k.mul(i, line))
                     if key.vectors:
-                        self.line(taps, row, weights, place)
+                        self.line(taps, row, weights, to, pixel)
                     else:
                         left = k.mul(k.sub(size.rows_0, i), size.out_width)
-                        self.short_line(taps, row, weights, place, left)
+                        self.short_line(taps, row, weights, to, pixel, left)
         return k.kernel
 
     def copy(self, source: Operand, target: Operand) -> None:
@@ -132,32 +137,40 @@ class _Depthwise:
                     value = widen(k, k.load(self.image, k.add(x, at)), key.dtype)
                     k.store(self.scratch, k.add(place, k.mul(i, key.gap)), value)
 
-    def line(self, taps: _Taps, row: Operand, weights: Sequence[Operand], to: Operand) -> None:
+    def line(
+        self, taps: _Taps, row: Operand, weights: Sequence[Operand], to: Operand, pixel: Operand
+    ) -> None:
         """One row of the result; the last vectors of pixels may overlap those before."""
         k, size, key = self.k, self.size, self.key
         pixels = key.vectors * key.lanes
         with k.loop(0, size.out_width, step=pixels) as first:
             start = k.minimum(first, k.sub(size.out_width, pixels))
             with k.loop(0, pixels, kind="vector") as lane:
-                value = self.value(taps, k.add(row, k.add(start, lane)), weights)
-                k.store(self.out, k.add(k.add(to, start), lane), value)
+                total = self.total(taps, k.add(row, k.add(start, lane)), weights)
+                self.put(to, k.add(k.add(pixel, start), lane), total)
 
     def short_line(
-        self, taps: _Taps, row: Operand, weights: Sequence[Operand], to: Operand, left: Operand
-    ) -> None:
+        self, taps: _Taps, row: Operand, weights: Sequence[Operand], to: Operand, pixel: Operand,
+        left: Operand,
+    ) -> None:  # fmt: skip
         """A row with fewer pixels than lanes: what it writes beyond its end the next ones mend."""
         k, size, key = self.k, self.size, self.key
-        values = k.local(key.source, key.lanes)
+        totals = k.local(key.dtype, key.lanes)
         with k.loop(0, key.lanes, kind="vector") as lane:
-            k.store(values, lane, self.value(taps, k.add(row, lane), weights))
+            k.store(totals, lane, self.total(taps, k.add(row, lane), weights))
         whole = k.compare("ge", left, key.lanes)
         with k.when(whole), k.loop(0, key.lanes, kind="vector") as lane:
-            k.store(self.out, k.add(to, lane), k.load(values, lane))
+            self.put(to, k.add(pixel, lane), k.load(totals, lane))
         with k.when(negate(k, whole)), k.loop(0, size.out_width) as i:
-            k.store(self.out, k.add(to, i), k.load(values, i))
+            self.put(to, k.add(pixel, i), k.load(totals, i))
 
-    def value(self, taps: _Taps, pixel: Operand, weights: Sequence[Operand]) -> Operand:
-        """An element of the result."""
+    def put(self, to: Operand, pixel: Operand, total: Operand) -> None:
+        """An element of the plane that begins at ``to``."""
+        out, at = self.out, self.k.add(to, pixel)
+        self.hooks.finish(out, at, total, out.dtype, self.plane, pixel)
+
+    def total(self, taps: _Taps, pixel: Operand, weights: Sequence[Operand]) -> Operand:
+        """The sum for an element of the result."""
         k, size, key = self.k, self.size, self.key
         zero, tile = k.const(0, key.dtype), Tile(key.dtype, 1, 1, key.lanes)
         total: Operand = zero
@@ -167,7 +180,7 @@ class _Depthwise:
                 at = k.add(k.add(line, k.mul(size.phase, phase)), place)
                 weight = weights[tap * len(key.columns) + number]
                 total = multiply_add(k, tile, k.load(self.scratch, at), weight, total)
-        return k.convert(k.add(zero, total), key.source)
+        return k.add(zero, total)
 
 
 class _Side(Record):
@@ -205,9 +218,10 @@ class DepthwisePlan:
     """The launches, if ``fits``."""
 
     def __init__(
-        self, kind: Kind, p: Problem, weight: Weight, works: Workspaces, notes: Notes
-    ) -> None:
-        self.kind, self.p, self.weight = kind, p, weight
+        self, kind: Kind, p: Problem, weight: Weight, works: Workspaces, notes: Notes,
+        riders: Riders,
+    ) -> None:  # fmt: skip
+        self.kind, self.p, self.weight, self.riders = kind, p, weight, riders
         self.works, self.notes = works, notes
         self.source, self.target = (p.image, p.result) if kind == "forward" else (p.result, p.image)
         self.tile = tile_for(self.source.dtype, 1, 1, p.vector_bits)
@@ -248,7 +262,7 @@ class DepthwisePlan:
             vectors = 0
         self.key = DepthwiseKey(
             self.tile.dtype, self.source.dtype, lanes, vectors, self.high.classes, columns,
-            self.phases, self.gap,
+            self.phases, self.gap, self.riders.hooks,
         )  # fmt: skip
 
     def launches(self) -> list[Launch]:
@@ -274,7 +288,8 @@ class DepthwisePlan:
         every = len(self.key.rows)
         values |= {f"rows_{r}": -(-max(height - r, 0) // every) for r in range(every)}
         args: tuple[Argument, ...] = (
-            Out(0), dense, In(0), scratch, *in_order(_sizes(self.key), values)
+            Out(0), dense, In(0), scratch, *self.riders.addresses,
+            *in_order(_sizes(self.key), values), *self.riders.numbers,
         )  # fmt: skip
         units = prod(self.target.shape[:2])
         work = 2 * prod(self.target.shape) * terms.depth

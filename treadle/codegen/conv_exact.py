@@ -33,8 +33,11 @@ from treadle.codegen.contraction import (
 )
 from treadle.codegen.conv_problem import Kind, Numbers, Problem
 from treadle.codegen.conv_strip import Chain, Point, axes, dot, names, nest
+from treadle.codegen.hooks import Attached, Hooks, Indices, Riders
 from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout, Out, Work
 from treadle.ir.loop import BEGIN, END, I64, Builder, Const, Kernel, Operand
+
+_NO_RIDERS = Riders()
 
 EXACT_SIZES = (
     "notes", "chunks", "items",  # chunks of lanes in a group, which has so many items
@@ -49,21 +52,23 @@ EXACT_SIZES = (
 )  # fmt: skip
 
 
-def conv_exact(tile: Tile, source: DType) -> Kernel:
+def conv_exact(tile: Tile, source: DType, hooks: Hooks) -> Kernel:
     """The kernel: lanes of ``tile``, which is one vector, are items (channels of the result).
 
     It does nothing where no one of ``notes`` numbers at ``noted`` is NaN. A unit is a chunk.
     """
-    return _ConvExact(tile, source).kernel()
+    return _ConvExact(tile, source, hooks).kernel()
 
 
 class _ConvExact:
-    def __init__(self, tile: Tile, source: DType) -> None:
+    def __init__(self, tile: Tile, source: DType, hooks: Hooks) -> None:
         k = self.k = Builder(f"conv_exact_{source.short}_{tile.name}")
         self.tile = tile
         self.out, self.factor = k.pointer("out", source), k.pointer("factor", source)
         self.image, self.noted = k.pointer("image", source), k.pointer("noted", tile.dtype)
+        self.hooks = Attached(k, hooks, source)
         self.size = sizes(k, EXACT_SIZES)
+        self.hooks.declare_sizes()
 
     def kernel(self) -> Kernel:
         k, size = self.k, self.size
@@ -87,19 +92,23 @@ class _ConvExact:
             out = k.add(k.mul(group, size.out_group), k.mul(first, size.out_item))
             counts = axes(size, "outer")
             with k.loop(0, size.outer) as number, nest(k, [zero] * 3, counts) as point:
-                to = k.add(k.mul(number, size.out_outer), dot(k, point, axes(size, "out")))
+                pixel = dot(k, point, axes(size, "out"))
+                to = k.add(k.add(out, k.mul(number, size.out_outer)), pixel)
+                item = k.add(k.mul(group, size.items), first)
                 away = k.mul(number, size.x_outer)
-                self.point(k.add(x, away), factor, k.add(out, to), point)
+                self.point(k.add(x, away), factor, to, point, (number, item, pixel))
         return k.kernel
 
-    def point(self, x: Operand, factor: Operand, to: Operand, outer: Point) -> None:
-        """The elements of one outer point, if it has absent terms."""
+    def point(self, x: Operand, factor: Operand, to: Operand, outer: Point, place: Indices) -> None:
+        """The elements of one outer point, if it has absent terms; ``place`` is the first's."""
         k, size = self.k, self.size
         with k.when(self.has_absent(outer)):
             self.sum_up(x, factor, outer)
             with k.loop(0, self.shown) as lane:
-                value = k.convert(k.load(self.sums, lane), self.out.dtype)
-                k.store(self.out, k.add(to, k.mul(lane, size.out_item)), value)
+                image, item, pixel = place
+                line = self.hooks.line(image, k.add(item, lane))
+                at, total = k.add(to, k.mul(lane, size.out_item)), k.load(self.sums, lane)
+                self.hooks.finish(self.out, at, total, self.out.dtype, line, pixel)
 
     def meet(self, axis: int, outer: Operand, inner: Operand) -> tuple[Operand, Operand, Operand]:
         """The element on one axis, whether it is whole, and whether it is inside, too."""
@@ -196,7 +205,9 @@ class Notes:
         return self.values._replace(offset=first * self.dtype.itemsize)
 
 
-def exact_launches(kind: Kind, p: Problem, notes: Notes, gaps: bool = False) -> list[Launch]:
+def exact_launches(
+    kind: Kind, p: Problem, notes: Notes, riders: Riders = _NO_RIDERS, gaps: bool = False
+) -> list[Launch]:
     """Computes again what has absent terms, if a factor is not finite.
 
     With ``gaps`` the strip holds, too, what lies between two elements of the source.
@@ -209,11 +220,12 @@ def exact_launches(kind: Kind, p: Problem, notes: Notes, gaps: bool = False) -> 
     values["chunks"] = -(-values["items"] // tile.lanes)
     image, other = (1, 0) if kind == "weight" else (0, 1)
     args: tuple[Argument, ...] = (
-        Out(0), In(other), In(image), notes.values, *in_order(EXACT_SIZES, values)
+        Out(0), In(other), In(image), notes.values, *riders.addresses,
+        *in_order(EXACT_SIZES, values), *riders.numbers,
     )  # fmt: skip
     work = 2 * prod(p.result.shape) * prod(p.weight.shape[1:])
     units = p.groups * values["chunks"]
-    return [Launch(KernelSpec(conv_exact, (tile, dtype)), args, units, work)]
+    return [Launch(KernelSpec(conv_exact, (tile, dtype, riders.hooks)), args, units, work)]
 
 
 def _exact_sizes(kind: Kind, p: Problem) -> dict[str, int]:

@@ -18,7 +18,7 @@ side, whatever the layout of the image.
 from __future__ import annotations
 
 from treadle.base.dtypes import DType
-from treadle.codegen.contraction import Tile, both, ceil_div, negate, sizes
+from treadle.codegen.contraction import Tile, both, ceil_div, sizes
 from treadle.codegen.conv_strip import (
     STRIP_SIZES,
     Chain,
@@ -29,10 +29,10 @@ from treadle.codegen.conv_strip import (
     dot,
     names,
     nest,
-    parts,
     point_of,
     volume,
 )
+from treadle.codegen.hooks import Attached, Hooks, Indices, Line
 from treadle.ir.loop import BEGIN, END, I64, THREAD, Builder, Const, Kernel, Operand
 
 _PAIR = 1 << 32  # the table keeps two numbers in one: an image and a line, two steps of k
@@ -47,22 +47,23 @@ IMAGE_SIZES = (
     "depth", "blocks", "dense_group", "dense_panel",
     "lanes", "panel_lanes",  # channels of the result in a group; in a panel before the next
     "out_image", "out_group", "out_panel", "out_lane", *names("o"),
-    "share", "share_sums", "share_table",
+    "share", "share_sums", "share_table", "first",  # pixel of the result
 )  # fmt: skip
 
 
-def conv_image(tile: Tile, source: DType) -> Kernel:
+def conv_image(tile: Tile, source: DType, hooks: Hooks) -> Kernel:
     """The kernel. A unit is a box of pixels of some images, in one group, for some panels.
 
     Args:
         tile: rows are pixels, columns output channels.
         source: dtype of the image and the result.
+        hooks: on the result.
     """
-    return _ConvImage(tile, source).kernel()
+    return _ConvImage(tile, source, hooks).kernel()
 
 
 class _ConvImage:
-    def __init__(self, tile: Tile, source: DType) -> None:
+    def __init__(self, tile: Tile, source: DType, hooks: Hooks) -> None:
         k = self.k = Builder(f"conv_image_{source.short}_{tile.name}")
         self.tile = tile
         self.out, self.dense = k.pointer("out", source), k.pointer("dense", tile.dtype)
@@ -70,14 +71,17 @@ class _ConvImage:
         self.scratch, self.sums = k.pointer("scratch", tile.dtype), k.pointer("sums", tile.dtype)
         self.places, self.ends = k.pointer("places", I64), k.pointer("ends", I64)
         self.table = k.pointer("table", I64)
+        self.hooks = Attached(k, hooks, source)
         self.size = sizes(k, IMAGE_SIZES)
+        self.hooks.declare_sizes()
+        self.columns = "unrolled" if self.hooks.is_short else "serial"  # of a square
         self.strip = Strip(k, self.size, self.image, self.scratch, tile.lanes)
         self.square = Square(k, tile.dtype, tile.lanes)
 
     def kernel(self) -> Kernel:
         k, size = self.k, self.size
         self.base = k.mul(THREAD, size.share)
-        self.total = k.mul(THREAD, size.share_sums)  # sums of blocks, then chains that go on
+        self.total = k.mul(THREAD, size.share_sums)
         self.rows_at = k.mul(THREAD, size.share_table)
         self.lines_away = k.div(size.share_table, 2)
         with k.loop(BEGIN, END) as unit:
@@ -98,17 +102,19 @@ class _ConvImage:
             self.top = k.add(k.mul(start[1], size.step_h), size.origin_h)
             self.pixels(images, extent)
             self.copy(group, first_image, images, start, extent)
-            to = k.add(
-                k.add(k.mul(first_image, size.out_image), k.mul(group, size.out_group)),
-                dot(k, start, axes(size, "o")),
-            )
+            away = dot(k, start, axes(size, "o"))
+            to = k.add(k.mul(first_image, size.out_image), k.mul(group, size.out_group))
+            to = k.add(to, away)
             pixels = k.mul(images, volume(k, extent))
             with k.loop(first, last) as panel:
                 at = k.add(k.mul(group, size.dense_group), k.mul(panel, size.dense_panel))
                 self.multiply(at, pixels)
-                shown = k.sub(size.lanes, k.mul(panel, size.panel_lanes))
-                shown = k.minimum(shown, self.tile.columns)
-                self.write(k.add(to, k.mul(panel, size.out_panel)), images, extent, shown)
+                lane = k.mul(panel, size.panel_lanes)
+                shown = k.minimum(k.sub(size.lanes, lane), self.tile.columns)
+                place = (
+                    first_image, k.add(k.mul(group, size.lanes), lane), k.add(size.first, away)
+                )  # fmt: skip
+                self.write(k.add(to, k.mul(panel, size.out_panel)), place, images, extent, shown)
         return k.kernel
 
     def pixels(self, images: Operand, extent: Point) -> None:
@@ -152,31 +158,21 @@ class _ConvImage:
         """One panel of weights for all pixels of the unit."""
         k, size, tile = self.k, self.size, self.tile
         chain = Chain(k, tile)
-        onward = k.add(self.total, k.div(size.share_sums, 2))
         with k.loop(0, size.blocks) as block:
             begin, end = k.load(self.ends, block), k.load(self.ends, k.add(block, 1))
             first = k.compare("eq", block, 0)
-            with parts(k, begin, end) as (part, count, goes_on, is_last):
-                line = k.add(dense, k.mul(part, tile.columns))
-                with k.loop(0, pixels, step=tile.rows) as pixel:
-                    at = k.add(self.rows_at, pixel)
-                    rows = [k.load(self.table, k.add(at, row)) for row in range(tile.rows)]
-                    sums = k.mul(pixel, tile.columns)
-                    chain.clear()
-                    with k.when(goes_on):
-                        chain.load(self.sums, k.add(onward, sums))
-                    terms = k.load(self.table, k.add(at, self.lines_away))
-                    low, high = k.op("and", terms, _PAIR - 1), k.op("shr", terms, 32)
-                    low = k.minimum(k.maximum(k.sub(low, part), 0), count)
-                    high = k.minimum(k.maximum(k.sub(high, part), low), count)
-                    chain.run(
-                        self.scratch, rows, self.places, k.add(part, low), self.dense,
-                        k.add(line, k.mul(low, tile.columns)), k.sub(high, low),
-                    )  # fmt: skip
-                    with k.when(is_last):
-                        chain.add_to(self.sums, k.add(self.total, sums), first)
-                    with k.when(negate(k, is_last)):
-                        chain.store(self.sums, k.add(onward, sums))
+            with k.loop(0, pixels, step=tile.rows) as pixel:
+                at = k.add(self.rows_at, pixel)
+                rows = [k.load(self.table, k.add(at, row)) for row in range(tile.rows)]
+                chain.clear()
+                terms = k.load(self.table, k.add(at, self.lines_away))
+                low, high = k.op("and", terms, _PAIR - 1), k.op("shr", terms, 32)
+                low = k.minimum(k.maximum(low, begin), end)
+                high = k.minimum(k.maximum(high, low), end)
+                line = k.add(dense, k.mul(low, tile.columns))
+                chain.run(self.scratch, rows, self.places, low, self.dense, line, k.sub(high, low))
+                sums = k.add(self.total, k.mul(pixel, tile.columns))
+                chain.add_to(self.sums, sums, first)
 
     def present(self, first: Operand, end: Operand) -> tuple[Operand, Operand]:
         """Terms outside of which no pixel of these has any: rows of taps beyond the image."""
@@ -196,8 +192,13 @@ class _ConvImage:
         begin = k.select(whole, 0, k.mul(begin, size.line_terms))
         return begin, k.select(whole, size.depth, k.mul(stop, size.line_terms))
 
-    def write(self, to: Operand, images: Operand, extent: Point, shown: Operand) -> None:
-        """Sums of a panel to the result, where channels lie apart; some channels at a time."""
+    def write(
+        self, to: Operand, first: Indices, images: Operand, extent: Point, shown: Operand
+    ) -> None:
+        """Sums of a panel to the result, where channels lie apart; some channels at a time.
+
+        ``first``: image, channel and pixel of the first.
+        """
         k, size = self.k, self.size
         strides, columns = axes(size, "o"), self.tile.columns
         # Lines that follow one another in the result are one.
@@ -207,8 +208,16 @@ class _ConvImage:
         near = k.compare("eq", strides[2], 1)
         turned = both(k, near, self.square.fits(shown, width))
         with k.loop(0, images) as image, k.loop(0, extent[0]) as d, k.loop(0, height) as h:
-            place = k.add(to, k.mul(image, size.out_image))
-            place = k.add(place, k.add(k.mul(d, strides[0]), k.mul(h, strides[1])))
+            away = k.add(k.mul(d, strides[0]), k.mul(h, strides[1]))
+            place = k.add(k.add(to, k.mul(image, size.out_image)), away)
+
+            def put(at: Operand, total: Operand, line: Line, pixel: Operand) -> None:
+                pixel = k.add(k.add(first[2], away), pixel)
+                self.hooks.finish(self.out, at, total, self.out.dtype, line, pixel)
+
+            def line_of(channel: Operand) -> Line:
+                return self.hooks.line(k.add(first[0], image), k.add(first[1], channel))
+
             number = k.add(k.mul(k.add(k.mul(image, extent[0]), d), height), h)
             source = k.add(self.total, k.mul(k.mul(number, width), columns))
             count = k.select(turned, shown, 0)
@@ -216,12 +225,17 @@ class _ConvImage:
                 line = k.add(place, k.mul(lane, size.out_lane))
                 with self.square.along(Const(0, I64), width, width) as w:
                     item = k.add(k.add(source, lane), k.mul(w, columns))
-                    self.square.move(
-                        self.sums, item, Const(columns, I64), self.out, k.add(line, w),
-                        size.out_lane,
-                    )  # fmt: skip
+                    self.square.turn(self.sums, item, Const(columns, I64))
+                    with k.loop(0, self.tile.lanes, kind=self.columns) as j:
+                        start = k.add(k.add(line, w), k.mul(size.out_lane, j))
+                        row = line_of(k.add(lane, j))
+                        with k.loop(0, self.tile.lanes, kind="vector") as i:
+                            place_of = k.add(i, k.mul(j, self.tile.lanes))
+                            total = k.load(self.square.block, place_of)
+                            put(k.add(start, i), total, row, k.add(w, i))
             with k.loop(0, k.select(turned, 0, width)) as w:
                 pixel, item = k.add(place, k.mul(w, strides[2])), k.add(source, k.mul(w, columns))
                 with k.loop(0, shown) as lane:
-                    value = k.convert(k.load(self.sums, k.add(item, lane)), self.out.dtype)
-                    k.store(self.out, k.add(pixel, k.mul(lane, size.out_lane)), value)
+                    at = k.add(pixel, k.mul(lane, size.out_lane))
+                    total = k.load(self.sums, k.add(item, lane))
+                    put(at, total, line_of(lane), k.mul(w, strides[2]))

@@ -13,6 +13,7 @@ from treadle.codegen.conv_image import IMAGE_SIZES, conv_image
 from treadle.codegen.conv_pixel_plan import PixelImage, PixelPlan
 from treadle.codegen.conv_problem import Axis, Kind, Numbers, Problem
 from treadle.codegen.conv_terms import Terms, Weight, conv_clear
+from treadle.codegen.hooks import Riders
 from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout, Out, Plan
 from treadle.ir.loop import I64
 
@@ -44,13 +45,21 @@ def _classes(kind: Kind, p: Problem) -> list[tuple[Axis, ...]]:
     return list(itertools.product(*choices))
 
 
-def image_plan(kind: Kind, p: Problem) -> Plan:
-    """``forward`` and ``input``; the input of the plan 0 is the image, 1 the weight."""
+def reaches_all(kind: Kind, p: Problem) -> bool:
+    """Whether every pixel of the result has a tap: then work can ride on the result."""
+    return all(axis.present for axes in _classes(kind, p) for axis in axes)
+
+
+def image_plan(kind: Kind, p: Problem, riders: Riders) -> Plan:
+    """``forward`` and ``input``; the input of the plan 0 is the image, 1 the weight.
+
+    There may be a rider on the result where it ``reaches_all``.
+    """
     works = Workspaces()
     weight = _weight(kind, p)
     classes = _classes(kind, p)
     notes = Notes(accumulator(p.image.dtype), len(classes) * weight.groups * weight.items, works)
-    depthwise = DepthwisePlan(kind, p, weight, works, notes)
+    depthwise = DepthwisePlan(kind, p, weight, works, notes, riders)
     gaps = kind == "input" and p.groups > 1 and weight.channels == 1 and max(p.stride) > 1
     gaps = gaps and (depthwise.fits or prod(p.weight.shape[2:]) <= _FEW_TAPS)
     plans: list[DepthwisePlan | PixelPlan | _ImagePlan] = [depthwise]
@@ -64,24 +73,24 @@ def image_plan(kind: Kind, p: Problem) -> Plan:
             launches.append(
                 Launch(KernelSpec(conv_clear, (target.dtype,)), (Out(0),), count, count)
             )
-        plans = [_plan_of(kind, p, axes, gaps, weight, works, notes) for axes in having]
+        plans = [_plan_of(kind, p, axes, gaps, weight, works, notes, riders) for axes in having]
     launches += [launch for plan in plans for launch in plan.launches()]
     if gaps or any(axis.has_absent for axes in classes for axis in axes):
-        launches += exact_launches(kind, p, notes, gaps)
+        launches += exact_launches(kind, p, notes, riders, gaps)
     return Plan(tuple(launches), tuple(works.nbytes))
 
 
 def _plan_of(
     kind: Kind, p: Problem, axes: tuple[Axis, ...], gaps: bool, weight: Weight, works: Workspaces,
-    notes: Notes,
+    notes: Notes, riders: Riders,
 ) -> PixelPlan | _ImagePlan:  # fmt: skip
     """The plan of one class of pixels, with pixels or channels in the lanes."""
     source, target = (p.image, p.result) if kind == "forward" else (p.result, p.image)
     image = PixelImage(source, target, axes, p.stride if gaps else (1, 1, 1), weight)
-    pixels = PixelPlan(image, p.threads, p.vector_bits, works, notes)
+    pixels = PixelPlan(image, p.threads, p.vector_bits, works, notes, riders)
     if p.groups > 1 and weight.channels == 1:
         return pixels
-    channels = _ImagePlan(p, source, target, weight, axes, works, notes)
+    channels = _ImagePlan(p, source, target, weight, axes, works, notes, riders)
     times = _PIXEL_COST if weight.channels > _FEW_CHANNELS else _FEW_COST
     return pixels if times * pixels.cost < channels.cost else channels
 
@@ -109,10 +118,10 @@ class _ImagePlan:
 
     def __init__(
         self, p: Problem, source: Layout, target: Layout, weight: Weight, axes: Sequence[Axis],
-        works: Workspaces, notes: Notes,
+        works: Workspaces, notes: Notes, riders: Riders,
     ) -> None:  # fmt: skip
         self.p, self.weight, self.axes = p, weight, axes
-        self.works, self.notes = works, notes
+        self.works, self.notes, self.riders = works, notes, riders
         self.source, self.target = source, target
         self.tile = self._tile()
         self.cost = self._cost(self.tile)
@@ -188,16 +197,17 @@ class _ImagePlan:
         pixels = self.images * prod(self.box)
         slots = -(-pixels // tile.rows) * tile.rows
         scratch = works.new(p.threads * share, tile.dtype)
-        sums = works.new(p.threads * 2 * slots * columns, tile.dtype)
+        sums = works.new(p.threads * slots * columns, tile.dtype)
         share_table = 2 * (pixels + tile.rows)
         table = works.new(p.threads * share_table, I64)
         first = sum(a.first * s for a, s in zip(self.axes, self._out_strides(), strict=True))
         values = self._sizes(terms) | {
-            "share": share, "share_sums": 2 * slots * columns, "share_table": share_table,
+            "share": share, "share_sums": slots * columns, "share_table": share_table,
+            "first": first,
         }  # fmt: skip
         args: tuple[Argument, ...] = (
             Out(0, first), dense, In(0), scratch, sums, terms.places, terms.ends,
-            table, *in_order(IMAGE_SIZES, values),
+            table, *self.riders.addresses, *in_order(IMAGE_SIZES, values), *self.riders.numbers,
         )  # fmt: skip
         units = (
             self.p.groups * -(-self.source.shape[0] // self.images) * prod(self.boxes)
@@ -205,7 +215,7 @@ class _ImagePlan:
         )  # fmt: skip
         work = 2 * prod(self.target.shape[:2]) * terms.depth
         work *= prod(axis.pixels for axis in self.axes)
-        key = (tile, dtype)
+        key = (tile, dtype, self.riders.hooks)
         return [
             terms.listing(),
             pack,

@@ -13,7 +13,8 @@ from treadle.base.dtypes import DType
 from treadle.base.record import Record
 from treadle.codegen.contraction import Tile, both, ceil_div, negate, sizes, widen
 from treadle.codegen.conv_strip import Chain, Point, axes, dot, names, nest, point_of, volume
-from treadle.ir.loop import BEGIN, END, I64, THREAD, Builder, Const, Kernel, Operand
+from treadle.codegen.hooks import Attached, Hooks, Indices, Line
+from treadle.ir.loop import BEGIN, BOOL, END, I64, THREAD, Builder, Const, Kernel, Operand
 
 PIXEL_SIZES = (
     "x_image", "x_group", "x_channel", *names("x", "size"),  # of the image
@@ -26,17 +27,17 @@ PIXEL_SIZES = (
     "direct",  # 1 where sums of whole tiles go straight to the result
     "blocks", "depth", "items", "panels",  # items: output channels of a group
     "out_image", "out_channel", *names("o"),
-    "share", "share_table",
+    "share", "share_table", "first",  # pixel of the result
 )  # fmt: skip
 
 
-def conv_pixel(tile: Tile, source: DType) -> Kernel:
+def conv_pixel(tile: Tile, source: DType, hooks: Hooks) -> Kernel:
     """The kernel. A unit is a box of pixels of one image, for all output channels of a group.
 
     ``places`` and ``ends`` are those of ``conv_order``, ``dense`` that of ``conv_pack``, with as
     many columns as ``tile`` has rows.
     """
-    return _ConvPixel(tile, source).kernel()
+    return _ConvPixel(tile, source, hooks).kernel()
 
 
 class _Part(Record):
@@ -48,10 +49,11 @@ class _Part(Record):
     slots: Operand
     rows: Operand
     width: Operand  # pixels of a line
+    first: Indices  # image, channel and pixel of the first
 
 
 class _ConvPixel:
-    def __init__(self, tile: Tile, source: DType) -> None:
+    def __init__(self, tile: Tile, source: DType, hooks: Hooks) -> None:
         k = self.k = Builder(f"conv_pixel_{source.short}_{tile.name}")
         self.tile = tile
         self.out, self.dense = k.pointer("out", source), k.pointer("dense", tile.dtype)
@@ -59,7 +61,9 @@ class _ConvPixel:
         self.scratch, self.sums = k.pointer("scratch", tile.dtype), k.pointer("sums", tile.dtype)
         self.places, self.ends = k.pointer("places", I64), k.pointer("ends", I64)
         self.table = k.pointer("table", I64)
+        self.hooks = Attached(k, hooks, source)
         self.size = sizes(k, PIXEL_SIZES)
+        self.hooks.declare_sizes()
 
     def kernel(self) -> Kernel:
         k, size, tile = self.k, self.size, self.tile
@@ -88,7 +92,8 @@ class _ConvPixel:
                 self.copy(k.add(source, k.mul(channel, size.x_channel)), to, start)
             first = k.mul(group, size.items)
             to = k.add(k.mul(image, size.out_image), k.mul(first, size.out_channel))
-            to = k.add(to, dot(k, start, axes(size, "o")))
+            away = dot(k, start, axes(size, "o"))
+            to = k.add(to, away)
             slots = k.mul(k.mul(extent[0], extent[1]), ceil_div(k, extent[2], tile.lanes))
             # All panels of weights before the next pixels, which stay in a level-1 cache.
             with k.loop(0, slots, step=tile.vectors) as slot, k.loop(0, size.panels) as panel:
@@ -101,6 +106,7 @@ class _ConvPixel:
                     k.minimum(k.sub(slots, slot), tile.vectors),
                     k.minimum(k.sub(size.items, row), tile.rows),
                     extent[2],
+                    (image, k.add(first, row), k.add(size.first, away)),
                 )
                 self.multiply(part)
         return k.kernel
@@ -177,7 +183,8 @@ class _ConvPixel:
         k, tile, size = self.k, self.tile, self.size
         at = k.add(self.slots_at, k.mul(part.slot, 3))
         starts = [k.load(self.table, k.add(at, 3 * v)) for v in range(tile.vectors)]
-        direct = k.compare("eq", size.direct, 1)
+        direct: Operand = Const(self.hooks.is_short, BOOL)
+        direct = both(k, direct, k.compare("eq", size.direct, 1))
         wanted = ((part.slots, tile.vectors), (part.rows, tile.rows), (part.width, size.box_w))
         for number, whole in wanted:
             direct = both(k, direct, k.compare("eq", number, whole))
@@ -187,25 +194,28 @@ class _ConvPixel:
                 place = k.load(self.places, t)
                 line = k.add(part.dense, k.mul(t, tile.rows))
                 self.step([k.add(start, place) for start in starts], line)
-            with k.when(direct):
-                self.write_tile(part.to, at)
+            if self.hooks.is_short:
+                with k.when(direct):
+                    self.write_tile(part, at)
             with k.when(negate(k, direct)):
                 self.chain.add_to(self.sums, self.total, k.compare("eq", block, 0))
         with k.when(negate(k, direct)):
             self.write(part)
 
-    def write_tile(self, to: Operand, at: Operand) -> None:
+    def write_tile(self, part: _Part, at: Operand) -> None:
         """The sums of one block, all of them, to the result."""
         k, tile, size = self.k, self.tile, self.size
         zero = k.const(0, tile.dtype)
         for vector in range(tile.vectors):
-            place = k.add(to, k.load(self.table, k.add(at, 3 * vector + 1)))
+            away = k.load(self.table, k.add(at, 3 * vector + 1))
+            place = k.add(part.to, away)
             for row in range(tile.rows):
                 line = k.add(place, k.mul(size.out_channel, row))
+                channel = self.channel(part, Const(row, I64))
                 with k.loop(0, tile.lanes, kind="vector") as lane:
                     j = k.add(lane, row * tile.columns + vector * tile.lanes)
                     total = k.add(zero, k.load(self.chain.acc, j))
-                    k.store(self.out, k.add(line, lane), k.convert(total, self.out.dtype))
+                    self.put(part, channel, k.add(away, lane), k.add(line, lane), total)
 
     def step(self, starts: list[Operand], line: Operand) -> None:
         """One step of k: the shorter side of the tile is live, of the longer one a single one."""
@@ -244,18 +254,28 @@ class _ConvPixel:
         beside = k.compare("eq", size.o_w, 1)
         with k.loop(0, part.slots) as vector:
             at = k.add(self.slots_at, k.mul(k.add(part.slot, vector), 3))
-            place = k.add(part.to, k.load(self.table, k.add(at, 1)))
+            away = k.load(self.table, k.add(at, 1))
+            place = k.add(part.to, away)
             count = k.minimum(k.sub(part.width, k.load(self.table, k.add(at, 2))), tile.lanes)
             whole = both(k, beside, k.compare("eq", count, tile.lanes))
             item = k.add(self.total, k.mul(vector, tile.lanes))
             with k.loop(0, part.rows) as row:
                 line = k.add(place, k.mul(row, size.out_channel))
                 source = k.add(item, k.mul(row, tile.columns))
+                channel = self.channel(part, row)
                 with k.when(whole), k.loop(0, tile.lanes, kind="vector") as lane:
-                    self.put(k.add(line, lane), k.add(source, lane))
+                    total = k.load(self.sums, k.add(source, lane))
+                    self.put(part, channel, k.add(away, lane), k.add(line, lane), total)
                 with k.when(negate(k, whole)), k.loop(0, count) as lane:
-                    self.put(k.add(line, k.mul(lane, size.o_w)), k.add(source, lane))
+                    step = k.mul(lane, size.o_w)
+                    total = k.load(self.sums, k.add(source, lane))
+                    self.put(part, channel, k.add(away, step), k.add(line, step), total)
 
-    def put(self, to: Operand, item: Operand) -> None:
-        k = self.k
-        k.store(self.out, to, k.convert(k.load(self.sums, item), self.out.dtype))
+    def channel(self, part: _Part, row: Operand) -> Line:
+        image, channel, _ = part.first
+        return self.hooks.line(image, self.k.add(channel, row))
+
+    def put(self, part: _Part, channel: Line, pixel: Operand, to: Operand, total: Operand) -> None:
+        """An element of the result; ``pixel`` counts from that of the part."""
+        pixel = self.k.add(part.first[2], pixel)
+        self.hooks.finish(self.out, to, total, self.out.dtype, channel, pixel)

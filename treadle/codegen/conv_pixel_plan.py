@@ -9,6 +9,7 @@ from treadle.codegen.conv_exact import Notes
 from treadle.codegen.conv_pixel import PIXEL_SIZES, conv_pixel
 from treadle.codegen.conv_problem import Axis, Numbers
 from treadle.codegen.conv_terms import Terms, Weight
+from treadle.codegen.hooks import Riders
 from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout, Out
 from treadle.ir.loop import I64
 
@@ -34,9 +35,11 @@ class PixelPlan:
     """The launches of one class of pixels."""
 
     def __init__(
-        self, image: PixelImage, threads: int, vector_bits: int, works: Workspaces, notes: Notes
-    ) -> None:
+        self, image: PixelImage, threads: int, vector_bits: int, works: Workspaces, notes: Notes,
+        riders: Riders,
+    ) -> None:  # fmt: skip
         self.image, self.axes, self.works, self.notes = image, image.axes, works, notes
+        self.riders = riders
         self.threads, self.vector_bits = threads, vector_bits
         self.tile = self._tile()
         self.cost = self._cost(self.tile)
@@ -100,17 +103,19 @@ class PixelPlan:
         table = works.new(threads * share_table, I64)
         strides = image.target.strides[2:]
         first = sum(axis.first * stride for axis, stride in zip(self.axes, strides, strict=True))
-        values = self._sizes(terms) | {"share": share, "share_table": share_table}
+        values = self._sizes(terms) | {"share": share, "share_table": share_table, "first": first}
         args: tuple[Argument, ...] = (
             Out(0, first), dense, In(0), scratch, sums, terms.places, terms.ends,
-            table, *in_order(PIXEL_SIZES, values),
+            table, *self.riders.addresses, *in_order(PIXEL_SIZES, values), *self.riders.numbers,
         )  # fmt: skip
         work = 2 * prod(image.target.shape[:2]) * terms.present
         work *= prod(axis.pixels for axis in self.axes)
         return [
             terms.listing(),
             pack,
-            Launch(KernelSpec(conv_pixel, (tile, dtype)), args, self.units, work),
+            Launch(
+                KernelSpec(conv_pixel, (tile, dtype, self.riders.hooks)), args, self.units, work
+            ),
         ]
 
     def _sizes(self, terms: Terms) -> dict[str, int]:

@@ -257,30 +257,8 @@ class Strip:
 
 
 # the tile
-_PART = 320  # steps of k for which a panel of the dense factor stays in a level-1 cache
-
-
-@contextmanager
-def parts(
-    k: Builder, begin: Operand, end: Operand
-) -> Iterator[tuple[Operand, Operand, Operand, Operand]]:
-    """A loop over one or two parts of a block of k.
-
-    Yields the first step, how many, whether the chain goes on here, and whether it ends. An empty
-    block counts as one part: there must be a sum.
-    """
-    length = k.sub(end, begin)
-    several = k.compare("gt", length, _PART)
-    span = k.select(several, k.div(k.add(length, 1), 2), length)
-    with k.loop(0, k.select(several, Const(2, I64), 1)) as number:
-        first = k.add(begin, k.mul(number, span))
-        goes_on = k.compare("eq", number, 1)
-        is_last = k.compare("eq", goes_on, several)
-        yield first, k.minimum(k.sub(end, first), span), goes_on, is_last
-
-
 class Chain:
-    """The accumulators of a register tile, and the loop over a part of k."""
+    """The accumulators of a register tile, and the loop over a block of k."""
 
     def __init__(self, k: Builder, tile: Tile) -> None:
         self.k, self.tile = k, tile
@@ -291,16 +269,6 @@ class Chain:
         """Starts a chain: +0."""
         k, zero = self.k, self.k.const(0, self.tile.dtype)
         self._each(lambda lane: k.store(self.acc, lane, zero))
-
-    def load(self, pointer: Pointer, start: Operand) -> None:
-        """Goes on with a chain that was stored."""
-        k = self.k
-        self._each(lambda lane: k.store(self.acc, lane, k.load(pointer, k.add(start, lane))))
-
-    def store(self, pointer: Pointer, start: Operand) -> None:
-        """Stores a chain that is to go on."""
-        k = self.k
-        self._each(lambda lane: k.store(pointer, k.add(start, lane), k.load(self.acc, lane)))
 
     def add_to(self, pointer: Pointer, start: Operand, first: Operand) -> None:
         """Adds the block to the sum of those before it, or to 0."""

@@ -22,7 +22,6 @@ from treadle.codegen.conv_strip import (
     dot,
     names,
     nest,
-    parts,
     volume,
 )
 from treadle.ir.loop import BEGIN, END, I64, THREAD, Builder, Const, Kernel, Operand
@@ -129,7 +128,6 @@ class _ConvWeight:
         self.tile, self.lanes_apart = tile, lanes_apart
         self.sums, self.grad = k.pointer("sums", tile.dtype), k.pointer("grad", tile.dtype)
         self.image, self.scratch = k.pointer("image", source), k.pointer("scratch", tile.dtype)
-        self.chains = k.pointer("chains", tile.dtype)
         self.table = k.pointer("table", I64)
         self.size = sizes(k, WEIGHT_SIZES)
         lanes = tile.lanes if lanes_apart else 0
@@ -138,7 +136,6 @@ class _ConvWeight:
     def kernel(self) -> Kernel:
         k, size = self.k, self.size
         self.base = k.mul(THREAD, size.share)
-        self.onward = k.mul(THREAD, k.mul(size.unit_rows, self.tile.columns))
         self.steps_at = k.mul(THREAD, size.share_table)  # place(pixel) for the steps of a run,
         self.items_at = k.add(self.steps_at, size.run)  # and place(tap) for the rows of the tile
         with k.loop(BEGIN, END) as unit:
@@ -246,24 +243,16 @@ class _ConvWeight:
         with k.loop(0, k.maximum(length, 1), step=BLOCK) as block:
             end = k.minimum(k.add(block, BLOCK), length)
             starts = k.op("and", first, k.compare("eq", block, 0))
-            with parts(k, block, end) as (part, count, goes_on, is_last):
-                line = k.add(dense, k.mul(part, tile.columns))
-                steps = k.add(self.steps_at, part)
-                with k.loop(0, self.rows, step=tile.rows) as row:
-                    at = k.add(self.items_at, row)
-                    rows = [k.load(self.table, k.add(at, i)) for i in range(tile.rows)]
-                    away = k.mul(row, tile.columns)
-                    chain.clear()
-                    with k.when(goes_on):
-                        chain.load(self.chains, k.add(self.onward, away))
-                    chain.run(
-                        self.scratch, rows, self.table, steps, self.grad, line, count,
-                        self.lanes_apart,
-                    )  # fmt: skip
-                    with k.when(is_last):
-                        chain.add_to(self.sums, k.add(to, away), starts)
-                    with k.when(k.op("not", is_last)):
-                        chain.store(self.chains, k.add(self.onward, away))
+            line, steps = k.add(dense, k.mul(block, tile.columns)), k.add(self.steps_at, block)
+            with k.loop(0, self.rows, step=tile.rows) as row:
+                at = k.add(self.items_at, row)
+                rows = [k.load(self.table, k.add(at, i)) for i in range(tile.rows)]
+                chain.clear()
+                chain.run(
+                    self.scratch, rows, self.table, steps, self.grad, line, k.sub(end, block),
+                    self.lanes_apart,
+                )  # fmt: skip
+                chain.add_to(self.sums, k.add(to, k.mul(row, tile.columns)), starts)
 
 
 END_SIZES = (

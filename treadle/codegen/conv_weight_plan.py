@@ -166,7 +166,6 @@ class _WeightPlan:
         scratch: Argument = In(int(not self.swapped))
         if not self.in_place:
             scratch = works.new(threads * share, tile.dtype)
-        chains = works.new(threads * self.unit_rows * columns, tile.dtype)
         table = works.new(threads * share_table, I64)
         shared = {
             "splits": self.splits, "sums_split": self.groups * sums_group,
@@ -179,7 +178,7 @@ class _WeightPlan:
             "share": share, "share_table": share_table,
         }  # fmt: skip
         image = In(int(not self.swapped))
-        args = (sums, grad, image, scratch, chains, table, *in_order(WEIGHT_SIZES, values))
+        args = (sums, grad, image, scratch, table, *in_order(WEIGHT_SIZES, values))
         units = self.groups * self.channel_units * self.splits
         work = 2 * prod(p.weight.shape) * self.depth
         key = (tile, dtype, self.apart)

@@ -10,6 +10,7 @@ of the right operand meet each tile of rows, so that a panel is read from the ne
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 from treadle.base.dtypes import DType
@@ -38,7 +39,7 @@ from treadle.codegen.gemm_pack import (
     pack,
 )
 from treadle.codegen.hooks import Attached, Hooks
-from treadle.ir.loop import BEGIN, END, I64, THREAD, Builder, Const, Kernel, Operand
+from treadle.ir.loop import BEGIN, BOOL, END, I64, THREAD, Builder, Const, Kernel, Operand
 
 SIZES = (
     "m", "n", "depth",
@@ -71,6 +72,17 @@ class GemmKey(Record):
         return self.result is not self.tile.dtype
 
 
+class _Part(Record):
+    """What is stored of a tile: some of its rows, and the columns begin..end of them."""
+
+    start: Operand  # where the tile lies in the sums
+    row: Operand  # of the result, the tile's first one
+    column: Operand
+    rows: Operand
+    begin: Operand
+    end: Operand
+
+
 def gemm(key: GemmKey) -> Kernel:
     """The kernel. A unit is a block of rows and columns of one batch, over one split of k."""
     return _Gemm(key).build()
@@ -90,7 +102,8 @@ class _Gemm:
         self.packed_left = packed
         packed = k.pointer("packed_right", acc) if key.right != "direct" else self.right
         self.packed_right = packed
-        self.hooks = Attached(k, key.hooks)
+        self.hooks = Attached(k, key.hooks, key.dtype)
+        self.finishes = key.separate or key.hooks.result is not None
         self.size = sizes(k, SIZES)
         self.hooks.declare_sizes()
 
@@ -131,9 +144,6 @@ class _Gemm:
                 here.i1 = k.minimum(k.add(here.i0, size.strip), i1)
                 self._pack_left(here)
                 self._strip(here)
-                if self.key.separate or self.key.hooks.result:
-                    with k.when(here.last):
-                        self._finish(here)
 
     # packing
     def _source(self, is_left: bool, here: SimpleNamespace) -> Source:
@@ -200,9 +210,11 @@ class _Gemm:
                 row = k.add(here.i0, k.mul(i, tile.rows))
                 left = self._left_factor(here, i, row)
                 self._multiply(here, left, right)
-                rows = k.minimum(k.sub(here.i1, row), tile.rows)
-                start = k.add(at, k.mul(row, size.out_row))
-                self._store(here, start, rows, begin, end)
+                part = _Part(
+                    k.add(at, k.mul(row, size.out_row)), row, k.sub(column, begin),
+                    k.minimum(k.sub(here.i1, row), tile.rows), begin, end,
+                )  # fmt: skip
+                self._store(here, part)
 
     def _right_factor(
         self, here: SimpleNamespace, panel: Operand, column: Operand
@@ -284,18 +296,38 @@ class _Gemm:
                 k.store(self.spill, spot, k.load(self.acc, spot))
 
     # the end of a tile
-    def _store(
-        self, here: SimpleNamespace, at: Operand, rows: Operand, begin: Operand, end: Operand
-    ) -> None:
-        """``sums = (0 if first else sums) + acc`` for ``rows`` rows, columns begin..end."""
+    def _store(self, here: SimpleNamespace, part: _Part) -> None:
+        """``sums = (0 if first else sums) + acc``; complete sums go on to the result."""
+        k = self.k
+        flush, full = self.tile.flush, self._is_full(part)
+        if not self.finishes:
+            self._store_sums(here, part, full)
+            return
+        if self.hooks.is_short and not flush:
+            with k.when(full):
+                self._finish_tile(here, part)
+            there = negate(k, full)
+        else:
+            there = Const(True, BOOL)
+        with k.when(both(k, there, here.last)):
+            if not flush:
+                self._spill()
+            self._finish_rows(here, part, full)
+        with k.when(both(k, there, negate(k, here.last))):
+            self._store_sums(here, part, full)
+
+    def _is_full(self, part: _Part) -> Operand:
+        """Whether all of the tile is stored."""
+        k, tile = self.k, self.tile
+        count = k.sub(part.end, part.begin)
+        return both(k, k.compare("eq", part.rows, tile.rows), k.compare("eq", count, tile.columns))
+
+    def _store_sums(self, here: SimpleNamespace, part: _Part, full: Operand) -> None:
         k, tile = self.k, self.tile
         if tile.flush:
-            self._store_rows(here, at, rows, begin, end)
+            self._store_rows(here, part)
             return
-        full = both(
-            k, k.compare("eq", rows, tile.rows), k.compare("eq", k.sub(end, begin), tile.columns)
-        )
-        starts = [k.add(at, k.mul(self.size.out_row, row)) for row in range(tile.rows)]
+        starts = [k.add(part.start, k.mul(self.size.out_row, row)) for row in range(tile.rows)]
         for first in (True, False):
             with k.when(both(k, full, here.first if first else negate(k, here.first))):
                 for place in range(tile.rows * tile.vectors):
@@ -307,33 +339,30 @@ class _Gemm:
                         k.store(self.sums, to, k.add(old, value))
         with k.when(negate(k, full)):
             self._spill()
-            self._store_rows(here, at, rows, begin, end)
+            self._store_rows(here, part)
 
-    def _store_rows(
-        self, here: SimpleNamespace, at: Operand, rows: Operand, begin: Operand, end: Operand
-    ) -> None:
+    def _store_rows(self, here: SimpleNamespace, part: _Part) -> None:
+        """Some rows and columns of a tile that was spilled."""
         k = self.k
-        with k.loop(0, rows) as row:
-            start = k.add(at, k.mul(row, self.size.out_row))
-            self._store_part(here, start, k.mul(row, self.tile.columns), begin, end)
+        with k.loop(0, part.rows) as row:
+            start = k.add(part.start, k.mul(row, self.size.out_row))
+            self._store_part(here, start, k.mul(row, self.tile.columns), part)
 
     def _store_part(
-        self, here: SimpleNamespace, start: Operand, spilled: Operand, begin: Operand, end: Operand
+        self, here: SimpleNamespace, start: Operand, spilled: Operand, part: _Part
     ) -> None:
         """The columns begin..end of a row of the tile: vectors, then their halves."""
         k, tile = self.k, self.tile
-        zero = k.const(0, tile.dtype)
 
-        def move(column: Operand, width: int) -> None:
+        def move(first: Operand, width: int) -> None:
             with k.loop(0, width, kind="vector") as lane:
-                to = k.add(k.add(start, column), lane)
-                old = k.select(here.first, zero, k.load(self.sums, to))
-                value = k.load(self.spill, k.add(k.add(spilled, column), lane))
-                k.store(self.sums, to, k.add(old, value))
+                column = k.add(first, lane)
+                to = k.add(start, column)
+                k.store(self.sums, to, self._total(here, to, k.add(spilled, column)))
 
-        count = k.sub(end, begin)
-        middle = k.add(begin, k.mul(k.div(count, tile.lanes), tile.lanes))
-        with k.loop(begin, middle, step=tile.lanes) as column:
+        count = k.sub(part.end, part.begin)
+        middle = k.add(part.begin, k.mul(k.div(count, tile.lanes), tile.lanes))
+        with k.loop(part.begin, middle, step=tile.lanes) as column:
             move(column, tile.lanes)
         width, place = tile.lanes // 2, middle
         while width:
@@ -343,13 +372,60 @@ class _Gemm:
             place = k.add(place, k.select(some, Const(width, I64), Const(0, I64)))
             width //= 2
 
-    def _finish(self, here: SimpleNamespace) -> None:
-        """Rounds the complete sums of the strip and hands them to the epilogue."""
-        k, dtype, result = self.k, self.key.dtype, self.key.result
-        with k.loop(here.i0, here.i1) as row:
-            start = k.add(here.to, k.mul(row, self.size.out_row))
-            with k.loop(here.j0, here.j1, kind="vector") as column:
-                at = k.add(start, column)
-                value = k.convert(k.load(self.sums, at), dtype)
-                value = self.hooks.apply("result", value, (here.batch, row, column), result)
-                k.store(self.out, at, value)
+    def _total(self, here: SimpleNamespace, at: Operand, spilled: Operand) -> Operand:
+        """A sum with this block, from memory."""
+        k = self.k
+        old = k.select(here.first, k.const(0, self.tile.dtype), k.load(self.sums, at))
+        return k.add(old, k.load(self.spill, spilled))
+
+    def _finish_tile(self, here: SimpleNamespace, part: _Part) -> None:
+        """A whole tile from the registers to the result, or to the sums where more is to come."""
+        k, tile, zero = self.k, self.tile, self.k.const(0, self.tile.dtype)
+
+        def each(row: int, use: Callable[[Operand, Operand, Operand], None]) -> None:
+            """With the places in the sums and in the tile, and the column."""
+            start = k.add(part.start, k.mul(self.size.out_row, row))
+            for first in range(0, tile.columns, tile.lanes):
+                with k.loop(0, tile.lanes, kind="vector") as lane:
+                    column = k.add(lane, first)
+                    use(k.add(start, column), k.add(column, row * tile.columns), column)
+
+        def begin(at: Operand, place: Operand, column: Operand) -> None:
+            k.store(self.acc, place, k.add(zero, k.load(self.acc, place)))
+
+        def go_on(at: Operand, place: Operand, column: Operand) -> None:
+            k.store(self.acc, place, k.add(k.load(self.sums, at), k.load(self.acc, place)))
+
+        def keep(at: Operand, place: Operand, column: Operand) -> None:
+            k.store(self.sums, at, k.load(self.acc, place))
+
+        def finish(row: int) -> None:
+            line = self.hooks.line(here.batch, k.add(part.row, row))
+
+            def store(at: Operand, place: Operand, column: Operand) -> None:
+                total, to = k.load(self.acc, place), k.add(part.column, column)
+                self.hooks.finish(self.out, at, total, self.key.dtype, line, to)
+
+            each(row, store)
+
+        uses = ((here.first, begin), (negate(k, here.first), go_on), (negate(k, here.last), keep))
+        for condition, use in uses:
+            with k.when(condition):
+                for row in range(tile.rows):
+                    each(row, use)
+        with k.when(here.last):
+            for row in range(tile.rows):
+                finish(row)
+
+    def _finish_rows(self, here: SimpleNamespace, part: _Part, full: Operand) -> None:
+        """The complete sums of a tile that was spilled to the result, row by row."""
+        k, tile = self.k, self.tile
+        whole = (Const(0, I64), Const(tile.columns, I64))
+        for wanted, columns in ((full, whole), (negate(k, full), (part.begin, part.end))):
+            with k.when(wanted), k.loop(0, part.rows) as row:
+                start = k.add(part.start, k.mul(row, self.size.out_row))
+                line = self.hooks.line(here.batch, k.add(part.row, row))
+                with k.loop(*columns, kind="vector") as column:
+                    at, place = k.add(start, column), k.add(part.column, column)
+                    total = self._total(here, at, k.add(k.mul(row, tile.columns), column))
+                    self.hooks.finish(self.out, at, total, self.key.dtype, line, place)

@@ -93,7 +93,7 @@ class _Product:
         self.out = k.pointer("out", key.result)
         a, b = k.pointer("a", key.a), k.pointer("b", key.b)
         self.left, self.right = (b, a) if key.swapped else (a, b)
-        self.hooks = Attached(k, key.hooks)
+        self.hooks = Attached(k, key.hooks, key.dtype)
         self.size = sizes(k, SIZES)
         self.hooks.declare_sizes()
 
@@ -442,7 +442,7 @@ def combine(key: CombineKey) -> Kernel:
     """``out = ((parts[0] + parts[1]) + ...)`` rounded; a unit is one row of m in one batch."""
     k = Builder(f"combine_{key.acc.short}_{key.dtype.short}")
     out, parts = k.pointer("out", key.result), k.pointer("parts", key.acc)
-    hooks = Attached(k, key.hooks)
+    hooks = Attached(k, key.hooks, key.dtype)
     size = sizes(k, ("m", "n", "count", "stride"))
     hooks.declare_sizes()
     total = k.local(key.acc, key.lanes)

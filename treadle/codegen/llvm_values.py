@@ -13,7 +13,7 @@ from treadle.ir.loop import COMPARISONS, Const, Kernel
 
 _TYPES = {
     "f64": "double", "f32": "float", "f16": "half", "bf16": "i16", "i64": "i64", "i32": "i32",
-    "i16": "i16", "i8": "i8", "u8": "i8", "u32": "i32", "u64": "i64", "b1": "i1",
+    "i16": "i16", "i8": "i8", "u8": "i8", "u16": "i16", "u32": "i32", "u64": "i64", "b1": "i1",
 }  # fmt: skip
 _FLOAT_COMPARE = {"eq": "oeq", "ne": "une", "lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge"}
 _FLOAT_BINARY = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv", "rem": "frem"}

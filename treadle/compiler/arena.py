@@ -14,7 +14,9 @@ _ALIGNMENT = 64
 class Storage:
     """A block of memory and the steps during which it is in use."""
 
-    __slots__ = ("first", "is_constant", "is_result", "last", "nbytes", "offset")
+    __slots__ = (
+        "first", "heir", "inherits", "is_constant", "is_result", "last", "nbytes", "offset",
+    )  # fmt: skip
 
     def __init__(self, nbytes: int, first: int) -> None:
         self.nbytes = nbytes
@@ -22,12 +24,15 @@ class Storage:
         self.is_result = False  # outlives the program
         self.is_constant = False  # may be kept from run to run
         self.offset = 0  # in the arena
+        self.heir: Storage | None = None  # takes over its place in its last step
+        self.inherits: Storage | None = None  # whose heir it is
 
 
 def lay_out(storages: list[Storage]) -> int:
     """Gives storages in use at the same time different places; the bytes that takes.
 
-    Storages come in the order of their first steps. Each goes to the smallest gap that fits.
+    Storages come in the order of their first steps. Each goes to the smallest gap that fits, and
+    an heir to the place of what it inherits from.
 
     >>> a, b, c = Storage(64, 0), Storage(128, 1), Storage(64, 2)
     >>> a.last, b.last = 1, 2
@@ -42,8 +47,9 @@ def lay_out(storages: list[Storage]) -> int:
             gaps.give_back(offset, size)
         size = _aligned(s.nbytes)
         if size:
-            s.offset = gaps.take(size)
-            heappush(ends, (s.last, s.offset, size))
+            s.offset = gaps.take(size) if s.inherits is None else s.inherits.offset
+            if s.heir is None:
+                heappush(ends, (s.last, s.offset, size))
     return gaps.end
 
 
@@ -106,7 +112,7 @@ def verify_arena(storages: Iterable[Storage], end: int) -> None:
         placed = [other for other in placed if other.last >= s.first]
         over = any(
             s.offset < other.offset + other.nbytes and other.offset < s.offset + s.nbytes
-            for other in placed
+            for other in placed if other is not s.inherits
         )
         if over or s.offset + s.nbytes > end or s.offset % _ALIGNMENT:
             raise CompileError(

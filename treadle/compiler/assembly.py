@@ -11,16 +11,20 @@ from typing import Any
 from treadle.base.errors import CompileError
 from treadle.base.record import Record
 from treadle.compiler.arena import Storage, lay_out
+from treadle.compiler.batch import batch_kernel
 from treadle.compiler.constants import launches_ahead
-from treadle.compiler.device import Device, Tape
+from treadle.compiler.device import Device
 from treadle.compiler.fuse import Fusion
-from treadle.compiler.lower import plan
+from treadle.compiler.lower import map_kernel, plan
 from treadle.compiler.prepare import Prepared, compile_plan, moved, prepared
-from treadle.compiler.program import Emitted, Made, Once, Program
+from treadle.compiler.program import Emitted, Image, Made, Once, Program
 from treadle.compiler.schedule import Step
-from treadle.ir.launch import Layout
-from treadle.ir.node import Signature, Type
-from treadle.ir.op import Bundle
+from treadle.compiler.takeover import Takeover, Use, Uses, same_places
+from treadle.ir.launch import Argument, In, Layout, Out, Plan
+from treadle.ir.node import Type
+from treadle.ir.op import Bundle, Elementwise
+
+_NOTHING_AHEAD: tuple[int, frozenset[int]] = (0, frozenset())
 
 
 class Place(Record):
@@ -50,6 +54,9 @@ class Assembly:
         self.slots: dict[int, int] = {}  # of storages that are not in the arena
         self.results: list[int] = []  # bytes of each storage that outlives the program
         self.arena = 0  # bytes
+        self.alike: dict[int, list[tuple[Use, Use]]] = {}  # of calls: a result, and what it may
+        self.failing = -1  # take over; the last call that may fail
+        self.takeovers: list[Takeover] = []
         self.weights = weights or {}  # of convolutions: the external value that stays the same
         self.sources: dict[int, None] = {}  # those that calls run once read
         self.once: set[int] = set()  # the calls that need not be run again
@@ -81,6 +88,13 @@ class Assembly:
     def plan_memory(self) -> None:
         """Gives what is temporary its place in the arena, and the rest a slot in the table."""
         self.slots, self.results = self._number_results([place for _, place in self.kept])
+        uses = Uses(self.calls, self.alike)
+        temporary = [n for n in range(self.fixed, len(self.storages))
+                     if not (self.storages[n].is_result or self.storages[n].is_constant)]  # fmt: skip
+        uses.within(self.storages, temporary)
+        results = {s: self.storages[s].nbytes for s in self.slots if s >= self.fixed}
+        if not self.once:
+            self.takeovers = uses.from_outside(results, self._replaceable(), self.failing)
         self.arena = lay_out(self.temporary())
         end = len(self.storages)
         constants = [s for s in self.storages if s.is_constant]
@@ -96,12 +110,31 @@ class Assembly:
         """Writes the tape."""
         kept = [(position, _renumbered(place, self.slots)) for position, place in self.kept]
         made = Made(self.trace, steps, self.emitted, self.places, self.storages)
-        whole = self._write(range(len(self.calls)))
-        once = None
+        images = [self._write(range(len(self.calls)))]
         if self.constant:
-            rest = self._write([n for n in range(len(self.calls)) if n not in self.once])
-            once = Once(rest, self.constant, list(self.sources))
-        return Program(self.device, whole, self.arena, self.results, kept, made, once)
+            images.append(self._write([n for n in range(len(self.calls)) if n not in self.once]))
+        tapes = [
+            self.device.link(x.tape, x.calls, x.patches, x.slots, self.threads) for x in images
+        ]
+        once = Once(tapes[1], self.constant, list(self.sources)) if self.constant else None
+        return Program(
+            self.device, tapes[0], self.arena, self.results, kept, made, once, self.takeovers,
+            images,
+        )  # fmt: skip
+
+    def _replaceable(self) -> dict[int, tuple[int, int]]:
+        """Storages of values from outside, with these and their bytes, that no result is a view
+        of."""
+        shown = {
+            p.storage
+            for _, place in self.kept for p in (place if type(place) is tuple else (place,))
+        }  # fmt: skip
+        return {
+            place.storage: (value, place.layout.touched)
+            for value, place in self.places.items()
+            if value < len(self.trace.externals) and type(place) is Place
+            and place.layout.is_contiguous and place.storage not in shown
+        }  # fmt: skip
 
     def _new_storage(self, nbytes: int) -> int:
         self.storages.append(Storage(nbytes, self.step))
@@ -139,17 +172,23 @@ class Assembly:
         else:
             calls = prepared(sig, layouts, self.device, self.threads)
         outs = self._results(sig.types)
-        ahead: tuple[int, frozenset[int]] = (0, frozenset())
+        if isinstance(sig.op.lower, Elementwise):
+            self._note_alike(outs, sources, [*map(Out, range(len(outs))), *map(In, range(len(sources)))])
+        ahead = _NOTHING_AHEAD
         if value in self.weights:
-            ahead = self._ahead(sig, layouts)
-            if ahead[0]:
-                self.sources[self.weights[value]] = None
+            bits, types = self.device.vector_bits, [kind.layout for kind in sig.types]
+            ahead = self._ahead(value, plan(sig.op, sig.attrs, layouts, types, self.threads, bits))
         self._emit(calls, [*outs, *sources], *ahead)
         self.places[value] = outs[0] if sig.type is sig.types[0] else outs
 
-    def _ahead(self, sig: Signature, layouts: tuple[Layout, ...]) -> tuple[int, frozenset[int]]:
-        bits, outs = self.device.vector_bits, [kind.layout for kind in sig.types]
-        return launches_ahead(plan(sig.op, sig.attrs, layouts, outs, self.threads, bits))
+    def _ahead(self, value: int | None, made: Plan) -> tuple[int, frozenset[int]]:
+        """What is done once of the plan of a convolution, alone or as the head of a group."""
+        if value not in self.weights:
+            return _NOTHING_AHEAD
+        ahead = launches_ahead(made)
+        if ahead[0]:
+            self.sources[self.weights[value]] = None
+        return ahead
 
     def _group(self, step: Step) -> None:
         made = step.lowered
@@ -171,7 +210,18 @@ class Assembly:
             for root, a in zip(sources, made.loads, strict=True)
         ]
         layouts = [place.layout for place in outs], [place.layout for place in ins]
-        self._emit(compile_plan(made.plan, *layouts, self.device), [*outs, *ins])
+        launches = made.plan.launches
+        if len(launches) == 1 and launches[0].kernel.build in (map_kernel, batch_kernel):
+            self._note_alike(outs, ins, launches[0].args)
+        ahead = self._ahead(step.group.head, made.plan) if step.group else _NOTHING_AHEAD
+        self._emit(compile_plan(made.plan, *layouts, self.device), [*outs, *ins], *ahead)
+
+    def _note_alike(
+        self, outs: Sequence[Place], ins: Sequence[Place], args: Sequence[Argument]
+    ) -> None:
+        """Notes which results of the next call, a map, may take over which operand."""
+        pairs = same_places(args, [p.layout for p in outs], [p.layout for p in ins])
+        self.alike[len(self.calls)] = [(outs[o][::2], ins[i][::2]) for o, i in pairs]
 
     def _results(self, types: Sequence[Type]) -> tuple[Place, ...]:
         return tuple([Place(self._new_storage(t.nbytes), t.layout, 0) for t in types])
@@ -190,7 +240,9 @@ class Assembly:
             self.storages[storage].last = self.step
         begin = len(self.calls)
         self.once.update(range(begin, begin + ahead))
-        for head, slots, numbers, _ in plan.calls:
+        for head, slots, numbers, message in plan.calls:
+            if message:
+                self.failing = len(self.calls)
             addresses = [(places[slot][0], places[slot][1] + offset) for slot, offset in slots]
             self.calls.append((head, addresses, numbers))
         nbytes = sum(p.layout.touched for p in {*operands})
@@ -211,11 +263,13 @@ class Assembly:
                     results.append(storage.nbytes)
         return slots, results
 
-    def _write(self, chosen: Sequence[int]) -> Tape:
-        """A tape of some of the calls."""
+    def _write(self, chosen: Sequence[int]) -> Image:
+        """What a tape of some of the calls is linked from."""
         tape = bytearray()
+        entries: list[int] = []
         patches: list[tuple[int, int, int]] = []
         for head, addresses, numbers in [self.calls[n] for n in chosen]:
+            entries.append(len(tape) // 8)
             tape += head
             for storage, offset in addresses:
                 slot = self.slots.get(storage)
@@ -227,7 +281,7 @@ class Assembly:
                 tape += bytes(8)
             tape += numbers
         table = self.fixed + len(self.results) + (self.constant > 0)
-        return self.device.link(bytes(tape), len(chosen), patches, table, self.threads)
+        return Image(bytes(tape), tuple(entries), len(chosen), patches, table)
 
 
 def _renumbered(place: Any, slots: dict[int, int]) -> Any:

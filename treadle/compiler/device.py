@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from treadle.base.errors import DeviceError
@@ -18,15 +18,33 @@ class Memory(Protocol):
     address: int
     nbytes: int
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether it may be written to, or belongs to somebody else."""
+
+
+class Stamp(Record):
+    """The words of a linked tape, and how many calls they are."""
+
+    words: bytes
+    calls: int
+
 
 class Tape(Protocol):
     """A tape that can be run again with other addresses."""
 
-    def run(self, addresses: Sequence[int], times: array[int] | None = None) -> int:
+    def run(
+        self, addresses: Sequence[int], times: array[int] | None = None,
+        moves: Iterable[object] = (),
+    ) -> int:  # fmt: skip
         """Runs it; the position of the call that failed, or -1.
 
-        ``times`` gets the ticks at the start, when the tape is ready, and after every call.
+        ``times`` gets the ticks at the start, when the tape is ready, and after every call. If none
+        failed, ``moves`` are gone through before a signal can be handled.
         """
+
+    def stamp(self) -> Stamp:
+        """The tape as a piece of a longer one (``Device.run_stamped``)."""
 
 
 class Limits(Protocol):
@@ -102,6 +120,15 @@ class Device(Protocol):
         gets the ticks at the start and after every call.
         """
 
+    def run_stamped(
+        self, pieces: Sequence[bytes], stamps: Sequence[tuple[int, int]], table: array[int],
+        calls: int, threads: int, times: array[int],
+    ) -> int:  # fmt: skip
+        """Runs a tape in pieces, some of which are ``Stamp``s; the call that failed, or -1.
+
+        ``stamps`` says which, and where in ``table`` the addresses for each of them begin.
+        """
+
     def seconds_per_tick(self) -> float:
         """What a tick in ``times`` lasts."""
 
@@ -113,6 +140,25 @@ class Device(Protocol):
 
     def recall(self, key: str) -> str | None:
         """What was kept under this key, or None."""
+
+    def stamp(self) -> str | None:
+        """A text that is the same only where equal programs come of equal graphs: versions, the
+        machine, and the code that compiles. None where that cannot be told."""
+
+    def kernel_name(self, entry: int) -> str | None:
+        """What ``named_kernel`` finds the kernel by in another process, where that is possible."""
+
+    def named_kernel(self, name: str) -> int | None:
+        """The entry of the kernel of that name, if it is still there."""
+
+    def programs(self) -> list[str]:
+        """The keys of the programs that are kept."""
+
+    def store_program(self, key: str, text: str) -> None:
+        """Keeps a program between runs, where that is possible."""
+
+    def load_program(self, key: str) -> str | None:
+        """The program that was kept under this key, or None."""
 
     def link(
         self, tape: bytes, calls: int, patches: Sequence[tuple[int, int, int]], slots: int,

@@ -72,7 +72,7 @@ def draw(
     top, width = float(_MARGIN), 0.0
     for e, kernels in parts:
         top += _LINE
-        text = f"{len(e.sites)} operations in {len(kernels)} kernels"
+        text = f"{e.size} operations in {len(kernels)} kernels"
         if len(kernels) > _MOST:
             text += f"; the first {_MOST} are drawn"
         if e.program is None:

@@ -127,22 +127,42 @@ class Epilogue(Record):
 
     def __call__(
         self, k: Builder, value: Operand, place: Indices, pointers: Sequence[Pointer],
-        sizes: Sequence[Operand],
+        ahead: Sequence[Operand],
     ) -> Operand:  # fmt: skip
-        """The element to store, after storing the others."""
-        batch, row, column = place
-        numbers = iter(sizes)
+        """The element to store, after storing the others; ``ahead`` is what ``Beginning`` gives."""
+        column, given = place[2], iter(ahead)
         loaded: list[Operand] = []
         for pointer, kind in zip(pointers, self.steps, strict=False):
-            at = k.add(k.mul(batch, next(numbers)), k.mul(row, next(numbers)))
+            known = next(given)
             if kind != "b":
-                at = k.add(at, column if kind == "c" else k.mul(column, next(numbers)))
-            loaded.append(k.load(pointer, at))
+                step = column if kind == "c" else k.mul(column, next(given))
+                known = k.load(pointer, k.add(known, step))
+            loaded.append(known)
         values = emit_recipe(k, self.recipe, [*loaded, value])
-        at = k.add(k.add(k.mul(batch, next(numbers)), k.mul(row, next(numbers))), column)
+        at = k.add(next(given), column)
         for pointer, result in zip(pointers[len(self.steps) :], self.results[1:], strict=True):
             k.store(pointer, at, values[result])
         return values[self.results[0]]
+
+
+class Beginning(Record):
+    """What an ``Epilogue`` needs of a row: values that are the same for all of it, places."""
+
+    steps: str
+
+    def __call__(
+        self, k: Builder, batch: Operand, row: Operand, pointers: Sequence[Pointer],
+        sizes: Sequence[Operand],
+    ) -> list[Operand]:  # fmt: skip
+        """In the order in which they are wanted."""
+        numbers = iter(sizes)
+        found: list[Operand] = []
+        for place, kind in enumerate((*self.steps, "result")):
+            at = k.add(k.mul(batch, next(numbers)), k.mul(row, next(numbers)))
+            found.append(k.load(pointers[place], at) if kind == "b" else at)
+            if kind == "s":
+                found.append(next(numbers))
+        return found
 
 
 def plan_with_epilogue(
@@ -172,8 +192,9 @@ def plan_with_epilogue(
         *(In(2 + j) for j in range(len(loads))),
         *(Out(j) for j in range(1, len(results))),
     )
-    emit: Any = Epilogue(recipe, results, steps)  # a tuple that can be called
-    hook = Hook(recipe.name, emit, pointers, len(numbers) + 2)
+    emit: Any = Epilogue(recipe, results, steps)  # tuples that can be called
+    begin: Any = Beginning(steps)
+    hook = Hook(recipe.name, emit, pointers, len(numbers) + 2, begin)
     fused = Fused(hook, addresses, (*numbers, rows * columns, columns))
     riders = Riders(result=fused)
     out = sig.type.layout

@@ -129,7 +129,7 @@ def explain() -> Explanation:
 
 def tell(evaluation: Evaluation) -> str:
     """What TREADLE_DEBUG=explain prints of an evaluation: all that is new, else one line."""
-    if evaluation.program is not None and evaluation.run > 1:
+    if evaluation.ran or (evaluation.program is not None and evaluation.run > 1):
         return f"[treadle] {_first_line(evaluation)}; {_how(evaluation)}"
     device = get_device("cpu")
     lines = _told(evaluation, kernels_of(evaluation, device, device.limits()), False)
@@ -163,6 +163,7 @@ def _told(e: Evaluation, kernels: Sequence[KernelUse], in_the_middle: bool) -> l
         made = e.program.made
         results = sum(s.nbytes for s in made.storages if s.is_result)
         lines.append(f"  memory: {_bytes(e.program.arena)} while it runs, {_bytes(results)} kept")
+    lines += _segments(e)
     if kernels:
         lines += ["", *table(kernels)]
     fused = [k for k in kernels if len(k.uses) > 1]
@@ -192,6 +193,9 @@ def who(forced: Forced) -> str:
 
 def _how(e: Evaluation) -> str:
     program = e.program
+    if e.ran:
+        inside = sum(len(r.known.sites) for r in e.ran if isinstance(r, watch.Ran))
+        return f"{e.reason}; {100 * inside / e.size:.0f} % of it ran in segments seen before"
     if program is None:
         return f"ran operation by operation: {e.reason}"
     if e.known is None:
@@ -200,8 +204,30 @@ def _how(e: Evaluation) -> str:
     return f"ran as a program (run {e.run}{timed}): {e.known.stage(program)}"
 
 
+def _segments(e: Evaluation) -> list[str]:
+    """Which segments ran, the one with most operations first."""
+    found: dict[int, list[watch.Ran]] = {}
+    for ran in e.ran:
+        if isinstance(ran, watch.Ran):
+            found.setdefault(id(ran.known), []).append(ran)
+    ordered = sorted(found.values(), key=lambda runs: -len(runs) * len(runs[0].known.sites))
+    lines = ["", "  segments:"] if ordered else []
+    for runs in ordered[:_ROWS]:
+        known, program = runs[0].known, runs[0].program
+        places = list(dict.fromkeys(map(describe_site, known.sites)))
+        more = f" and {len(places) - 2} lines more" if len(places) > 2 else ""
+        lines.append(
+            f"  {len(runs):>4} times {_plural(len(known.sites), 'operation')} from "
+            f"{', '.join(places[:2])}{more}: {known.stage(program)}"
+        )
+    rest = ordered[_ROWS:]
+    if rest:
+        lines.append(f"  {sum(map(len, rest)):>4} times {_plural(len(rest), 'segment')} more")
+    return lines
+
+
 def _operations(e: Evaluation, kernels: Sequence[KernelUse]) -> list[str]:
-    count = len(e.sites)
+    count = e.size
     in_groups = [k for k in kernels if len(k.uses) > 1]
     computed = sum(len(k.uses) for k in kernels)
     text = f"{_plural(count, 'operation')} in {_plural(len(kernels), 'kernel')}"
@@ -257,7 +283,7 @@ def difference(old: Evaluation, new: Evaluation) -> Difference | None:
     where = f"{who(new.forced)} evaluated something new: "
     (sigs, kept), (old_sigs, old_kept) = new.structure(), old.structure()
     for i, (a, b) in enumerate(zip(old_sigs, sigs, strict=False)):
-        if a.key is not b.key and a.key != b.key:
+        if a is not b:
             site = new.sites[i]
             return Difference(site, where + _changed(a, b, old.sites[i], site))
     if len(old_sigs) != len(sigs):

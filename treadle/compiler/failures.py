@@ -11,7 +11,7 @@ from treadle.base.lazy_numpy import np
 from treadle.base.shapes import prod
 from treadle.compiler.device import Device
 from treadle.compiler.prepare import Prepared
-from treadle.ir.launch import Refusal
+from treadle.ir.launch import HOST_CALL, HostErrors, Refusal
 from treadle.ir.node import Node, describe_site
 
 ADDRESSABLE = 1 << 47  # bytes, of a process
@@ -44,7 +44,9 @@ def failure(owner: Node, tape: bytes, position: int, code: int, device: Device) 
     plans = (p for p in list(owner.sig.plans.values()) if isinstance(p, Prepared))
     known = (c.message for p in plans for c in p.calls if call.startswith(c.head))
     message = next(known, "")
-    if isinstance(message, Refusal):
+    if message is HOST_CALL:
+        error = _raised(code)
+    elif isinstance(message, Refusal):
         layout = message.layout
         (address,) = struct.unpack_from("q", call, _HEAD + 8 * message.argument)
         data = device.read(address, prod(layout.shape) * layout.dtype.itemsize)
@@ -54,6 +56,14 @@ def failure(owner: Node, tape: bytes, position: int, code: int, device: Device) 
     else:
         error = EvaluationError(f"{owner.op.name}: the kernel stopped with code {code}")
     return type(error)(f"{error} [{describe_site(owner.site)}]")
+
+
+def _raised(code: int) -> Exception:
+    """What a host call has raised; what is no error of it, such as Ctrl-C, is raised again."""
+    error = HostErrors.raised.pop(code)
+    if not isinstance(error, Exception):
+        raise error
+    return error
 
 
 def _call_at(tape: bytes, position: int) -> bytes:

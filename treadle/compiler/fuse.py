@@ -189,7 +189,9 @@ class Fusion:
         seen = seen_through(sig, access.layout)
         if seen is None:
             return Access(value, out.layout, 0)
-        return Access(access.root, seen[0], access.offset + seen[1])
+        # A view as pairs of numbers, or of such pairs, counts in elements of another size.
+        start = access.offset * access.layout.dtype.itemsize // out.dtype.itemsize
+        return Access(access.root, seen[0], start + seen[1])
 
     def _projected(self, value: int, source: int, index: int, layout: Layout) -> Access | None:
         """One of several results: a root of its own."""

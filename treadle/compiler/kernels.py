@@ -7,9 +7,10 @@ from typing import Any
 
 from treadle.base.record import Record
 from treadle.compiler.device import Device, Limits
-from treadle.compiler.watch import Evaluation
+from treadle.compiler.program import Program
+from treadle.compiler.watch import Evaluation, Ran
 from treadle.ir.node import Signature, Site, describe_site
-from treadle.ir.op import Contraction, Elementwise, Loops, Reduction
+from treadle.ir.op import Contraction, Elementwise, Library, Loops, Reduction
 
 _NAMED = 4  # operations that a kernel's name tells
 _LINES = 4  # lines that a table's row tells
@@ -90,6 +91,8 @@ class KernelUse:
             return "contractions"
         if isinstance(lower, (Elementwise, Reduction)):
             return "with no neighbour over the same elements"
+        if isinstance(lower, Library):
+            return "calls of a library"
         if isinstance(lower, Loops):
             return "with loops of their own"
         return "copies for views"
@@ -109,7 +112,12 @@ def cost_of(sig: Signature) -> Any:
 
 def kernels_of(e: Evaluation, device: Device, limits: Limits) -> list[KernelUse]:
     """The kernels of an evaluation in order, with their times where it was timed."""
-    kernels = _of_steps(e) if e.program is None else _of_program(e)
+    if e.ran:
+        kernels = _of_segments(e)
+    elif e.program is None:
+        kernels = _of_steps(e)
+    else:
+        kernels = _of_program(e.program, e.sites, 0)
     tick = device.seconds_per_tick() if e.timed is not None else 0.0
     for kernel, begin, end in kernels:
         if e.timed is not None:
@@ -140,10 +148,20 @@ def _of_steps(e: Evaluation) -> list[_Placed]:
     return found
 
 
-def _of_program(e: Evaluation) -> list[_Placed]:
-    program = e.program
-    if program is None:
-        return []
+def _of_segments(e: Evaluation) -> list[_Placed]:
+    found: list[_Placed] = []
+    for ran in e.ran:
+        if isinstance(ran, Ran):
+            made = _of_program(ran.program, ran.known.sites, len(found))
+            found += [(kernel, ran.call + begin, ran.call + end) for kernel, begin, end in made]
+        elif ran.count:
+            kernel = KernelUse(len(found) + 1, "operation", (Use(ran.sig, ran.site),))
+            found.append((kernel, ran.call, ran.call + ran.count))
+    return found
+
+
+def _of_program(program: Program, sites: Sequence[Site | None], earlier: int) -> list[_Placed]:
+    """The kernels of a program; ``earlier`` others come first."""
     made = program.made
     first = made.trace.first
     spans: dict[int, tuple[int, int, int]] = {}  # step -> first and last time, bytes
@@ -158,8 +176,9 @@ def _of_program(e: Evaluation) -> list[_Placed]:
         values = [step.entry] if group is None else list(group.entries)
         signed = [(v, made.trace.entry(v).sig) for v in values]
         # One of several results is no work of its own.
-        uses = [Use(sig, e.sites[v - first]) for v, sig in signed if "project" not in sig.op.traits]
-        kernel = KernelUse(len(found) + 1, "operation" if group is None else group.kind, uses)
+        uses = [Use(sig, sites[v - first]) for v, sig in signed if "project" not in sig.op.traits]
+        kind = "operation" if group is None else group.kind
+        kernel = KernelUse(earlier + len(found) + 1, kind, uses)
         if group is not None or not kernel.nbytes:
             kernel.nbytes = nbytes
         inputs = {i for v in values for i in made.trace.entry(v).inputs}

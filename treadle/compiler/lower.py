@@ -15,11 +15,22 @@ from treadle.codegen.gemm import plan_matmul
 from treadle.codegen.hooks import Riders
 from treadle.compiler.recipe import Recipe, Statement, emit_recipe
 from treadle.compiler.reduction import plain, plan_reduction
-from treadle.ir.launch import Argument, In, Launch, Layout, Out, Plan, Work
+from treadle.ir.launch import (
+    HOST_CALL,
+    Argument,
+    In,
+    KernelSpec,
+    Launch,
+    Layout,
+    Out,
+    Plan,
+    Work,
+    host_call,
+)
 from treadle.ir.loop import Builder, Kernel, Operand
 from treadle.ir.nest import Nest, copy_launch, nest_kernel, nest_launch
 from treadle.ir.node import type_of
-from treadle.ir.op import Contraction, Elementwise, Loops, Op, Reduction
+from treadle.ir.op import Contraction, Elementwise, Library, Loops, Op, Reduction
 
 _NO_RIDERS = Riders()
 
@@ -39,8 +50,20 @@ def plan(
             return plan_contraction(op, attrs, inputs, outputs[0], threads, vector_bits)
         case Loops(make, demanded):
             return _plan_loops(make, demanded, attrs, inputs, outputs, threads)
+        case Library(call):
+            return _plan_host_call(call, attrs, inputs, outputs)
         case _:
             raise CompileError(f"{op.name} has no kernel; this is a defect of its record")
+
+
+def _plan_host_call(
+    call: Any, attrs: dict[str, Any], inputs: Sequence[Layout], outputs: Sequence[Layout]
+) -> Plan:
+    spec = KernelSpec(host_call, (call, tuple(attrs.items()), tuple(inputs), tuple(outputs)))
+    places: tuple[Argument, ...] = (
+        *[Out(i) for i in range(len(outputs))], *[In(i) for i in range(len(inputs))]
+    )  # fmt: skip
+    return Plan((Launch(spec, places, 1, 0, HOST_CALL),))
 
 
 def plan_contraction(

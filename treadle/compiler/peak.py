@@ -17,7 +17,7 @@ def arena_at_peak(made: Made) -> list[tuple[int | None, str, int]]:
     changes = [0] * (len(made.steps) + 1)
     for s in temporary.values():
         changes[s.first] += s.nbytes
-        changes[s.last + 1] -= s.nbytes
+        changes[s.last + (s.heir is None)] -= s.nbytes
     most = in_use = peak = 0
     for step, change in enumerate(changes):
         in_use += change
@@ -30,7 +30,7 @@ def arena_at_peak(made: Made) -> list[tuple[int | None, str, int]]:
                 values.setdefault(p.storage, (value, f"{p.layout.dtype.short}{[*p.layout.shape]}"))
     found: list[tuple[int | None, str, int]] = []
     for i, s in temporary.items():
-        if s.first <= peak <= s.last:
+        if s.first <= peak < s.last + (s.heir is None):
             made_for = values.get(i)
             found.append((*made_for, s.nbytes) if made_for else (None, "", s.nbytes))
     return sorted(found, key=lambda row: -row[2])

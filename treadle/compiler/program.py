@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import operator
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 from weakref import ReferenceType, ref
@@ -19,12 +19,11 @@ from treadle.base.record import Record
 from treadle.compiler.arena import Storage
 from treadle.compiler.device import Device, Tape
 from treadle.compiler.schedule import Step
+from treadle.compiler.takeover import Takeover
 from treadle.compiler.trace import Trace
-from treadle.compiler.watch import Timed, Watchers
+from treadle.compiler.watch import Timed, is_timed
 from treadle.ir.node import Node
 from treadle.ops.source import Scalar
-
-_SELDOM = 63  # every 64th run is timed call by call, and the first ones
 
 
 class Emitted(Record):
@@ -47,6 +46,17 @@ class Made(Record):
     emitted: Sequence[Emitted]
     places: dict[int, Any]
     storages: Sequence[Storage]
+
+
+class Image(Record):
+    """What a tape was linked from (``Device.link``), ``entries`` being where its kernels' addresses
+    are, in words."""
+
+    tape: bytes
+    entries: tuple[int, ...]
+    calls: int
+    patches: Sequence[tuple[int, int, int]]
+    slots: int
 
 
 class Once:
@@ -83,17 +93,28 @@ class Once:
             self._seen = [ref(n) for n in nodes]
 
 
+def _no_moves(values: list[Any]) -> Iterable[object]:
+    return ()
+
+
+Memories = Mapping[int, Any]
+_NOTHING: Memories = {}
+
+
 class Program:
     """What ``build_program`` makes; ``run`` computes the values of an equal graph."""
 
     def __init__(
         self, device: Device, tape: Tape, arena: int, results: list[int],
-        kept: list[tuple[int, Any]], made: Made, once: Once | None = None,
+        kept: list[tuple[int, Any]], made: Made | Callable[[], Made], once: Once | None,
+        takeovers: Sequence[Takeover], images: Sequence[Image],
     ) -> None:  # fmt: skip
         self.device = device
         self.once = once
-        self.made = made
-        self.calls = made.emitted[-1].end if made.emitted else 0
+        self.takeovers = takeovers
+        self._made = made
+        self.images = images  # of its tape, and of that in ``once``
+        self.calls = images[0].calls
         self.failure = ""  # why its last run came to nothing, if it did
         self.runs = 0
         self.timed: Timed | None = None  # the last run that was timed call by call
@@ -102,11 +123,28 @@ class Program:
         self.results = results  # bytes of every storage that outlives the program
         self.seconds = 0.0  # in kernels, so far
         self.best = math.inf  # of one run that was not timed call by call
+        # Whether a result lies among the numbers (storage 1), as one that only repeats a number.
+        self.gives_numbers = any(
+            p.storage == 1
+            for _, place in kept for p in (place if type(place) is tuple else (place,))
+        )
         self.kept = kept  # (position of the entry, its place or places) with storages as in run
 
-    def run(self, externals: list[Node], scalars: list[Scalar]) -> list[Any] | None:
+    @property
+    def made(self) -> Made:
+        """What it was made of; worked out now where it came from the disk."""
+        if not isinstance(self._made, Made):
+            self._made = self._made()
+        return self._made
+
+    def run(
+        self, externals: list[Node], scalars: list[Scalar],
+        moves: Callable[[list[Any]], Iterable[object]] = _no_moves, given: Memories = _NOTHING,
+    ) -> list[Any] | None:  # fmt: skip
         """The values of the ``kept`` entries; None, and nothing has changed, where a kernel fails.
 
+        ``moves(values)`` is gone through before a signal can be handled: from then on whoever asks
+        finds the values. The results numbered in ``given`` take over memory of the externals.
         Raises MemoryError where there is not enough.
         """
         self.failure = "there is not enough memory for all of its program at once"
@@ -114,7 +152,7 @@ class Program:
         arena = allocate(self.arena)
         numbers = allocate(8 * len(scalars))
         if scalars:
-            self.device.write(numbers.address, b"".join([_padded(s.packed) for s in scalars]))
+            self.device.write(numbers.address, b"".join([padded(s.packed) for s in scalars]))
         memories = [arena, numbers]
         addresses = [arena.address, numbers.address]
         for n in externals:
@@ -122,8 +160,8 @@ class Program:
             for memory, _, address in value if type(value[0]) is tuple else (value,):
                 memories.append(memory)
                 addresses.append(address)
-        for nbytes in self.results:
-            memory = allocate(nbytes)
+        for number, nbytes in enumerate(self.results):
+            memory = given.get(number) or allocate(nbytes)
             memories.append(memory)
             addresses.append(memory.address)
         once, tape, constant = self.once, self.tape, None
@@ -135,11 +173,13 @@ class Program:
             addresses.append(constant.address)
         self.runs = runs = self.runs + 1
         times = None
-        if not runs & (runs - 1) or not runs & _SELDOM or Watchers.are_there:
+        if is_timed(runs):
             times = array("q", bytes(8 * (self.calls + 2)))
             tape = self.tape  # all calls are to be seen
+        values = self.values(memories, addresses)
+        after = moves(values)
         begin = perf_counter()
-        failed = tape.run(addresses, times)
+        failed = tape.run(addresses, times, after)
         seconds = perf_counter() - begin
         self.seconds += seconds
         if times is None and seconds < self.best:
@@ -151,6 +191,10 @@ class Program:
             return None
         if once is not None:
             once.keep(externals, constant)
+        return values
+
+    def values(self, memories: list[Any], addresses: list[int]) -> list[Any]:
+        """Where the kept entries will lie."""
         values: list[Any] = []
         for _, place in self.kept:
             if type(place) is tuple:
@@ -163,5 +207,6 @@ class Program:
         return values
 
 
-def _padded(packed: bytes) -> bytes:
+def padded(packed: bytes) -> bytes:
+    """The bytes of a number as a word of the table."""
     return packed.ljust(8, b"\0")

@@ -8,21 +8,26 @@ a thread of low priority, and takes the other's place when it is ready.
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import threading
 import warnings
 from bisect import bisect_right
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from treadle.base.errors import TreadleError
 from treadle.base.flags import flags
 from treadle.compiler.device import Device
-from treadle.compiler.trace import Trace, make_trace
+from treadle.compiler.program_cache import ProgramCache, mark_of
+from treadle.compiler.trace import Trace, Traced, make_trace
 from treadle.ir.call import Call
 from treadle.ir.node import Site
 from treadle.ir.scan import Key, Scan
+from treadle.ir.segments import SEGMENTED
 
 if TYPE_CHECKING:
     from treadle.compiler.program import Program
@@ -32,10 +37,11 @@ _MOST_NODES = 1 << 18  # of all graphs with programs together, their keys being 
 _SIGHTINGS = 1 << 12  # graphs seen once that are remembered (by the hash of their keys)
 _VARIANTS = 64  # of one structure
 _LONG = 256  # operations: the program of more is made beside the run from the first on
-TRIALS = 8  # runs of a fused program before it is compared with the one it replaces
+TRIALS = 8  # runs of a fused program, and as many of the other in between, before one is kept
 WORTH_COMPILING = 0.1  # seconds that a program has spent in its kernels
 _PATIENCE = 2.0  # seconds that the interpreter's exit waits for a kernel being compiled
 _NICE = 5
+_LATER = "its program is being made beside the run"
 
 
 class Known:
@@ -43,39 +49,68 @@ class Known:
 
     ``targets`` says of each of the program's results which node gets it: the item's position in
     the scan, and the number within a call, of its nodes and of its outs (-1 for none of these).
+    ``alone``: see ``compiler.takeover.references``.
     """
 
     __slots__ = (
-        "is_fused", "numbers", "probe", "program", "refusal", "rival", "sites", "targets",
-        "threads", "trace",
+        "alone", "fused", "key", "numbers", "order", "probe", "program", "refusal", "rival",
+        "sites", "spelled", "targets", "threads", "trace",
     )  # fmt: skip
 
     def __init__(self, threads: int) -> None:
-        self.program: Program | None = None
-        self.rival: Program | None = None  # what a fused program has yet to prove faster than
+        self.program: Program | None = None  # what runs now
+        self.fused: Program | None = None
+        self.rival: Program | None = None  # what the fused program has yet to prove faster than
         self.refusal = ""  # why there is no program, or no fused one
-        self.is_fused = False
         self.trace: Trace | None = None
+        self.key: str | None = None  # what the verdict on its fused program is kept under
+        self.spelled: Trace | None = None  # the trace, until that is done
+        self.order: list[int] | None = None  # of the graph's numbers those that its program takes
+        self.alone: dict[int, int] | None = None
         self.targets: list[tuple[int, int, int]] = []
         self.numbers: tuple[int, ...] = ()
         self.threads = threads
         self.sites: list[Site | None] = []  # of the entries of the trace, when it ran last
         self.probe: Any = None  # a few lines that tell whether it was the same ones
 
-    def settle(self) -> None:
-        """Of the fused program and that of single kernels, keeps the faster one."""
-        program, rival, self.rival = self.program, self.rival, None
-        if program is not None and rival is not None and program.best > rival.best:
+    def aim(self, scanned: Scan, traced: Traced) -> None:
+        """Notes which node gets which result."""
+        self.numbers = traced.numbers
+        self.targets = [
+            _target(scanned, number)
+            for number, entry in zip(traced.numbers, traced.trace.entries, strict=True)
+            if entry.keep
+        ]
+
+    def begin_trial(self, fused: Program) -> None:
+        """The fused program is there: from now on it and that of single kernels run in turn."""
+        rival = self.program
+        if rival is not None:
+            rival.best = math.inf  # both are to be timed under the same conditions
+        self.rival, self.fused, self.program = rival, fused, fused
+
+    def take_turns(self) -> bool:
+        """Has the other of the two programs run next; keeps the faster one when both have, and is
+        True then."""
+        fused, rival = self.fused, self.rival
+        if fused is None or rival is None:
+            return False
+        if fused.runs < TRIALS:
+            self.program = rival if self.program is fused else fused
+            return False
+        self.program, self.rival = fused, None
+        if fused.best > rival.best:
             self.refusal = (
-                f"its fused program took {program.best * 1e3:.3f} ms at best, that of single "
+                f"its fused program took {fused.best * 1e3:.3f} ms at best, that of single "
                 f"kernels {rival.best * 1e3:.3f} ms"
             )
-            self.program, self.is_fused = rival, False
+            self.program, self.fused = rival, None
+        return True
 
     def stage(self, program: Program) -> str:
         """How far the fusing of its ``program`` is, in words."""
-        if self.is_fused:
-            return "fused" if program is self.program else "not fused; by now there is a fused one"
+        if self.fused is not None:
+            return "fused" if program is self.fused else "not fused; by now there is a fused one"
         if self.refusal:
             return f"not fused: {self.refusal}"
         if self.trace is None:
@@ -103,11 +138,12 @@ class Programs:
     def __init__(self, device: Device) -> None:
         self.device = device
         self._structures: OrderedDict[Key, _Structure] = OrderedDict()
-        self._seen: OrderedDict[int, None] = OrderedDict()
+        self._seen: OrderedDict[int, float] = OrderedDict()
         self._length = 0
         self.replays = 0
         self.fused = 0  # programs whose nodes have been fused
         self.worth_compiling = WORTH_COMPILING
+        self.cache = ProgramCache(device)
 
     def find(self, scanned: Scan, threads: int, is_ahead: bool = False) -> Known | None:
         """What is known of a graph, if it was seen before, or the user waits for its program."""
@@ -116,7 +152,7 @@ class Programs:
         is_new = structure is None
         if structure is None:
             if not self._seen_before(hash(key)) and not is_ahead:
-                return None
+                return self._from_disk(scanned, scanned.expected(), threads)
             structure = self._structures[key] = _Structure(scanned.expected())
             self._length += len(key)
             self._forget_oldest()
@@ -133,46 +169,94 @@ class Programs:
                 and len(structure.seen) < _VARIANTS
             ):
                 structure.seen.add(mark)
-                return None
+                return self._from_disk(scanned, structure.expected, threads)
             if len(structure.known) >= _VARIANTS:
                 structure.known.clear()
             known = structure.known[variant] = self._first_program(
                 scanned, held, open_, threads, is_ahead
             )
         else:
-            program = known.program
-            if known.trace is not None and program and program.seconds > self.worth_compiling:
-                _workshop.take(self, known)
-            elif known.rival is not None and program and program.runs >= TRIALS:
-                known.settle()
+            if self.consider(known) and known.key is not None:
+                _workshop.do(partial(self._keep, known, [s.packed for s in scanned.scalars]))
         return known
+
+    def consider(self, known: Known) -> bool:
+        """Orders the fused program where that is worth while; has one on trial run in turn, and is
+        True when the trial ends."""
+        program = known.program
+        if known.trace is not None and program and program.seconds > self.worth_compiling:
+            _workshop.take(self, known)
+            return False
+        return known.rival is not None and known.take_turns()
 
     def _first_program(
         self, scanned: Scan, held: list[int], open_: list[int], threads: int, is_ahead: bool
     ) -> Known:
+        traced = make_trace(scanned, held, open_)
+        known = self.make(traced.trace, threads, is_ahead, _LONG, mark_of(scanned))
+        known.aim(scanned, traced)
+        return known
+
+    def _from_disk(self, scanned: Scan, expected: list[int], threads: int) -> Known | None:
+        """What runs a graph that is seen for the first time, if that is on disk; for this time."""
+        if flags.PROGRAMS == "wait" or not self.cache.may_have(scanned):
+            return None
+        traced = make_trace(scanned, *scanned.held(expected))
+        packed = [s.packed for s in scanned.scalars]
+        alias = self.cache.alias(traced.trace, packed, threads, mark_of(scanned))
+        found = self.cache.load_alias(alias, traced.trace, threads)
+        if found is None:
+            return None
+        known = Known(threads)
+        known.program = known.fused = found.program
+        known.order = found.numbers
+        known.aim(scanned, traced)
+        return known
+
+    def keep(self, known: Known) -> None:
+        """Keeps the verdict on the fused program of a segment, beside the run."""
+        known.spelled = None  # no graph of its own is known by it
+        _workshop.do(partial(self._keep, known, []))
+
+    def _keep(self, known: Known, numbers: list[bytes]) -> None:
+        """Keeps the verdict on a fused program for the next process."""
+        key, fused, threads = known.key, known.fused, known.threads
+        if key is None:
+            return
+        self.cache.store(key, fused)
+        if fused is not None and known.spelled is not None:
+            mark = key.rpartition("-")[0]
+            alias = self.cache.alias(known.spelled, numbers, threads, mark)
+            self.cache.store_alias(alias, key)
+        known.spelled = None
+
+    def make(
+        self, trace: Trace, threads: int, is_ahead: bool = False, long: int | None = None,
+        mark: str = "0",
+    ) -> Known:  # fmt: skip
+        """What is known of a new graph: its program, if that can be made.
+
+        That of ``long`` ones is made beside the run. ``mark``: see ``compiler.program_cache``.
+        """
         from treadle.compiler.pipeline import build_program
 
-        traced = make_trace(scanned, held, open_)
-        trace = traced.trace
         at_once = is_ahead or flags.PROGRAMS == "wait"
         known = Known(threads)
-        known.numbers = traced.numbers
         if not trace.entries:
             known.refusal = "nothing in it has to be computed"
             return known
-        known.targets = [
-            _target(scanned, number)
-            for number, entry in zip(traced.numbers, trace.entries, strict=True) if entry.keep
-        ]  # fmt: skip
-        if len(trace.entries) >= _LONG and not at_once:
-            known.refusal = "its program is being made beside the run"
+        if flags.PROGRAMS != "wait" and self._is_loaded(known, trace, mark):
+            return known
+        if long is not None and len(trace.entries) >= long and not at_once:
+            known.refusal = known.refusal or _LATER
             _workshop.order(self, known, trace, False)
             return known
         try:
             known.program = build_program(trace, self.device, threads, at_once)
             self.fused += at_once
-            known.is_fused = at_once
-            if not at_once:
+            if at_once:
+                known.fused = known.program
+            elif not known.refusal:
                 known.trace = trace
         except (TreadleError, MemoryError) as error:
             if is_ahead:
@@ -185,18 +269,36 @@ class Programs:
             _warn(trace, error)
         return known
 
+    def _is_loaded(self, known: Known, trace: Trace, mark: str) -> bool:
+        """Takes the fused program from the disk; or notes that there is no use in making it."""
+        known.key = key = self.cache.key(trace, known.threads, mark)
+        found = None if key is None else self.cache.load(key, trace, known.threads)
+        if isinstance(found, str):
+            known.refusal = "its fused program was no faster when it was tried"
+        elif found is not None:
+            known.program = known.fused = found
+        else:
+            known.spelled = trace
+        return known.fused is not None
+
     def _forget_oldest(self) -> None:
         while self._length > _MOST_NODES and len(self._structures) > 1:
             oldest, _ = self._structures.popitem(last=False)
             self._length -= len(oldest)
 
     def _seen_before(self, mark: int) -> bool:
-        if mark in self._seen:
+        times = self._seen.get(mark, 0.0)
+        if times >= 1:
             return True
-        self._seen[mark] = None
+        self._seen[mark] = times + 1
         if len(self._seen) > _SIGHTINGS:
             self._seen.popitem(last=False)
         return False
+
+    def was_segmented(self, scanned: Scan) -> None:
+        """The graph ran by segments, nearly as fast as by a program of its own."""
+        mark = hash(scanned.key())
+        self._seen[mark] = self._seen.get(mark, 1) - 1 + SEGMENTED
 
     def clear(self) -> None:
         """Forgets all programs (they are made for a number of threads)."""
@@ -221,7 +323,7 @@ class _Workshop:
     """The thread that makes fused programs, one after another, started when first needed."""
 
     def __init__(self) -> None:
-        self._jobs: deque[tuple[Programs, Known, Trace, bool]] = deque()
+        self._jobs: deque[Callable[[], object]] = deque()
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
         self._is_busy = False
@@ -236,10 +338,14 @@ class _Workshop:
 
     def order(self, programs: Programs, known: Known, trace: Trace, fused: bool) -> None:
         """Orders a program."""
+        self.do(partial(self._make, programs, known, trace, fused))
+
+    def do(self, job: Callable[[], object]) -> None:
+        """Has something done when all before it is."""
         with self._wake:
             if self._is_closed:
                 return
-            self._jobs.append((programs, known, trace, fused))
+            self._jobs.append(job)
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._work, name="treadle compiler", daemon=True
@@ -266,11 +372,11 @@ class _Workshop:
                 self._is_busy = False
                 self._wake.notify_all()
                 self._wake.wait_for(lambda: bool(self._jobs))
-                programs, known, trace, fused = self._jobs.popleft()
+                job = self._jobs.popleft()
                 self._is_busy = True
             with suppress(Exception):  # a warning that was made an error: told already
-                self._make(programs, known, trace, fused)
-            del programs, known, trace
+                job()
+            del job
 
     def _make(self, programs: Programs, known: Known, trace: Trace, fused: bool) -> None:
         from treadle.compiler.pipeline import build_program
@@ -284,11 +390,11 @@ class _Workshop:
                 _warn(trace, error)  # the program of single kernels stays
             return
         if not fused:
-            known.refusal = ""
-            known.program, known.trace = program, trace
+            known.program = program
+            if known.refusal == _LATER:
+                known.refusal, known.trace = "", trace
             return
-        known.rival = known.program
-        known.program, known.is_fused = program, True
+        known.begin_trial(program)
         programs.fused += 1
 
 

@@ -20,12 +20,13 @@ from __future__ import annotations
 import sys
 import threading
 from array import array
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from sys import getrefcount
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
-from weakref import ref
 
 from treadle.base.collector import without_collector
 from treadle.base.errors import EvaluationError, TreadleError
@@ -36,14 +37,17 @@ from treadle.compiler.ahead import kernels_ahead
 from treadle.compiler.device import Device, get_device
 from treadle.compiler.failures import ADDRESSABLE, failure, refusal
 from treadle.compiler.prepare import Prepared, moved, prepared, words
-from treadle.compiler.programs import Known, Programs, worth_while
+from treadle.compiler.programs import Programs, worth_while
+from treadle.compiler.settle import forget_inputs, settle
+from treadle.compiler.takeover import given_up, handed_over, references
 from treadle.ir import node as ir_node
 from treadle.ir.call import Call, nodes_of, write_out
 from treadle.ir.graph_text import print_graph
-from treadle.ir.launch import Layout
-from treadle.ir.node import Leaf, Limits, Node, Recording, Scalar, describe_site, recorder
+from treadle.ir.launch import HostErrors, Layout
+from treadle.ir.node import Limits, Node, Recording, Scalar, describe_site, recorder
 from treadle.ir.op import Bundle
 from treadle.ir.scan import OWN, Scan, scan
+from treadle.ir.segments import SHORTEST, segments
 
 if TYPE_CHECKING:
     from treadle.compiler.shadow import Shadow
@@ -51,6 +55,7 @@ if TYPE_CHECKING:
 # Layouts and addresses of a value: (memory, layout, address). A node with several results has a
 # tuple of these.
 Value = tuple[Any, Layout, int]
+Moves = Callable[[list[Any]], Iterable[object]]  # what is to be done once values are there, in C
 
 
 class Evaluator:
@@ -141,49 +146,85 @@ class Evaluator:
             return False
         self._count_threads()
         known = self.programs.find(scanned, self.threads, state.is_ahead)
-        if known is None:
-            record.reason = watch.NEW
+        if known is None or known.program is None:
+            record.reason = watch.NEW if known is None else known.refusal
+            if scanned.size < SHORTEST or not self._run_segments(state, scanned):
+                return False
+            if known is None:
+                self.programs.was_segmented(scanned)
+            return True
+        program = known.program
+
+        def run(moves: Moves) -> bool:
+            if known.alone is None:
+                known.alone = references(scanned)
+            externals, scalars = scanned.externals, scanned.scalars
+            if known.order is not None:
+                scalars = [scalars[i] for i in known.order]
+            given = given_up(program.takeovers, known.alone, externals, state.replaced)
+            with suppress(MemoryError):  # tier 0 needs less, and tells which node is too large
+                return program.run(externals, scalars, moves, given) is not None
             return False
-        if known.program is None:
-            record.reason = known.refusal
-            return False
-        if "graph" in flags.DEBUG:
-            print(print_graph(_nodes(scanned)), file=sys.stderr)
-        shadow = self._shadow(scanned, known) if flags.CHECK == "shadow" else None
-        if shadow is not None and not shadow.succeeded:
-            record.reason = "an operation failed when TREADLE_CHECK=shadow ran it alone"
-            return False
-        values = None
-        with suppress(MemoryError):  # tier 0 needs less, and tells which node is too large
-            values = known.program.run(scanned.externals, scanned.scalars)
-        if values is None:
-            record.reason = known.program.failure
+
+        if not self._commit(state, scanned, known.targets, run):
+            record.reason = record.reason or program.failure
             return False
         record.replayed(known, scanned)
-        items = scanned.items
-        for (position, index, out), value in zip(known.targets, values, strict=True):
-            n = items[position]
-            if type(n) is Call:
-                if n.nodes is None and out < 0:
-                    n.values = {**(n.values or {}), index: value}
-                    continue
-                n = n.outs[out] if n.nodes is None else n.nodes[index]
-            n.set_value(value)
-            n.keep = True
-        if shadow is not None:
-            shadow.compare()
         self.programs.replays += 1
-        state.pending.clear()  # first: a node without its inputs must never be pending
-        state.scan = None
-        _settle(items)
         return True
 
-    def _shadow(self, scanned: Scan, known: Known) -> Shadow:
+    def _run_segments(self, state: Recording, scanned: Scan) -> bool:
+        """Runs the programs of the segments of a graph; False where that cannot be done."""
+        from treadle.compiler.segments import Needs, Run, stretches_of
+
+        stretches = stretches_of(scanned)
+        if stretches is None:
+            return False
+        run = Run(self, Needs(scanned, stretches))
+
+        def values_of(moves: Moves) -> bool:
+            values = run.values_of()
+            if values is not None:
+                deque(moves(values), maxlen=0)
+            return values is not None
+
+        if not self._commit(state, scanned, run.needs.targets, values_of):
+            return False
+        self.record.segmented(run.ran, self.timed)
+        return True
+
+    def _commit(
+        self, state: Recording, scanned: Scan, targets: Sequence[tuple[int, int, int]],
+        run: Callable[[Moves], bool],
+    ) -> bool:  # fmt: skip
+        """Runs a graph, and gives the nodes that ``targets`` name (``Known.targets``) what it
+        gives; False, and nothing has changed, where it fails.
+
+        ``run`` does both: it has the values, and goes through what is to be moved for them.
+        """
+        replaced, nodes = state.replaced, scanned.known
+        if replaced is not None and any(n.value or n not in nodes for n in replaced.news):
+            state.replaced = None  # part of it was evaluated before
+        if "graph" in flags.DEBUG:
+            print(print_graph(_nodes(scanned)), file=sys.stderr)
+        shadow = self._shadow(scanned, targets) if flags.CHECK == "shadow" else None
+        if shadow is not None and not shadow.succeeded:
+            self.record.reason = "an operation failed when TREADLE_CHECK=shadow ran it alone"
+            return False
+        if not run(partial(handed_over, targets, scanned, state)):
+            HostErrors.forget()
+            return False
+        if shadow is not None:
+            shadow.compare()
+        settle(scanned.items)
+        return True
+
+    def _shadow(self, scanned: Scan, targets: Sequence[tuple[int, int, int]]) -> Shadow:
         """What a graph gives op by op, for comparison; it is left as it was."""
         from treadle.compiler.shadow import Shadow
 
         nodes = _nodes(scanned)
-        for position, index, _ in known.targets:
+        for position, index, _ in targets:
             item = scanned.items[position]
             (nodes_of(item)[index] if type(item) is Call else item).keep = True
         live = nodes[::-1]
@@ -223,7 +264,7 @@ class Evaluator:
         done = live[::-1]
         live.clear()  # first: a node without its inputs must never be put back as pending
         self.record.stepped(done, self.owners, self.timed)
-        _forget_inputs(done)
+        forget_inputs(done)
         self.tape, self.owners, self.free, self.supplied = [], [], {}, []
 
     def run_alone(self, n: Node) -> None:
@@ -437,56 +478,6 @@ def _nodes(scanned: Scan) -> list[Node]:
     return [n for i in scanned.items for n in (nodes_of(i) if type(i) is Call else (i,))]
 
 
-def _settle(items: list[Any]) -> None:
-    """Nodes and calls that a program has run let go of what no gradient can ask for any more."""
-    for item in items:
-        if type(item) is not Call:
-            _forget_inputs((item,))
-            continue
-        item.scan = None  # which holds the whole graph, this call included
-        if item.nodes is not None:
-            for n in item.nodes:
-                n.call = None  # type: ignore[attr-defined]
-            _forget_inputs(item.nodes)
-        else:
-            _settle_call(item)
-
-
-def _settle_call(call: Call) -> None:
-    """As ``_forget_inputs``, for a call whose nodes were never written out."""
-    template = call.template
-    outs = call.outs
-    if template.needs_grad and not call.spent and not _leads_on(call.inputs):
-        call.spent = True
-        for n in outs:
-            n.spent = n.needs_grad
-    if call.spent or (not template.needs_grad and all(n.value is not None for n in outs)):
-        for n in outs:
-            n.call = None
-            n.inputs = ()
-        call.outs = []
-    else:
-        call.outs = [ref(n) for n in outs]
-
-
-def _leads_on(inputs: Sequence[Node]) -> bool:
-    """True where a gradient gets further through one of these."""
-    return any(i.needs_grad and (not i.spent or type(i) is Leaf) for i in inputs)
-
-
-def _forget_inputs(done: Sequence[Node]) -> None:
-    """Nodes that have run let go of inputs that no gradient can ask for any more.
-
-    A node all of whose inputs are released counts as released itself, since no gradient gets
-    further: so ``total = total + loss`` does not keep every step of a training alive.
-    """
-    for n in done:
-        if n.needs_grad and not n.spent:
-            n.spent = not _leads_on(n.inputs)
-        if n.spent or (n.value is not None and not n.needs_grad):
-            n.inputs = ()  # a value that was dropped may have to be computed again
-
-
 def _recycle_all(values: Any, free: dict[int, list[Any]]) -> None:
     """Hands on the memory of an op with several results, where nothing else refers to it."""
     for memory, _, _ in values:
@@ -500,6 +491,7 @@ def forget_plans() -> None:
     for sig in list(ir_node._signatures.values()):  # other threads are recording
         sig.plan = sig.simple = None
         sig.plans.clear()
+    segments.clear()
     for engine in list(_evaluators.values()):
         engine.programs.clear()
 
@@ -516,16 +508,25 @@ def evaluator(device: str = "cpu") -> Evaluator:
 
 
 def evaluate() -> None:
-    """Evaluates what this thread has recorded."""
-    evaluator().evaluate(recorder.state)
+    """Evaluates what this thread has recorded (of a function under vmap: when that is done; of one
+    that is being exported: never)."""
+    state = recorder.state
+    if state.outer is None and state.tracer is None and not state.is_whole:
+        evaluator().evaluate(state)
 
 
 def value_of(n: Node) -> Value:
     """The value of one node, evaluating what is pending; raises the first error on its way."""
+    if n.value is None and recorder.state.outer is not None:
+        from treadle.autodiff.batching import value_under_vmap  # only there
+
+        return value_under_vmap(n, value_of)  # type: ignore[no-any-return]
     engine = evaluator()
     # Locked, because a value that another thread has set counts only when its tape has run.
     with engine.lock:
         if n.value is None:
+            if recorder.state.tracer is not None:
+                recorder.state.tracer.refuse(n)
             engine.evaluate(recorder.state)
             if n.value is None and n.error is None:
                 engine.run_alone(n)

@@ -65,7 +65,7 @@ class Traced(Record):
 def make_trace(scanned: Scan, held: Collection[int], open_: Collection[int]) -> Traced:
     """The graph that was scanned; ``held`` values are kept, and what gradients of ``open_`` ones
     read (``Scan.held`` says what these are)."""
-    sigs, inputs, kept = _Flat(scanned, held, open_).result()
+    sigs, inputs, kept = _Flat(scanned, held, _leading_to(held, open_, scanned)).result()
     first = len(scanned.externals) + len(scanned.scalars)
     needed = [False] * len(sigs)
     for number in range(len(sigs) - 1, -1, -1):
@@ -86,6 +86,27 @@ def make_trace(scanned: Scan, held: Collection[int], open_: Collection[int]) -> 
     externals = tuple([layout_of(n.value) for n in scanned.externals])
     scalars = tuple([n.type.layout for n in scanned.scalars])
     return Traced(Trace(externals, scalars, tuple(entries)), tuple(numbers))
+
+
+def _leading_to(held: Collection[int], open_: Collection[int], scanned: Scan) -> set[int]:
+    """Those of the ``open_`` values from which a gradient can be asked for by way of held ones."""
+    wanted, left, found = set(held), set(open_), set()
+    for start, item in zip(reversed(scanned.starts), reversed(scanned.items), strict=True):
+        nodes: list[tuple[int, Node | Call]] = [(start, item)]
+        ends = [start + 1]
+        if type(item) is Call:
+            if item.nodes is not None:
+                nodes = list(enumerate(item.nodes, start))
+                ends = [number + 1 for number, _ in nodes]
+            else:
+                ends = [start + len(item.template.specs)]
+        for (number, n), end in zip(reversed(nodes), reversed(ends), strict=True):
+            if number in left and not wanted.isdisjoint(range(number, end)):
+                if type(n) is Call and n.template.args is not None:
+                    return left  # what it reads is not among its inputs
+                found.add(number)
+                wanted.update(scanned.known.get(i, -1) for i in n.inputs)
+    return found
 
 
 class _Flat:

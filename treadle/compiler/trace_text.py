@@ -25,7 +25,7 @@ from treadle.base.errors import CompileError, TreadleError
 from treadle.compiler.trace import Entry, Trace
 from treadle.ir.launch import Layout, contiguous
 from treadle.ir.node import Type, signature_of, type_of
-from treadle.ops.registry import OPS
+from treadle.ops.registry import find
 
 _LINE = re.compile(r"%(\d+) = (.*)")
 _LAYOUT = re.compile(r"(\w+)\[([\d,]*)\](?: strides=(\(.*\)))?")
@@ -123,7 +123,7 @@ def _parse_entry(text: str, types: Sequence[tuple[Type, ...]], number: int) -> E
         raise TraceSyntaxError(f"line {number + 1}: got {text!r}; expected 'op(...) : type'")
     call: Any = ast.parse(re.sub(r"%(\d+)", r"v\1", match[1]), mode="eval").body
     inputs = tuple(int(argument.id[1:]) for argument in call.args)
-    op = OPS.get(call.func.id)
+    op = find(call.func.id)
     if op is None or any(i >= number for i in inputs):
         raise TraceSyntaxError(
             f"line {number + 1}: got {text!r}; expected an op of the registry and values above"

@@ -32,6 +32,7 @@ _MOST = 64  # evaluations that are remembered
 _MOST_STEPS = 1 << 16  # operations that ran one by one and are remembered
 _NEWS = 8  # evaluations with something new that are remembered
 _LINES = 32  # lines whose last evaluation is remembered, to say what is new about the next one
+_SELDOM = 63
 _LONG = 1 << 15  # operations of an evaluation that is not remembered for that
 _STANDARD = os.path.dirname(os.__file__) + os.sep  # the standard library
 
@@ -42,6 +43,24 @@ class Timed(Record):
     run: int
     begin: float
     times: array[int]
+
+
+class Ran(Record):
+    """A segment that ran: its ``program``, the first call of it, the item it begins with."""
+
+    known: Known
+    program: Program
+    call: int
+    item: int
+
+
+class Odd(Record):
+    """An operation beside the segments: ``count`` calls from ``call`` on."""
+
+    sig: Signature
+    site: Site | None
+    call: int
+    count: int  # type: ignore[assignment]  # a field, not tuple.count
 
 
 class Forced(Record):
@@ -68,6 +87,7 @@ class Evaluation:
     kept: Sequence[bool] = ()
     calls: Sequence[tuple[Signature, Site | None]] = ()
     timed: Timed | None = None
+    ran: Sequence[Any] = ()  # Ran and Odd, where segments ran
     before: Evaluation | None = None  # the last one from this line, where this is new
     seconds = 0.0
 
@@ -84,6 +104,12 @@ class Evaluation:
         called = self.called
         name = called if isinstance(called, str) else called.co_qualname if called else ""
         return Forced(self.place, name, self.debugger)
+
+    @property
+    def size(self) -> int:
+        """The number of its operations."""
+        ran = [len(r.known.sites) if isinstance(r, Ran) else 1 for r in self.ran]
+        return sum(ran) if self.ran else len(self.sites)
 
     def structure(self) -> tuple[Sequence[Signature], Sequence[bool]]:
         """The signatures of its operations, and which of their results somebody holds."""
@@ -107,6 +133,11 @@ class Evaluation:
             known.probe = probe
             known.sites = sites_of(scanned, known.numbers)
         self.sites = known.sites
+
+    def segmented(self, ran: Sequence[Any], timed: Timed | None) -> None:
+        """It ran by segments."""
+        self.ran = ran
+        self.timed = timed
 
     def stepped(self, nodes: Sequence[Node], owners: Sequence[Node], timed: Timed | None) -> None:
         """Its ``nodes`` ran one by one; ``owners`` has the node of every call."""
@@ -137,6 +168,11 @@ class Watchers:
         cls.are_there = bool(cls.calls)
 
 
+def is_timed(runs: int) -> bool:
+    """Whether a program's run is timed call by call: the first ones, every 64th, all if watched."""
+    return not runs & (runs - 1) or not runs & _SELDOM or Watchers.are_there
+
+
 recent: deque[Evaluation] = deque()
 renewed: deque[Evaluation] = deque(maxlen=_NEWS)  # op by op, unlike the last from the same line
 _last: OrderedDict[Any, Evaluation] = OrderedDict()  # by line
@@ -159,7 +195,9 @@ def begin(state: Recording) -> Evaluation:
 
 def finish(evaluation: Evaluation) -> None:
     """The evaluation is done: keeps its record, and tells the watchers."""
-    if evaluation.program is None:
+    if evaluation.ran:
+        Watchers.steps += len(evaluation.ran)
+    elif evaluation.program is None:
         if not evaluation.sigs:
             return  # there was nothing to do
         if 1 < len(evaluation.sigs) < _LONG:
@@ -170,7 +208,8 @@ def finish(evaluation: Evaluation) -> None:
     recent.append(evaluation)
     Watchers.steps += len(evaluation.sigs)
     while len(recent) > _MOST or (Watchers.steps > _MOST_STEPS and len(recent) > 1):
-        Watchers.steps -= len(recent.popleft().sigs)
+        oldest = recent.popleft()
+        Watchers.steps -= len(oldest.sigs) + len(oldest.ran)
     if Watchers.are_there:
         for call in Watchers.calls:
             call(evaluation)
@@ -251,6 +290,6 @@ def _is_prompt(below: Any) -> bool:
 
 
 __all__ = [
-    "NEW", "OPTIMIZER", "Evaluation", "Forced", "Timed", "Watchers", "begin", "finish", "forget",
-    "recent", "renewed",
+    "NEW", "OPTIMIZER", "Evaluation", "Forced", "Odd", "Ran", "Timed", "Watchers", "begin",
+    "finish", "forget", "is_timed", "recent", "renewed",
 ]  # fmt: skip

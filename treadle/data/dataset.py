@@ -39,6 +39,9 @@ class IterableDataset(Dataset[T]):
     def __iter__(self) -> Iterator[T]:
         raise NotImplementedError(f"{type(self).__name__} must define __iter__(self)")
 
+    def __add__(self, other: Any) -> Any:
+        return ChainDataset([self, other])
+
 
 class TensorDataset(Dataset[tuple[Tensor, ...]]):
     """Tensors whose first dimension counts the items: item ``i`` is ``(a[i], b[i], ...)``.
@@ -106,6 +109,58 @@ class ConcatDataset(Dataset[T]):
 
     def __len__(self) -> int:
         return self.cumulative_sizes[-1]
+
+
+class StackDataset(Dataset[Any]):
+    """Data sets side by side: item ``i`` is the tuple (or the dict) of their items ``i``.
+
+    >>> StackDataset([1, 2], "ab")[1], StackDataset(x=[1, 2], name="ab")[0]
+    ((2, 'b'), {'x': 1, 'name': 'a'})
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.datasets: tuple[Any, ...] | dict[str, Any] = args or kwargs
+        sizes = [len(dataset) for dataset in (args or kwargs.values())]
+        if (args and kwargs) or not sizes or len(set(sizes)) > 1:
+            raise located(ValueError(
+                f"StackDataset: got data sets of {sizes} items; expected one at least, of equal "
+                f"lengths, all with names or all without"
+            ))  # fmt: skip
+        self._length = sizes[0]
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(self.datasets, dict):
+            return {name: dataset[index] for name, dataset in self.datasets.items()}
+        return tuple(dataset[index] for dataset in self.datasets)
+
+    def __len__(self) -> int:
+        return self._length
+
+
+class ChainDataset(IterableDataset[T]):
+    """Streams one after the other (``a + b`` of two streams).
+
+    >>> class Letters(IterableDataset):
+    ...     def __iter__(self):
+    ...         return iter("ab")
+    >>> list(Letters() + Letters())
+    ['a', 'b', 'a', 'b']
+    """
+
+    def __init__(self, datasets: Iterable[Any]) -> None:
+        self.datasets = list(datasets)
+        for dataset in self.datasets:
+            if not isinstance(dataset, IterableDataset):
+                raise located(TypeError(
+                    f"ChainDataset: got a {type(dataset).__name__}; it takes IterableDatasets; "
+                    f"join data sets with numbered items by ConcatDataset"
+                ))  # fmt: skip
+
+    def __iter__(self) -> Iterator[T]:
+        return itertools.chain.from_iterable(self.datasets)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.datasets))
 
 
 class Subset(Dataset[T]):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from treadle.data.collate import default_collate, default_convert, gathered
 from treadle.data.dataset import IterableDataset
+from treadle.data.position import Keyed, Position, states_of
 from treadle.data.sampler import BatchSampler, RandomSampler, SequentialSampler
-from treadle.data.worker import END, Workers
+from treadle.data.worker import END, Workers, reading
 from treadle.ir.node import located
 from treadle.random import Generator, default_generator
 
@@ -19,10 +22,10 @@ T = TypeVar("T")
 class DataLoader(Generic[T]):
     """Reads a data set in batches: iterate over it once per epoch.
 
-    The batches are the same, and in the same order, with any number of workers. Workers are
-    threads: nothing is pickled or forked, and the data set is shared. So is the default generator,
-    and which thread comes first decides who gets which numbers: a data set that draws at random
-    should give each item its own, from ``Generator().manual_seed(seed, stream=index)``.
+    The batches are the same, and in the same order, with any number of workers, also where the data
+    set draws random numbers: what it draws from the default generator while it reads item ``i``
+    follows from the seed, the pass and ``i``. (Python's and NumPy's own generators know nothing of
+    this.) Workers are threads: nothing is pickled or forked, and the data set is shared.
 
     Args:
         dataset: anything with ``__getitem__`` and ``__len__``, or an ``IterableDataset``.
@@ -42,7 +45,8 @@ class DataLoader(Generic[T]):
         pin_memory, pin_memory_device, persistent_workers, in_order: taken for PyTorch's sake, and
             without effect: all memory is the CPU's, threads start at once, the order is kept.
 
-    An exception in a worker is raised here, with the traceback from the data set.
+    An exception in a worker is raised here, with the traceback from the data set, and a note of the
+    item and the line.
 
     >>> import treadle
     >>> data = treadle.data.TensorDataset(treadle.arange(5))
@@ -98,11 +102,30 @@ class DataLoader(Generic[T]):
         self.pin_memory_device = pin_memory_device
         self.persistent_workers = persistent_workers
         self.in_order = in_order
+        self._position = Position()
         self._is_batched = batch_sampler is not None
         self.collate_fn = collate_fn or (default_collate if self._is_batched else default_convert)
 
     def __iter__(self) -> Iterator[Any]:
-        requests, read = self._requests(), self._reader()
+        position, generators = self._position, self._generators()
+        goes_on = position.begin()
+        if not goes_on:
+            position.before = [g._state for g in generators]
+            position.key = generators[0].next_offset(1)
+            position.epoch += 1
+        # What draws an order does so when it begins; what was handed out before is passed over.
+        with contextlib.ExitStack() as drawn:
+            if goes_on:
+                drawn.enter_context(states_of(generators, position.before))
+                generators[0].next_offset(1)
+            requests = self._requests()
+            if not self._is_stream:
+                requests = _begun(requests, position.batches)
+        keyed = Keyed(position.key or (0, 0, 0))
+        batches = self._batches(requests, self._reader(keyed, position.batches))
+        return _counted(batches, position)
+
+    def _batches(self, requests: Iterator[Any], read: Callable[[Any], Any]) -> Iterator[Any]:
         if not self.num_workers:
             return itertools.takewhile(lambda batch: batch is not END, map(read, requests))
         count = 1 if self._is_stream else self.num_workers
@@ -110,6 +133,43 @@ class DataLoader(Generic[T]):
         workers = Workers(count, self.dataset, seed, self.worker_init_fn)
         depth = self.num_workers * (self.prefetch_factor or 1)
         return workers.read_ahead(requests, read, depth, self.timeout)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader is, in a few numbers: after the batches that were handed out.
+
+        With ``load_state_dict`` another loader of the same arguments goes on with the very next
+        batch, in the same order and with the same random numbers. The state of the default
+        generator is not in it: programs save that once, by ``get_rng_state``.
+
+        >>> loader = DataLoader(range(6), 2)
+        >>> batches = iter(loader)
+        >>> next(batches).tolist()
+        [0, 1]
+        >>> again = DataLoader(range(6), 2)
+        >>> again.load_state_dict(loader.state_dict())
+        >>> [batch.tolist() for batch in again]
+        [[2, 3], [4, 5]]
+        """
+        return self._position.state_dict(self._generators())
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Makes the next pass go on where ``state_dict`` was taken; streams are read up to there.
+
+        An order that a sampler draws from elsewhere than a Treadle generator cannot be repeated.
+        """
+        self._position = Position()
+        self._position.load(state_dict, self._generators())
+
+    def _generators(self) -> list[Generator]:
+        """Those that the order and the random numbers of a pass come from."""
+        own = self.generator or default_generator
+        sampler = getattr(self.batch_sampler, "sampler", self.sampler)
+        found = [own]
+        for source in (self.batch_sampler, sampler, self.sampler):
+            generator = getattr(source, "generator", None)
+            if isinstance(generator, Generator) and generator not in found:
+                found.append(generator)
+        return found if default_generator in found else [*found, default_generator]
 
     def __len__(self) -> int:
         if not self._is_stream:
@@ -125,24 +185,41 @@ class DataLoader(Generic[T]):
             return itertools.repeat(self.batch_size)
         return iter(self.batch_sampler if self._is_batched else self.sampler)  # type: ignore[arg-type]
 
-    def _reader(self) -> Callable[[Any], Any]:
+    def _reader(self, keyed: Keyed, done: int) -> Callable[[Any], Any]:
         if not self._is_stream:
-            return self._read_batch if self._is_batched else self._read_item
-        items = _once_started(self.dataset)
-        return lambda size: self._read_on(items, size)
+            return partial(self._read_batch if self._is_batched else self._read_item, keyed)
+        items = self._stream(done)
 
-    def _read_item(self, index: Any) -> Any:
-        return self.collate_fn(self.dataset[index])
+        def read(size: int | None) -> Any:
+            with keyed.of_stream():
+                return self._read_on(items, size)
 
-    def _read_batch(self, indices: list[Any]) -> Any:
+        return read
+
+    def _read_item(self, keyed: Keyed, index: Any) -> Any:
+        with keyed.of_item(index), reading(index):
+            return self.collate_fn(self.dataset[index])
+
+    def _read_batch(self, keyed: Keyed, indices: list[Any]) -> Any:
         dataset = self.dataset
         if self.collate_fn is default_collate:
             batch = gathered(dataset, indices)
             if batch is not None:
                 return batch
         if hasattr(dataset, "__getitems__"):
-            return self.collate_fn(dataset.__getitems__(indices))
-        return self.collate_fn([dataset[index] for index in indices])
+            with keyed.of_item(indices[0] if indices else 0):
+                return self.collate_fn(dataset.__getitems__(indices))
+        items = []
+        for index in indices:
+            with keyed.of_item(index), reading(index):
+                items.append(dataset[index])
+        with keyed.of_item(("batch", *indices)):
+            return self.collate_fn(items)
+
+    def _stream(self, done: int) -> Iterator[Any]:
+        """The items of a stream; its ``__iter__`` runs in the thread that reads."""
+        items = iter(self.dataset)
+        yield from itertools.islice(items, done * (self.batch_size or 1), None)
 
     def _read_on(self, items: Iterator[Any], size: int | None) -> Any:
         """The next batch of a stream, or END."""
@@ -152,9 +229,21 @@ class DataLoader(Generic[T]):
         return self.collate_fn(batch if size else batch[0])
 
 
-def _once_started(stream: Any) -> Iterator[Any]:
-    """The items of a stream; its ``__iter__`` runs in the thread that reads."""
-    yield from stream
+def _begun(requests: Iterator[Any], done: int) -> Iterator[Any]:
+    """The requests after the first ``done``, of which one is made already."""
+    return itertools.chain(list(itertools.islice(requests, done, done + 1)), requests)
+
+
+def _counted(batches: Iterator[Any], position: Position) -> Iterator[Any]:
+    """Notes how many have been handed out, and that there are no more."""
+    begun = position.key
+    for batch in batches:
+        if position.key == begun:
+            position.batches += 1
+        yield batch
+    if position.key == begun:
+        position.key = None
+        position.batches = 0
 
 
 # --- checks ---------------------------------------------------------------------------------------

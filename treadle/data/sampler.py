@@ -169,6 +169,65 @@ class WeightedRandomSampler(Sampler[int]):
         return self.num_samples
 
 
+class DistributedSampler(Sampler[int]):
+    """The part of the items that one of several processes takes: every ``num_replicas``-th.
+
+    The order of a pass follows from ``seed`` and the epoch that ``set_epoch`` named, alike in all
+    processes.
+
+    Args:
+        dataset: the data set.
+        num_replicas: how many processes there are, and
+        rank: which of them this is, from 0 on; both must be given.
+        shuffle: False takes the items in their order.
+        seed: the same in all processes.
+        drop_last: True leaves out items so that all parts are equal; False repeats some.
+
+    >>> [list(DistributedSampler(range(5), 2, rank, shuffle=False)) for rank in range(2)]
+    [[0, 2, 4], [1, 3, 0]]
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+    ) -> None:
+        if num_replicas is None or rank is None or not 0 <= rank < num_replicas:
+            raise located(ValueError(
+                f"DistributedSampler: got num_replicas={num_replicas} and rank={rank}; expected "
+                f"both, the rank being at least 0 and less than num_replicas"
+            ))  # fmt: skip
+        self.dataset = dataset
+        self.num_replicas = num_replicas
+        self.rank = rank
+        self.shuffle = shuffle
+        self.seed = seed
+        self.drop_last = drop_last
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Names the pass that comes next; without it all passes have one order."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        size = len(self.dataset)
+        order: list[int] = list(range(size))
+        if self.shuffle:
+            source = Generator().manual_seed(self.seed, stream=self.epoch)
+            order = randperm(size, generator=source).tolist()
+        total = len(self) * self.num_replicas
+        endless = itertools.cycle(order) if order else iter(order)
+        return itertools.islice(endless, self.rank, total, self.num_replicas)
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self.dataset), self.num_replicas)
+        return whole + (rest > 0 and not self.drop_last)
+
+
 class BatchSampler(Sampler[list[int]]):
     """Lists of ``batch_size`` indices of another sampler.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +29,7 @@ class WorkerInfo:
 
 class _Current(threading.local):
     info: WorkerInfo | None = None
+    item: Any = None  # the index of the item that is being read
 
 
 _current = _Current()
@@ -35,6 +38,14 @@ _current = _Current()
 def get_worker_info() -> WorkerInfo | None:
     """Which worker of a ``DataLoader`` this code runs in; None in any other thread."""
     return _current.info
+
+
+@contextlib.contextmanager
+def reading(index: Any) -> Iterator[None]:
+    """Notes which item this thread reads; the note stays where that fails."""
+    _current.item = index
+    yield
+    _current.item = None
 
 
 class Workers:
@@ -87,12 +98,19 @@ class Workers:
             evaluate()  # what this thread recorded is computed here, not by the consumer
             return batch
         except BaseException as error:
-            info = _current.info
-            error.add_note(
-                f"[raised in DataLoader worker thread {info.id if info else '?'} while reading "
-                f"batch {number}: {_brief(request)}]"
-            )
+            error.add_note(_note(error, request, number))
+            _current.item = None
             raise
+
+
+def _note(error: BaseException, request: Any, number: int) -> str:
+    """Which thread, item and line it was."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    item = "" if _current.item is None else f"item {_current.item} of "
+    return (
+        f"[raised in DataLoader worker thread {_current.info.id if _current.info else '?'} while "
+        f"reading {item}batch {number}: {_brief(request)}; {last.filename}:{last.lineno}]"
+    )
 
 
 def _result(future: Future[Any], timeout: float, number: int) -> Any:

@@ -8,9 +8,10 @@ from treadle.io.safetensors import (
     save_bytes,
     save_file,
 )
+from treadle.io.source import CheckpointError
 from treadle.io.state import load, save
 
 __all__ = [
-    "SafetensorsError", "load", "load_bytes", "load_file", "load_metadata", "save", "save_bytes",
-    "save_file",
+    "CheckpointError", "SafetensorsError", "load", "load_bytes", "load_file", "load_metadata",
+    "save", "save_bytes", "save_file",
 ]  # fmt: skip

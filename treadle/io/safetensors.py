@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeVar
 
@@ -15,6 +14,7 @@ from safetensors import numpy as library
 
 from treadle.base import dtypes
 from treadle.io.atomic import Path, replacing
+from treadle.io.source import check_is_file
 from treadle.ir.node import located
 from treadle.tensor.handle import wrap
 from treadle.tensor.storage import array_of, node_from_array
@@ -24,7 +24,8 @@ _METADATA = "__metadata__"
 _DTYPES = {
     "F64": dtypes.float64, "F32": dtypes.float32, "F16": dtypes.float16, "BF16": dtypes.bfloat16,
     "I64": dtypes.int64, "I32": dtypes.int32, "I16": dtypes.int16, "I8": dtypes.int8,
-    "U8": dtypes.uint8, "BOOL": dtypes.bool_,
+    "U64": dtypes.uint64, "U32": dtypes.uint32, "U16": dtypes.uint16, "U8": dtypes.uint8,
+    "BOOL": dtypes.bool_, "C64": dtypes.complex64,
 }  # fmt: skip
 Array = np.ndarray[Any, Any]
 T = TypeVar("T")
@@ -172,13 +173,7 @@ def load_metadata(path: Path) -> dict[str, str]:
 def _read_file(path: Path, read: Callable[[Any], T]) -> T:
     """Reads a file that the library has opened, if it is one (a pipe would block)."""
     place = os.fspath(path)
-    try:
-        status = os.stat(place)
-    except FileNotFoundError:
-        raise located(FileNotFoundError(f"cannot read {place}: there is no such file")) from None
-    if not stat.S_ISREG(status.st_mode):
-        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a device or pipe"
-        raise located(SafetensorsError(f"cannot read {place}: it is {kind}; expected a file"))
+    status = check_is_file(place, SafetensorsError)
     with open(place, "rb") as stream:
         first = stream.read(8)
     try:
@@ -192,15 +187,23 @@ def _explained(error: Exception, source: str, size: int, first: bytes) -> Except
     """What the library and NumPy say of a file of ``size`` bytes, as a SafetensorsError."""
     if isinstance(error, SafetensorsError):
         return error
-    if first.startswith((b"PK\x03\x04", b"\x80")) and int.from_bytes(first, "little") > size:
+    if is_pytorch(first, size):
         return located(SafetensorsError(
-            f"{source} is a zip or pickle file, such as PyTorch's; expected safetensors; convert "
-            f"it where PyTorch is, with safetensors.torch.save_file"
+            f"{source} is a zip or pickle file, such as PyTorch's; expected safetensors; "
+            f"treadle.load reads both"
         ))  # fmt: skip
     return located(SafetensorsError(
         f"{source} is no whole safetensors file: it has {size:,} bytes; {error}; get or write it "
         f"again"
     ))  # fmt: skip
+
+
+def is_pytorch(first: bytes, size: int) -> bool:
+    """Whether a file with these first 8 bytes is a zip or pickle, and no safetensors file.
+
+    Taken for the length of a header they would be more than the file.
+    """
+    return first.startswith((b"PK\x03\x04", b"\x80")) and int.from_bytes(first, "little") > size
 
 
 def _numpy_dtypes(codes: Mapping[str, str], source: str) -> dict[str, np.dtype[Any]]:

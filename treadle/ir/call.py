@@ -208,6 +208,29 @@ def nodes_of(call: Call) -> list[Node]:
         return nodes
 
 
+def parts_of(call: Call) -> list[Any]:
+    """Those nodes of a pending call that exist."""
+    return call.outs if call.nodes is None else call.nodes
+
+
+def part_of(call: Call, index: int) -> Node:
+    """One node of a pending call; it exists from now on, and the others need not."""
+    if call.nodes is not None:
+        return call.nodes[index]
+    for known in call.outs:
+        if known.index == index:
+            return known
+    spec = call.template.specs[index]
+    n = Part(spec.sig, (), call.site, spec.needs_grad)
+    del n.inputs  # as those of any part, until somebody asks for them
+    n.order = call.order + 1 + index
+    n.call = call
+    n.index = index
+    n.spent = call.spent
+    call.outs.append(n)
+    return n
+
+
 def write_out(state: Recording) -> None:
     """Puts the nodes of calls in their place among the pending ones."""
     pending = state.pending
@@ -287,5 +310,5 @@ def template_of(
 
 __all__ = [
     "Call", "Expansions", "Part", "Spec", "Template", "call_template", "collapse", "nodes_of",
-    "template_of", "write_out",
+    "part_of", "parts_of", "template_of", "write_out",
 ]  # fmt: skip

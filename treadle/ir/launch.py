@@ -8,7 +8,7 @@ and refers to memory by role; addresses are filled in when the plan runs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from treadle.base.dtypes import DType
 from treadle.base.lazy_numpy import np
@@ -78,6 +78,36 @@ class KernelSpec(Record):
 
     build: Callable[..., Kernel]
     key: tuple[Any, ...]
+
+
+def host_call(
+    call: Callable[..., Any], attrs: tuple[tuple[str, Any], ...], inputs: tuple[Layout, ...],
+    outputs: tuple[Layout, ...],
+) -> Kernel:  # fmt: skip
+    """As the ``build`` of a spec: no kernel but Python on the host.
+
+    ``call(*arrays, **attrs)`` takes arrays with the inputs' layouts and gives one, or several, with
+    the outputs'. There is no loop IR for it; a device calls it from the tape.
+    """
+    raise TypeError(f"{call!r} runs on the host; it has no loop IR")
+
+
+HOST_CALL = "what the host call raised"  # the message of its launch
+
+
+class HostErrors:
+    """What host calls have raised, by the codes that they stopped with, until somebody tells it."""
+
+    raised: ClassVar[dict[int, BaseException]] = {}
+
+    @classmethod
+    def forget(cls) -> None:
+        """Whoever ran them will run them again; but Ctrl-C must not be lost."""
+        raised = list(cls.raised.values())
+        cls.raised.clear()
+        for error in raised:
+            if not isinstance(error, Exception):
+                raise error
 
 
 class Refusal(Record):

@@ -11,7 +11,7 @@ import itertools
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import CodeType
 from typing import Any
 
@@ -66,8 +66,8 @@ class Signature:
     """An op with its attributes and the types of its inputs: what structure is made of."""
 
     __slots__ = (
-        "attrs", "gradients", "inputs", "is_view", "key", "nbytes", "op", "plan", "plans",
-        "residuals", "simple", "type", "types",
+        "attrs", "gradients", "inputs", "is_view", "nbytes", "op", "plan", "plans", "residuals",
+        "simple", "type", "types",
     )  # fmt: skip
 
     def __init__(self, op: Op, attrs: dict[str, Any], inputs: tuple[Type, ...]) -> None:
@@ -79,18 +79,13 @@ class Signature:
         self.type: Any = result if isinstance(result, tuple) else self.types[0]
         self.nbytes = sum(t.nbytes for t in self.types)
         self.is_view = isinstance(op.lower, (View, Bundle))  # needs no memory of its own
-        # What stands for it in the key of a graph. Every call of a user's function has a
-        # signature of its own, which differs in nothing that matters to a program.
-        self.key: Any = self
-        if isinstance(op.lower, Bundle):
-            self.key = op, self.types, len(inputs)
         # None: nothing flows back. A tuple: a rule per input. Joint: one rule for all.
         gradient = op.gradient
         differentiable = not isinstance(gradient, NoGradient) and any(
-            t.dtype.is_floating_point for t in self.types
+            t.dtype.is_inexact for t in self.types
         )
         self.gradients: Any = gradient if differentiable else None
-        if "project" in op.traits and self.types[0].dtype.is_floating_point:
+        if "project" in op.traits and self.types[0].dtype.is_inexact:
             self.gradients = ()  # backward() hands the adjoint on, in its place
         self.residuals = op.residuals
         # Filled in by the compiler: plans by the layouts of the inputs; ``plan`` when all of
@@ -160,6 +155,15 @@ class Node:
         """The dtype of the result."""
         return self.type.dtype
 
+    def name(self) -> str:
+        """The name of the op, as ``grad_fn.name()`` asks for it."""
+        return self.op.name
+
+    @property
+    def next_functions(self) -> tuple[tuple[Node | None, int], ...]:
+        """Where a gradient goes from here: for every input its node, or None, and 0."""
+        return tuple([(i if i.needs_grad else None, 0) for i in self.inputs])
+
     def __repr__(self) -> str:
         return f"<node {self.op.name}: {self.type} [{describe_site(self.site)}]>"
 
@@ -201,26 +205,31 @@ _bare = object.__new__
 Site = tuple[CodeType, int]
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _PROGRAMS = os.path.join(_PACKAGE, "testing", "scenarios")  # written as users write
-_internal: dict[str, bool] = {}  # file name -> is it one of Treadle's own
 
 
-def is_internal(filename: str) -> bool:
-    """True for a file of Treadle's own."""
-    known = _internal.get(filename)
-    if known is None:
+class _Internal(dict[str, bool]):
+    """Of every file name, whether it is one of Treadle's own."""
+
+    def __missing__(self, filename: str) -> bool:
         known = filename.startswith((_PACKAGE, "<string>")) and not filename.startswith(_PROGRAMS)
-        _internal[filename] = known
-    return known
+        self[filename] = known
+        return known
+
+
+_internal = _Internal()
+is_internal: Callable[[str], bool] = _internal.__getitem__
 
 
 def user_site() -> Site | None:
     """The innermost frame that is not Treadle's own (None where there is none)."""
-    frame = sys._getframe(1)
+    try:
+        frame = sys._getframe(2)  # who asks is Treadle's own
+    except ValueError:
+        return None
     internal = _internal
     while frame is not None:
         code = frame.f_code
-        filename = code.co_filename
-        if not (internal[filename] if filename in internal else is_internal(filename)):
+        if not internal[code.co_filename]:
             mark = Marks.mark
             return (code, frame.f_lasti) if mark is None else mark((code, frame.f_lasti))
         frame = frame.f_back  # type: ignore[assignment]
@@ -248,15 +257,44 @@ def describe_site(site: Site | None) -> str:
 # --- recording --------------------------------------------------------------------------------
 
 
+class Replaced:
+    """Values whose handles come to stand for what is being evaluated.
+
+    Nobody but those handles will ask for ``olds``, so they may be overwritten. ``moves(values)``,
+    those of ``news`` by node, gives what re-points the handles, to be gone through in one call into
+    C; ``is_done`` once that has happened.
+    """
+
+    __slots__ = ("is_done", "moves", "news", "olds")
+
+    def __init__(
+        self, olds: frozenset[Node], news: Sequence[Node],
+        moves: Callable[[Mapping[Node, Any]], Iterable[object]],
+    ) -> None:  # fmt: skip
+        self.olds = olds
+        self.news = news
+        self.moves = moves
+        self.is_done = False
+
+
 class Recording:
     """What a Python thread has recorded and not yet evaluated, and how it records.
 
     ``pending`` has nodes and calls (``ir/call.py``); ``scan`` is what is known of their structure.
     ``capturing`` is set while a template is made, and while one may not be used. ``is_ahead``:
-    the user waits for the compiler, and wants to be told where it fails.
+    the user waits for the compiler, and wants to be told where it fails. ``is_whole``: the graph
+    must not be evaluated before what is being recorded is there as a whole. ``outer`` is the
+    recording of which this one is a part that cannot be evaluated as it stands (a function under
+    vmap, see ``autodiff/batching.py``), and ``began`` the order at which that began; ``draws``:
+    every random number is to be drawn so many times.
+    ``tracer`` is asked instead of the evaluator while a function is exported. ``replaced`` is there
+    while an optimizer has its new values evaluated.
     """
 
-    __slots__ = ("capturing", "grad_enabled", "is_ahead", "nbytes", "pending", "scan", "site")
+    __slots__ = (
+        "autocast", "began", "capturing", "draws", "grad_enabled", "is_ahead", "is_whole",
+        "nbytes", "outer", "pending", "replaced", "scan", "site", "tracer",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.pending: list[Any] = []
@@ -265,7 +303,14 @@ class Recording:
         self.site: Site | None = None  # set while backward() records for a node of the user's
         self.capturing = False
         self.is_ahead = False
+        self.is_whole = False
         self.scan: Any = None
+        self.outer: Recording | None = None
+        self.began = 0
+        self.draws = 1
+        self.autocast: DType | None = None  # what mixed precision shortens products to
+        self.tracer: Any = None
+        self.replaced: Replaced | None = None
 
 
 class _Recorder(threading.local):
@@ -299,6 +344,30 @@ class _Limits:
 
 
 Limits = _Limits()
+
+
+def _no_complex(op: Op, inputs: Sequence[Node], attrs: dict[str, Any]) -> Node:
+    raise TreadleError("no rules for complex numbers are there; import treadle, not treadle.ir")
+
+
+class Complex:
+    """How an op is recorded that has to do with complex numbers: as others of their parts.
+
+    ``record`` is set by the room of the ops. Signatures of such ops do not exist, except of those
+    few that take complex values as they are (``holds_complex``): so real ones are never asked.
+    """
+
+    record: Callable[[Op, Sequence[Node], dict[str, Any]], Node] = staticmethod(_no_complex)
+
+
+def _is_complex(op: Op, types: Sequence[Any], attrs: dict[str, Any]) -> bool:
+    """Whether an op without a signature is one for ``Complex.record``."""
+    if "holds_complex" in op.traits:
+        return False
+    dtype = attrs.get("dtype")
+    if dtype is not None and dtype.kind == "c":
+        return True
+    return any(type(t) is Type and t.dtype.kind == "c" for t in types)
 
 
 def make_signature(op: Op, attrs: dict[str, Any], types: tuple[Type, ...]) -> Signature:
@@ -343,6 +412,8 @@ def record(op: Op, inputs: Sequence[Node], attrs: dict[str, Any]) -> Node:
     types = tuple([i.type for i in inputs])
     sig = _signatures.get((op, types, *attrs.items()) if attrs else (op, types))
     if sig is None:
+        if _is_complex(op, types, attrs):
+            return Complex.record(op, inputs, attrs)
         sig = signature_of(op, types, attrs)
     state = recorder.state
     needs_grad = False
@@ -351,7 +422,16 @@ def record(op: Op, inputs: Sequence[Node], attrs: dict[str, Any]) -> Node:
             if i.needs_grad:
                 needs_grad = True
                 break
-    node = Node(sig, inputs, state.site or user_site(), needs_grad)
+    node = _bare(Node)  # Node.__init__ written out: one frame less per operation
+    node.sig = sig
+    node.type = sig.type
+    node.inputs = inputs
+    node.site = state.site or user_site()
+    node.needs_grad = needs_grad
+    node.order = _next_order()
+    node.value = node.error = None
+    node.address = node.uses = 0
+    node.keep = node.spent = False
     pending = state.pending
     pending.append(node)
     state.nbytes = nbytes = state.nbytes + sig.nbytes
@@ -365,10 +445,11 @@ def record_pair(op: Op, a: Node, b: Node) -> Node:
     kind = a.type
     sig = op.pairs.get(kind)
     if sig is None:
+        if kind.dtype.kind == "c" and _is_complex(op, (kind,), {}):
+            return Complex.record(op, (a, b), {})
         sig = op.pairs[kind] = signature_of(op, (kind, kind), {})
     state = recorder.state
-    # Node.__init__ written out: one frame less per operation.
-    node = _bare(Node)
+    node = _bare(Node)  # as in ``record``
     node.sig = sig
     node.type = sig.type
     node.inputs = (a, b)

@@ -73,6 +73,16 @@ class Loops(Record):
     contiguous: frozenset[int] = frozenset()
 
 
+class Library(Record):
+    """A call of NumPy on the host: ``call(*arrays, **attrs)`` gives the result, or several.
+
+    It is pinned as section 4 of the design says: one algorithm, which attributes, dtypes and shapes
+    decide, on one thread. What it raises is the node's error.
+    """
+
+    call: Callable[..., Any]
+
+
 class Source:
     """Has no kernel: its value is made by the recorder (buffers, scalars)."""
 
@@ -81,7 +91,7 @@ class Bundle:
     """Has no kernel: its results are its first inputs."""
 
 
-Lowering = Elementwise | View | Reduction | Contraction | Loops | Source | Bundle
+Lowering = Elementwise | View | Reduction | Contraction | Loops | Library | Source | Bundle
 
 
 # --- what else a record holds -------------------------------------------------------------------
@@ -93,14 +103,39 @@ class NoGradient(Record):
     reason: str
 
 
-class NotYet(Record):
-    """A rule that does not exist yet; using it raises and says so by ``what``."""
+class Forward(Record):
+    """How the tangent of a result follows from those of the inputs, by the op's own nature."""
 
-    what: str
+    how: str
 
 
-_NO_FORWARD_MODE = NotYet("forward mode")
-_NO_BATCHING = NotYet("batching")
+# Its Jacobian is diagonal and so its own transpose: the gradient rules take tangents as well.
+DIAGONAL = Forward("the gradient rules, of the tangents")
+# Linear in all its floating inputs together, or in each of them with the others fixed.
+LINEAR = Forward("the op itself, of all tangents at once")
+MULTILINEAR = Forward("the op itself, of one tangent after the other")
+# Right for every op with a gradient: the gradient is linear in g, and transposed by a gradient.
+TRANSPOSED = Forward("the gradient of the gradient rules")
+
+
+class Stacked(Record):
+    """The batching rule of most ops: all inputs get a leading axis, and the op is applied to these.
+
+    ``attrs(size, node)`` gives the attributes it then has; ``node`` is without the axis.
+    """
+
+    attrs: Callable[[int, Node], dict[str, Any]]
+
+
+class NoBatching(Record):
+    """Written where an op cannot meet a batch; ``reason`` says why."""
+
+    reason: str
+
+
+# Any other batching rule is a function ``rule(inputs, batched, size, node)``: the inputs, of which
+# those ``batched`` have a leading axis of ``size``; it gives the node whose results all have it.
+Batching = Stacked | NoBatching | Callable[[list["Node"], list[bool], int, "Node"], "Node"]
 
 
 class Joint(Record):
@@ -136,12 +171,20 @@ class Cost(Record):
     bytes: int
 
 
+# Batching rules of ops that take any leading axes, that name one axis, and that name several.
+ANY_LEADING = Stacked(lambda size, n: n.attrs)
+NEXT_AXIS = Stacked(lambda size, n: n.attrs | {"axis": n.attrs["axis"] + 1})
+NEXT_AXES = Stacked(lambda size, n: n.attrs | {"axes": tuple([a + 1 for a in n.attrs["axes"]])})
+
+
 class Op:
     """A primitive. Calling it with nodes records it: ``mul(a, b)``, ``reduce_sum(a, axes=(0,))``.
 
     ``infer(types, attrs)`` checks the operands and gives the result's type (a tuple of types for
     several outputs). ``gradient`` has one function ``f(g, node)`` per input, written in other ops;
-    ``residuals`` names the values that they read: input positions and ``"out"``.
+    ``residuals`` names the values that they read: input positions and ``"out"``. ``jvp`` is a
+    ``Forward``, or ``f(tangents, node)``, where a tangent may be None; left out it follows from the
+    gradient. ``batch`` is left out for elementwise ops only.
     ``reference(*arrays, **attrs)`` is the same in NumPy. ``dtypes`` are those of the first input
     that the op takes.
     """
@@ -166,8 +209,8 @@ class Op:
         cost: Callable[[Sequence[Type], Type | tuple[Type, ...], dict[str, Any]], Cost],
         dtypes: tuple[DType, ...],
         doc: str,
-        jvp: Any = _NO_FORWARD_MODE,
-        batch: Any = _NO_BATCHING,
+        jvp: Forward | Callable[[Sequence[Any], Any], Any] | None = None,
+        batch: Batching | None = None,
         version: int = 1,
     ) -> None:
         self.name = name
@@ -183,8 +226,10 @@ class Op:
         self.cost = cost
         self.dtypes = dtypes
         self.doc = doc
-        self.jvp = jvp
-        self.batch = batch
+        if jvp is None:
+            jvp = DIAGONAL if "elementwise" in traits else TRANSPOSED
+        self.jvp: Any = gradient if isinstance(gradient, NoGradient) else jvp
+        self.batch: Any = ANY_LEADING if batch is None and "elementwise" in traits else batch
         self.version = version
         # Signatures of two operands of one type, by that type (see ``ir.node.record_pair``).
         self.pairs: dict[Any, Any] = {}

@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from sys import getrefcount
 from typing import Any
 
-from treadle.ir.call import Call, Expansions, Part, nodes_of
+from treadle.ir.call import Call, Expansions, Part, nodes_of, part_of
 from treadle.ir.node import Leaf, Node, Recording, Scalar, Site
+from treadle.ir.segments import Stretch
 
 Key = tuple[Any, ...]
 
@@ -33,8 +34,8 @@ def _references_of_a_name() -> int:
 OWN = _references_of_a_name()
 # Of a pending node that nobody holds: a name's, the pending list's, ``items``' and ``known``'s.
 # (Or, for a part, those of ``outs``, or ``nodes``, and ``known``.)
-_HELD_NODE = OWN + 3
-_HELD_PART = OWN + 2
+HELD_NODE = OWN + 3
+HELD_PART = OWN + 2
 
 
 class Scan:
@@ -42,7 +43,7 @@ class Scan:
 
     __slots__ = (
         "expansions", "externals", "is_odd", "items", "known", "parts", "scalars", "size", "starts",
-        "written_out",
+        "stretches", "written_out",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -58,6 +59,7 @@ class Scan:
         self.starts: list[int] = []  # the number of the first value of each item
         self.size = 0
         self.is_odd = False  # a value is missing, or there before its time: go node by node
+        self.stretches: list[Stretch] = []  # of the items so far (ir/segments.py)
         self.written_out: list[int] = []  # the items that are calls whose nodes exist
         self.expansions = Expansions.count
 
@@ -74,7 +76,7 @@ class Scan:
                 size += self._call(item, size)
                 continue
             sig = item.sig
-            add(sig.key)
+            add(sig)
             for i in item.inputs:
                 number = get(i)
                 if number is not None:
@@ -114,6 +116,8 @@ class Scan:
                 add(number)
         self.scalars += call.constants
         if call.nodes is None:
+            if len(call.outs) > len(template.outs):  # more of its nodes exist than of others
+                self.parts.append(len(call.outs))
             for n in call.outs:
                 known[n] = start + n.index
                 if n.value is not None or n.error is not None:
@@ -151,10 +155,15 @@ class Scan:
         """What two equal graphs have in common."""
         return (*self.written_out, *self.parts)
 
+    def position_of(self, number: int) -> tuple[int, int]:
+        """The position of the item that makes a value, and which of its values that is."""
+        position = bisect_right(self.starts, number) - 1
+        return position, number - self.starts[position]
+
     def item_at(self, number: int) -> tuple[Any, int]:
         """The item that makes a value, and which of its values that is."""
-        position = bisect_right(self.starts, number) - 1
-        return self.items[position], number - self.starts[position]
+        position, index = self.position_of(number)
+        return self.items[position], index
 
     def node_at(self, number: Any) -> Node:
         """The node of a value (a number in a tuple: of a scalar)."""
@@ -165,6 +174,17 @@ class Scan:
         item, index = self.item_at(number)
         return nodes_of(item)[index] if type(item) is Call else item
 
+    def part_at(self, number: int) -> Node:
+        """The node of a value that the graph makes; of a call's, no others are made for it."""
+        item, index = self.item_at(number)
+        if type(item) is not Call:
+            return item
+        n = part_of(item, index)
+        if n not in self.known:
+            self.known[n] = number
+            self.parts.append(number)
+        return n
+
     def site_at(self, number: int) -> Site | None:
         """The line that recorded a value."""
         site: Site | None = self.item_at(number)[0].site
@@ -174,8 +194,18 @@ class Scan:
 
     def expected(self) -> list[int]:
         """The reference counts, in the order of ``held``, of nodes that nobody else holds."""
-        uses = dict.fromkeys(self.known, 0)
+        uses = self.uses()
         counts = []
+        for item in self.items:
+            if type(item) is Call:
+                counts += [uses[n] + HELD_PART for n in item.nodes or item.outs]
+            else:
+                counts.append(uses[item] + HELD_NODE)
+        return counts
+
+    def uses(self) -> dict[Node, int]:
+        """How often the graph refers to each of its values, and to those from outside."""
+        uses = dict.fromkeys(self.known, 0)
         for item in self.items:
             if type(item) is not Call:
                 inputs: Sequence[Any] = [item.inputs]
@@ -188,12 +218,23 @@ class Scan:
                 for i in nodes:
                     if i in uses:
                         uses[i] += 1
-        for item in self.items:
-            if type(item) is Call:
-                counts += [uses[n] + _HELD_PART for n in item.nodes or item.outs]
+        return uses
+
+    def wanted_later(self) -> set[Node]:
+        """What the values depend on for which a gradient may still be asked."""
+        wanted: set[Node] = set()
+        for item in reversed(self.items):
+            if type(item) is not Call:
+                nodes: Sequence[Node] = (item,)
+                is_open = item.needs_grad and not item.spent
             else:
-                counts.append(uses[item] + _HELD_NODE)
-        return counts
+                nodes = item.nodes or item.outs
+                is_open = item.template.needs_grad and not item.spent
+            if is_open or (not item.spent and not wanted.isdisjoint(nodes)):
+                if type(item) is Call and item.template.args is not None:
+                    return set(self.known)  # what it refers to is not among its inputs
+                wanted.update(item.inputs)
+        return wanted
 
     def held(self, expected: list[int]) -> tuple[list[int], list[int]]:
         """The values that somebody outside the graph holds, and those whose gradient may be asked
@@ -247,4 +288,4 @@ def scan(state: Recording) -> Scan:
     return known
 
 
-__all__ = ["OWN", "Key", "Scan", "layout_of", "scan"]
+__all__ = ["HELD_NODE", "HELD_PART", "OWN", "Key", "Scan", "layout_of", "scan"]

@@ -71,10 +71,13 @@ class Hardtanh(_Activation):
     function = staticmethod(F.hardtanh)
     settings = ("min_val", "max_val", "inplace")
 
-    def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> None:
-        super().__init__()
-        self.min_val = min_val
-        self.max_val = max_val
+    def __init__(
+        self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False,
+        min_value: float | None = None, max_value: float | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()  # min_value and max_value are older names
+        self.min_val = min_val if min_value is None else min_value
+        self.max_val = max_val if max_value is None else max_value
         self.inplace = inplace
 
 
@@ -125,11 +128,12 @@ class CELU(_Activation):
     """``max(x, 0) + min(alpha * (e^(x / alpha) - 1), 0)``."""
 
     function = staticmethod(F.celu)
-    settings = ("alpha",)
+    settings = ("alpha", "inplace")
 
-    def __init__(self, alpha: float = 1.0) -> None:
+    def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
         super().__init__()
         self.alpha = alpha
+        self.inplace = inplace
 
 
 class GELU(_Activation):
@@ -155,19 +159,19 @@ class LogSigmoid(_Activation):
     function = staticmethod(F.logsigmoid)
 
 
-class Hardsigmoid(_Activation):
+class Hardsigmoid(_InPlace):
     """``min(max(x + 3, 0), 6) / 6``."""
 
     function = staticmethod(F.hardsigmoid)
 
 
-class Hardswish(_Activation):
+class Hardswish(_InPlace):
     """``x * hardsigmoid(x)``."""
 
     function = staticmethod(F.hardswish)
 
 
-class Mish(_Activation):
+class Mish(_InPlace):
     """``x * tanh(softplus(x))``."""
 
     function = staticmethod(F.mish)

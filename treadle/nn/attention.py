@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from treadle.base import dtypes
@@ -87,6 +90,24 @@ class MultiheadAttention(Module):
         if self.bias_k is not None:
             init.xavier_normal_(self.bias_k)
             init.xavier_normal_(self.bias_v)
+
+    @classmethod
+    def of(
+        cls, embed_dim: int, num_heads: int, dropout: float, training: bool, add_zero_attn: bool,
+        tensors: dict[str, Any], out_weight: Tensor, out_bias: Tensor | None,
+        sizes: tuple[int, int],
+    ) -> MultiheadAttention:  # fmt: skip
+        """A layer around tensors, which need be no parameters; ``sizes`` are kdim and vdim."""
+        made = cls.__new__(cls)
+        Module.__init__(made)
+        made.embed_dim, made.num_heads = embed_dim, num_heads
+        made.kdim, made.vdim = sizes
+        made.head_dim = embed_dim // num_heads
+        made.dropout, made.training = dropout, training
+        made.batch_first, made.add_zero_attn = False, add_zero_attn
+        made.__dict__.update(tensors)
+        made.__dict__["out_proj"] = lambda x: F.linear(x, out_weight, out_bias)
+        return made
 
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None = None,
@@ -225,6 +246,26 @@ def _additive(mask: Tensor, dtype: DType) -> Tensor:
 def _longer(x: Tensor, row: Tensor) -> Tensor:
     """(N, S, E) with one more key for all."""
     return cat([x, row.expand(x.shape[0], 1, x.shape[2])], 1)
+
+
+# --- PyTorch's choice of implementations ----------------------------------------------------------
+
+
+class SDPBackend(enum.IntEnum):
+    """PyTorch's implementations of ``scaled_dot_product_attention``; there is one here."""
+
+    ERROR = -1
+    MATH = 0
+    FLASH_ATTENTION = 1
+    EFFICIENT_ATTENTION = 2
+    CUDNN_ATTENTION = 3
+    OVERRIDEABLE = 4
+
+
+@contextmanager
+def sdpa_kernel(backends: Any, set_priority: bool = False) -> Iterator[None]:
+    """Accepted for PyTorch's sake: all implementations would have to give the same bits."""
+    yield
 
 
 __all__ = ["MultiheadAttention"]

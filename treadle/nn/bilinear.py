@@ -68,9 +68,10 @@ class EmbeddingBag(Module):
     """
 
     def __init__(
-        self, num_embeddings: int, embedding_dim: int, *, mode: str = "mean",
-        include_last_offset: bool = False, padding_idx: int | None = None, device: Any = None,
-        dtype: Any = None,
+        self, num_embeddings: int, embedding_dim: int, max_norm: float | None = None,
+        norm_type: float = 2.0, scale_grad_by_freq: bool = False, mode: str = "mean",
+        sparse: bool = False, _weight: Tensor | None = None, include_last_offset: bool = False,
+        padding_idx: int | None = None, device: Any = None, dtype: Any = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.num_embeddings = num_embeddings
@@ -78,9 +79,29 @@ class EmbeddingBag(Module):
         self.mode = mode
         self.include_last_offset = include_last_offset
         self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings
+        self.max_norm = max_norm
+        self.norm_type = norm_type
+        self.scale_grad_by_freq = scale_grad_by_freq
+        self.sparse = sparse
         table = empty(num_embeddings, embedding_dim, device=device, dtype=dtype)
-        self.weight = Parameter(table)
-        self.reset_parameters()
+        self.weight = Parameter(table if _weight is None else _weight)
+        if _weight is None:
+            self.reset_parameters()
+
+    @classmethod
+    def from_pretrained(
+        cls, embeddings: Tensor, freeze: bool = True, max_norm: float | None = None,
+        norm_type: float = 2.0, scale_grad_by_freq: bool = False, mode: str = "mean",
+        sparse: bool = False, include_last_offset: bool = False, padding_idx: int | None = None,
+    ) -> EmbeddingBag:  # fmt: skip
+        """A layer with these rows; ``freeze`` means that they are not trained."""
+        rows, size = embeddings.shape
+        made = cls(
+            rows, size, max_norm, norm_type, scale_grad_by_freq, mode, sparse, embeddings,
+            include_last_offset, padding_idx,
+        )  # fmt: skip
+        made.weight.requires_grad_(not freeze)
+        return made
 
     def reset_parameters(self) -> None:
         """Draws the rows anew."""
@@ -95,8 +116,9 @@ class EmbeddingBag(Module):
     ) -> Tensor:  # fmt: skip
         """(bags, n), or a vector with offsets -> (bags, embedding_dim)."""
         return F.embedding_bag(
-            input, self.weight, offsets, mode=self.mode, per_sample_weights=per_sample_weights,
-            include_last_offset=self.include_last_offset, padding_idx=self.padding_idx,
+            input, self.weight, offsets, self.max_norm, self.norm_type, self.scale_grad_by_freq,
+            self.mode, self.sparse, per_sample_weights, self.include_last_offset,
+            self.padding_idx,
         )  # fmt: skip
 
     def extra_repr(self) -> str:

@@ -122,9 +122,9 @@ class ModuleList(_Numbered):
     (3, 6)
     """
 
-    def __init__(self, modules: Iterable[Module] = ()) -> None:
+    def __init__(self, modules: Iterable[Module] | None = None) -> None:
         super().__init__()
-        self.extend(modules)
+        self.extend(() if modules is None else modules)
 
     def _of(self, items: list[tuple[str, Any]]) -> Self:
         return type(self)(module for _, module in items)
@@ -145,9 +145,9 @@ class ModuleDict(Module):
     (['a', 'b'], True)
     """
 
-    def __init__(self, modules: Any = ()) -> None:
+    def __init__(self, modules: Any = None) -> None:
         super().__init__()
-        self.update(modules)
+        self.update(() if modules is None else modules)
 
     def update(self, modules: Any) -> None:
         """Adds or replaces modules from a mapping or from pairs."""
@@ -210,9 +210,9 @@ class ParameterList(Module):
     [(2,), (3,)]
     """
 
-    def __init__(self, values: Iterable[Tensor] = ()) -> None:
+    def __init__(self, values: Iterable[Tensor] | None = None) -> None:
         super().__init__()
-        self.extend(values)
+        self.extend(() if values is None else values)
 
     def append(self, value: Tensor) -> Self:
         """Adds a parameter at the end."""
@@ -253,9 +253,9 @@ class ParameterList(Module):
 class ParameterDict(Module):
     """A dictionary of parameters that belong to the network; tensors become parameters."""
 
-    def __init__(self, values: Any = ()) -> None:
+    def __init__(self, parameters: Any = None) -> None:
         super().__init__()
-        self.update(values)
+        self.update(() if parameters is None else parameters)
 
     def update(self, values: Any) -> None:
         """Adds or replaces parameters from a mapping or from pairs."""
@@ -293,6 +293,41 @@ class ParameterDict(Module):
     def items(self) -> Iterable[tuple[str, Any]]:
         """Names and parameters."""
         return self._parameters.items()
+
+    def __delitem__(self, name: str) -> None:
+        del self._parameters[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The parameter of that name, or ``default``."""
+        return self._parameters.get(name, default)
+
+    def setdefault(self, name: str, default: Any = None) -> Any:
+        """The parameter of that name, which is ``default`` if there was none."""
+        if name not in self:
+            self[name] = default
+        return self[name]
+
+    def pop(self, name: str) -> Any:
+        """Takes a parameter out."""
+        parameter = self[name]
+        del self[name]
+        return parameter
+
+    def popitem(self) -> tuple[str, Any]:
+        """Takes the last parameter out, with its name."""
+        return self._parameters.popitem()
+
+    def clear(self) -> None:
+        """Takes all parameters out."""
+        self._parameters.clear()
+
+    def copy(self) -> ParameterDict:
+        """Another dictionary with the same parameters."""
+        return ParameterDict(self._parameters)
+
+    def fromkeys(self, keys: Iterable[str], default: Any = None) -> ParameterDict:
+        """A dictionary with ``default`` under every name."""
+        return ParameterDict(dict.fromkeys(keys, default))
 
 
 __all__ = ["ModuleDict", "ModuleList", "ParameterDict", "ParameterList", "Sequential"]

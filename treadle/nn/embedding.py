@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from treadle.base.errors import ShapeError
 from treadle.ir.node import located
 from treadle.nn import functional as F
 from treadle.nn import init
@@ -26,6 +27,8 @@ class Embedding(Module):
 
     def __init__(
         self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None,
+        max_norm: float | None = None, norm_type: float = 2.0, scale_grad_by_freq: bool = False,
+        sparse: bool = False, _weight: Tensor | None = None, _freeze: bool = False,
         device: Any = None, dtype: Any = None,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -37,19 +40,32 @@ class Embedding(Module):
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim
         self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings
+        self.max_norm = max_norm
+        self.norm_type = norm_type
+        self.scale_grad_by_freq = scale_grad_by_freq
+        self.sparse = sparse
+        if _weight is not None and tuple(_weight.shape) != (num_embeddings, embedding_dim):
+            raise located(ShapeError(
+                f"Embedding: got _weight of shape {tuple(_weight.shape)}; it must be "
+                f"{(num_embeddings, embedding_dim)}"
+            ))  # fmt: skip
         table = empty(num_embeddings, embedding_dim, device=device, dtype=dtype)
-        self.weight = Parameter(table)
-        self.reset_parameters()
+        self.weight = Parameter(table if _weight is None else _weight, requires_grad=not _freeze)
+        if _weight is None:
+            self.reset_parameters()
 
     @classmethod
     def from_pretrained(
-        cls, embeddings: Tensor, freeze: bool = True, padding_idx: int | None = None
-    ) -> Embedding:
+        cls, embeddings: Tensor, freeze: bool = True, padding_idx: int | None = None,
+        max_norm: float | None = None, norm_type: float = 2.0, scale_grad_by_freq: bool = False,
+        sparse: bool = False,
+    ) -> Embedding:  # fmt: skip
         """A layer with these rows; ``freeze`` means that they are not trained."""
         rows, size = embeddings.shape
-        made = cls(rows, size, padding_idx)
-        made.weight = Parameter(embeddings, requires_grad=not freeze)
-        return made
+        return cls(
+            rows, size, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse,
+            _weight=embeddings, _freeze=freeze,
+        )  # fmt: skip
 
     def reset_parameters(self) -> None:
         """Draws the rows anew."""
@@ -60,7 +76,10 @@ class Embedding(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """(*) integers -> (*, embedding_dim)."""
-        return F.embedding(input, self.weight, self.padding_idx)
+        return F.embedding(
+            input, self.weight, self.padding_idx, self.max_norm, self.norm_type,
+            self.scale_grad_by_freq, self.sparse,
+        )  # fmt: skip
 
     def extra_repr(self) -> str:
         """The sizes."""

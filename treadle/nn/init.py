@@ -13,7 +13,7 @@ from treadle.ir.node import located
 from treadle.random.generator import Generator
 from treadle.random.sampling import rand, randn
 from treadle.tensor import arithmetic as a
-from treadle.tensor.creation import eye
+from treadle.tensor.creation import eye as identity
 from treadle.tensor.creation import tensor as make_tensor
 from treadle.tensor.grad_mode import no_grad
 from treadle.tensor.tensor import Tensor
@@ -91,7 +91,7 @@ def eye_(tensor: T) -> T:
             f"eye_: got a tensor of shape {tuple(tensor.shape)}; it must have 2 dimensions"
         ))  # fmt: skip
     with no_grad():
-        return tensor.copy_(eye(*tensor.shape))
+        return tensor.copy_(identity(*tensor.shape))
 
 
 def xavier_uniform_(tensor: T, gain: float = 1.0, generator: Generator | None = None) -> T:
@@ -176,8 +176,48 @@ def orthogonal_(tensor: T, gain: float = 1.0, generator: Generator | None = None
         return tensor.copy_(make_tensor(q.reshape(tensor.shape) * gain))
 
 
+def dirac_(tensor: T, groups: int = 1) -> T:
+    """A convolution's weight that leaves as many channels as it can as they are."""
+    rows, columns = tensor.shape[0], tensor.shape[1] if tensor.ndim > 1 else 0
+    if tensor.ndim not in (3, 4, 5) or rows % groups:
+        raise located(ShapeError(
+            f"dirac_: got a tensor of shape {tuple(tensor.shape)} and groups={groups}; it takes "
+            f"the weight of a convolution, of 3 to 5 dimensions, the first divisible by groups"
+        ))  # fmt: skip
+    per_group = rows // groups
+    values = np.zeros(tuple(tensor.shape))
+    middle = tuple(n // 2 for n in tensor.shape[2:])
+    for group in range(groups):
+        for channel in range(min(per_group, columns)):
+            values[(group * per_group + channel, channel, *middle)] = 1
+    with no_grad():
+        return tensor.copy_(make_tensor(values))
+
+
+def sparse_(tensor: T, sparsity: float, std: float = 0.01, generator: Generator | None = None) -> T:
+    """Normal numbers, of which a share ``sparsity`` of every column is 0 (Martens, 2010)."""
+    if tensor.ndim != 2:
+        raise located(ShapeError(
+            f"sparse_: got a tensor of shape {tuple(tensor.shape)}; it must have 2 dimensions"
+        ))  # fmt: skip
+    rows, columns = tensor.shape
+    zeros = math.ceil(sparsity * rows)
+    normal_(tensor, 0.0, std, generator)
+    ranks = rand(rows, columns, generator=generator).argsort(0).argsort(0)
+    with no_grad():
+        return tensor.mul_((ranks >= zeros).to(tensor.dtype))
+
+
+# PyTorch's older names.
+uniform, normal, constant, eye, dirac = uniform_, normal_, constant_, eye_, dirac_
+xavier_uniform, xavier_normal = xavier_uniform_, xavier_normal_
+kaiming_uniform, kaiming_normal = kaiming_uniform_, kaiming_normal_
+orthogonal, sparse = orthogonal_, sparse_
+
 __all__ = [
-    "calculate_gain", "constant_", "eye_", "fans", "kaiming_normal_", "kaiming_uniform_",
-    "normal_", "ones_", "orthogonal_", "trunc_normal_", "uniform_", "xavier_normal_",
+    "calculate_gain", "constant", "constant_", "dirac", "dirac_", "eye", "eye_", "fans",
+    "kaiming_normal", "kaiming_normal_", "kaiming_uniform", "kaiming_uniform_", "normal",
+    "normal_", "ones_", "orthogonal", "orthogonal_", "sparse", "sparse_", "trunc_normal_",
+    "uniform", "uniform_", "xavier_normal", "xavier_normal_", "xavier_uniform",
     "xavier_uniform_", "zeros_",
 ]  # fmt: skip

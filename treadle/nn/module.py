@@ -3,39 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
-from treadle.base.errors import TreadleError
-from treadle.base.record import Record
+from treadle.base.errors import DeviceError, TreadleError
 from treadle.ir.node import located
-from treadle.nn.parameter import Parameter, replace_value
-from treadle.ops.elementwise import convert
-from treadle.tensor.arithmetic import cast
-from treadle.tensor.creation import as_tensor
+from treadle.nn.module_hooks import Everywhere, HookedModule, registered
+from treadle.nn.module_state import LoadResult, ModuleState
+from treadle.nn.parameter import Buffer, Parameter, is_lazy, replace_value
 from treadle.tensor.grad_mode import no_grad
 from treadle.tensor.hooks import RemovableHandle
 from treadle.tensor.tensor import Device, Tensor, check_device
 
 
-class LoadResult(Record):
-    """What ``load_state_dict`` found: names that were missing, and names nobody knows."""
-
-    missing_keys: list[str]
-    unexpected_keys: list[str]
-
-    def __repr__(self) -> str:
-        if not self.missing_keys and not self.unexpected_keys:
-            return "<All keys matched successfully>"
-        return (
-            f"LoadResult(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
-        )
-
-
-class Module:
+class Module(HookedModule, ModuleState):
     """The base of all layers and networks.
 
     A subclass assigns parameters and modules to attributes in ``__init__`` (after
@@ -54,12 +37,23 @@ class Module:
     """
 
     training: bool  # whether it is being trained: what dropout and batch norm look at
+    dump_patches = False  # PyTorch's, without a meaning here
+    call_super_init = False
 
-    def __init__(self) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if args or kwargs:
+            raise located(TypeError(
+                f"{type(self).__name__}: Module.__init__() got {len(args)} arguments and the names "
+                f"{sorted(kwargs)}; it takes none"
+            ))  # fmt: skip
         # Straight into __dict__: __setattr__ below needs them.
         self.__dict__.update(
-            training=True, _parameters={}, _buffers={}, _modules={}, _transient=set(),
-            _forward_hooks={}, _forward_pre_hooks={},
+            training=True, _parameters={}, _buffers={}, _modules={},
+            _non_persistent_buffers_set=set(), _forward_hooks={}, _forward_pre_hooks={},
+            _backward_hooks={}, _backward_pre_hooks={},
+            _hook_options={"kwargs": set(), "always": set()},
+            _state_hooks={"before_saving": {}, "after_saving": {}, "before_loading": {},
+                          "after_loading": {}},
         )  # fmt: skip
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -71,24 +65,15 @@ class Module:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs ``forward`` between the hooks; errors get the path of the layer."""
         try:
-            if not self._forward_hooks and not self._forward_pre_hooks:
+            if not (
+                self._forward_hooks or self._forward_pre_hooks or self._backward_hooks
+                or self._backward_pre_hooks or Everywhere.used
+            ):  # fmt: skip
                 return self.forward(*args, **kwargs)
             return self._call_with_hooks(args, kwargs)
         except TreadleError as error:
             _tell_path(error, self)
             raise
-
-    def _call_with_hooks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        for hook in list(self._forward_pre_hooks.values()):
-            changed = hook(self, args)
-            if changed is not None:
-                args = changed if isinstance(changed, tuple) else (changed,)
-        output = self.forward(*args, **kwargs)
-        for hook in list(self._forward_hooks.values()):
-            changed = hook(self, args, output)
-            if changed is not None:
-                output = changed
-        return output
 
     # --- attributes ------------------------------------------------------------------------------
 
@@ -98,6 +83,8 @@ class Module:
             self.register_parameter(name, value)
         elif isinstance(value, Module):
             self.add_module(name, value)
+        elif isinstance(value, Buffer):
+            self.register_buffer(name, value, value.persistent)
         elif name in own.get("_parameters", ()):
             if value is not None:
                 raise located(TypeError(
@@ -138,7 +125,7 @@ class Module:
         for kind in ("_parameters", "_modules", "_buffers"):
             if kind != but:
                 own[kind].pop(name, None)
-        own["_transient"].discard(name)
+        own["_non_persistent_buffers_set"].discard(name)
 
     def _registry(self, what: str, name: str) -> None:
         """Checks that ``what`` can be registered under this name."""
@@ -161,6 +148,8 @@ class Module:
                 f"{type(self).__name__}.{name}: got a {type(param).__name__} for a parameter; wrap "
                 f"it in nn.Parameter"
             ))  # fmt: skip
+        if Everywhere.used:
+            param = registered("parameter", self, name, param)
         self._forget(name, but="_parameters")
         self._parameters[name] = param
 
@@ -172,10 +161,12 @@ class Module:
                 f"{type(self).__name__}.{name}: got a {type(tensor).__name__} for a buffer; make a "
                 f"tensor with treadle.tensor(value)"
             ))  # fmt: skip
+        if Everywhere.used:
+            tensor = registered("buffer", self, name, tensor)
         self._forget(name, but="_buffers")
         self._buffers[name] = tensor
         if not persistent:
-            self._transient.add(name)
+            self._non_persistent_buffers_set.add(name)
 
     def add_module(self, name: str, module: Module | None) -> None:
         """Adds a module under ``name``."""
@@ -185,6 +176,8 @@ class Module:
                 f"nn.Module"
             ))  # fmt: skip
         self._registry("a module", name)
+        if Everywhere.used:
+            module = registered("module", self, name, module)
         self._forget(name, but="_modules")
         self._modules[name] = module
 
@@ -278,6 +271,17 @@ class Module:
             module = child
         return module
 
+    def set_submodule(self, target: str, module: Module, strict: bool = False) -> None:
+        """Puts a module at a path; with ``strict`` there must be one already."""
+        path, _, name = target.rpartition(".")
+        parent = self.get_submodule(path)
+        if not name or not isinstance(module, Module) or (strict and name not in parent._modules):
+            raise located(AttributeError(
+                f"set_submodule: got the path {target!r} and a {type(module).__name__}; it takes a "
+                f"path that is not empty (with strict=True, of a module that is there) and a module"
+            ))  # fmt: skip
+        parent.add_module(name, module)
+
     def get_parameter(self, target: str) -> Parameter:
         """The parameter at a path."""
         return self._member(target, "_parameters", "parameter")
@@ -355,13 +359,38 @@ class Module:
             raise located(TypeError(
                 f"to: got dtype {dtype.name}; a module's parameters are floating-point"
             ))  # fmt: skip
+        return self._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Gives every parameter, its gradient and every buffer the value that ``fn`` makes of it.
+
+        The tensors stay the same objects.
+        """
         with no_grad():
-            for t in itertools.chain(self.parameters(), self.buffers()):
-                if t.dtype.is_floating_point and t.dtype is not dtype:
-                    gradient = t._grad
-                    replace_value(t, convert(t.node, dtype=dtype))
-                    t._grad = None if gradient is None else gradient.to(dtype)
+            members = (self.parameters(recurse), self.buffers(recurse))
+            for t in itertools.chain.from_iterable(members):
+                value = t if is_lazy(t) else fn(t)
+                gradient = t._grad
+                if value is not t:
+                    replace_value(t, value.node)
+                    t._grad = None if gradient is None else fn(gradient)
         return self
+
+    def type(self, dst_type: Any) -> Self:
+        """All parameters and buffers in a dtype."""
+        return self._apply(lambda t: t.to(dtypes.as_dtype(dst_type)))
+
+    def to_empty(self, *, device: Any, recurse: bool = True) -> Self:
+        """Accepted for PyTorch's sake: the module on the device, with any values (here its own)."""
+        check_device(device)
+        return self
+
+    def share_memory(self) -> Self:
+        """Accepted for PyTorch's sake: threads share all memory anyway."""
+        return self
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Accepted for PyTorch's sake: whatever repeats is compiled without being asked."""
 
     def float(self) -> Self:
         """In float32."""
@@ -387,75 +416,13 @@ class Module:
         """Raises DeviceError: there is no CUDA device yet."""
         return self.to("cuda")
 
-    # --- hooks -----------------------------------------------------------------------------------
+    def _absent(self, device: Any = None) -> Self:
+        """Raises DeviceError: PyTorch's further devices are not there."""
+        raise located(DeviceError(
+            "this version of Treadle runs on the CPU only; use .to('cpu'), or leave the device out"
+        ))  # fmt: skip
 
-    def register_forward_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
-        """Calls ``hook(module, args, output)`` after forward; a result replaces the output."""
-        return RemovableHandle(self._forward_hooks, hook)
-
-    def register_forward_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
-        """Calls ``hook(module, args)`` before forward; a result replaces the arguments."""
-        return RemovableHandle(self._forward_pre_hooks, hook)
-
-    # --- state -----------------------------------------------------------------------------------
-
-    def state_dict(self, *, prefix: str = "", keep_vars: bool = False) -> OrderedDict[str, Tensor]:
-        """All parameters and persistent buffers by path.
-
-        The tensors show the module's own values, also those of later; ``copy.deepcopy`` keeps what
-        is there now. ``keep_vars`` gives the parameters themselves.
-        """
-        return OrderedDict(
-            (path, member if keep_vars else member.detach()) for path, member in self._state(prefix)
-        )
-
-    def _state(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-        for path, module in self.named_modules(remove_duplicate=False):
-            start = f"{prefix}{path}." if path else prefix
-            for name, p in module._parameters.items():
-                if p is not None:
-                    yield start + name, p
-            for name, b in module._buffers.items():
-                if b is not None and name not in module._transient:
-                    yield start + name, b
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> LoadResult:
-        """Takes the values of ``state_dict`` (tensors or arrays), converted to each dtype.
-
-        Everything is checked before anything is changed. RuntimeError where shapes differ or, if
-        ``strict``, names are missing or unknown.
-        """
-        if not isinstance(state_dict, Mapping):
-            raise located(TypeError(
-                f"load_state_dict: got a {type(state_dict).__name__}; it takes a dictionary of "
-                f"tensors, such as state_dict() or treadle.load(file) gives"
-            ))  # fmt: skip
-        own = OrderedDict(self._state())
-        missing = [name for name in own if name not in state_dict]
-        unexpected = [name for name in state_dict if name not in own]
-        given = {name: as_tensor(state_dict[name]) for name in own if name in state_dict}
-        problems = []
-        if strict and missing:
-            problems.append(f"missing: {', '.join(missing)}")
-        if strict and unexpected:
-            problems.append(f"unexpected: {', '.join(unexpected)}")
-        for name, value in given.items():
-            if value.node.shape != own[name].node.shape:
-                problems.append(
-                    f"size mismatch for {name}: got {value.node.shape}, the module has "
-                    f"{own[name].node.shape}"
-                )
-        if problems:
-            listed = "".join(f"\n    {line}" for line in problems)
-            hint = "" if not strict else "; strict=False ignores missing and unexpected names"
-            raise located(RuntimeError(
-                f"load_state_dict: the state does not fit {type(self).__name__}{hint}:{listed}\n"
-            ))  # fmt: skip
-        with no_grad():
-            for name, value in given.items():
-                target = own[name]
-                target._write(cast(value.detach().node, target.dtype))
-        return LoadResult(missing, unexpected)
+    xpu, ipu, mtia = _absent, _absent, _absent
 
     # --- text ------------------------------------------------------------------------------------
 

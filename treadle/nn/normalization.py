@@ -25,7 +25,7 @@ class _ChannelNorm(Module):
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1,
         affine: bool = True, track_running_stats: bool = True, device: Any = None,
-        dtype: Any = None,
+        dtype: Any = None, *, bias: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
         kind = {"device": device, "dtype": dtype}
@@ -34,14 +34,23 @@ class _ChannelNorm(Module):
         self.momentum = momentum
         self.affine = affine
         self.track_running_stats = track_running_stats
-        for name in ("weight", "bias"):
-            vector = Parameter(empty(num_features, **kind)) if affine else None
+        for name, is_there in (("weight", affine), ("bias", affine and bias)):
+            vector = Parameter(empty(num_features, **kind)) if is_there else None
             self.register_parameter(name, vector)
         tracked = track_running_stats
         self.register_buffer("running_mean", zeros(num_features, **kind) if tracked else None)
         self.register_buffer("running_var", ones(num_features, **kind) if tracked else None)
-        self.register_buffer("num_batches_tracked", tensor(0) if tracked else None)
+        self.register_buffer("num_batches_tracked", None)
+        if tracked:
+            self._count_batches()
         self.reset_parameters()
+
+    def _count_batches(self) -> None:
+        self.num_batches_tracked = tensor(0)
+
+    def _channel_axis(self, input: Tensor) -> int:
+        """Where the channels of an input are."""
+        return 1
 
     def reset_running_stats(self) -> None:
         """Mean 0, variance 1, no batch seen."""
@@ -55,7 +64,8 @@ class _ChannelNorm(Module):
         self.reset_running_stats()
         if self.affine:
             init.ones_(self.weight)
-            init.zeros_(self.bias)
+            if self.bias is not None:
+                init.zeros_(self.bias)
 
     def extra_repr(self) -> str:
         """The settings."""
@@ -132,9 +142,15 @@ class _InstanceNorm(_ChannelNorm):
 
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = False,
-        track_running_stats: bool = False, device: Any = None, dtype: Any = None,
+        track_running_stats: bool = False, device: Any = None, dtype: Any = None, *,
+        bias: bool = True,
     ) -> None:  # fmt: skip
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        super().__init__(
+            num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias
+        )
+
+    def _channel_axis(self, input: Tensor) -> int:
+        return 1 - self.ranks[0]
 
     def forward(self, input: Tensor) -> Tensor:
         """The normalised tensor, in the shape of the input."""
@@ -246,9 +262,9 @@ class RMSNorm(_LastDimensions):
         if self.weight is not None:
             init.ones_(self.weight)
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The normalised tensor, in the shape of the input."""
-        return F.rms_norm(input, self.normalized_shape, self.weight, self.eps)
+        return F.rms_norm(x, self.normalized_shape, self.weight, self.eps)
 
 
 class GroupNorm(Module):
@@ -260,7 +276,7 @@ class GroupNorm(Module):
 
     def __init__(
         self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True,
-        device: Any = None, dtype: Any = None,
+        device: Any = None, dtype: Any = None, *, bias: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
         if num_groups < 1 or num_channels % num_groups:
@@ -274,13 +290,15 @@ class GroupNorm(Module):
         self.affine = affine
         kind = {"device": device, "dtype": dtype}
         self.register_parameter("weight", Parameter(ones(num_channels, **kind)) if affine else None)
-        self.register_parameter("bias", Parameter(zeros(num_channels, **kind)) if affine else None)
+        shift = Parameter(zeros(num_channels, **kind)) if affine and bias else None
+        self.register_parameter("bias", shift)
 
     def reset_parameters(self) -> None:
         """Weight 1, bias 0."""
         if self.affine:
             init.ones_(self.weight)
-            init.zeros_(self.bias)
+            if self.bias is not None:
+                init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
         """The normalised tensor, in the shape of the input."""
@@ -289,6 +307,40 @@ class GroupNorm(Module):
     def extra_repr(self) -> str:
         """The settings."""
         return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
+
+
+class SyncBatchNorm(_BatchNorm):
+    """Batch normalisation over all processes; there is one, so it is ``BatchNorm`` of any rank."""
+
+    ranks = (2, 3, 4, 5)
+    shapes = "(N, C, ...)"
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1,
+        affine: bool = True, track_running_stats: bool = True, process_group: Any = None,
+        device: Any = None, dtype: Any = None, *, bias: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias
+        )
+        self.process_group = process_group
+
+    @classmethod
+    def convert_sync_batchnorm(cls, module: Module, process_group: Any = None) -> Module:
+        """The module with a ``SyncBatchNorm`` in the place of every batch norm."""
+        if isinstance(module, _BatchNorm) and not isinstance(module, cls):
+            made = cls(
+                module.num_features, module.eps, module.momentum, module.affine,
+                module.track_running_stats, process_group, bias=module.bias is not None,
+            )  # fmt: skip
+            for name, p in module._parameters.items():
+                made._parameters[name] = p
+            for name, b in module._buffers.items():
+                made._buffers[name] = b
+            return made.train(module.training)
+        for name, child in list(module.named_children()):
+            module.add_module(name, cls.convert_sync_batchnorm(child, process_group))
+        return module
 
 
 class LocalResponseNorm(Module):
@@ -310,7 +362,12 @@ class LocalResponseNorm(Module):
         return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
 
 
+class CrossMapLRN2d(LocalResponseNorm):
+    """``LocalResponseNorm`` under PyTorch's older name."""
+
+
 __all__ = [
-    "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d",
-    "InstanceNorm3d", "LayerNorm", "LocalResponseNorm", "RMSNorm",
+    "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "CrossMapLRN2d", "GroupNorm", "InstanceNorm1d",
+    "InstanceNorm2d", "InstanceNorm3d", "LayerNorm", "LocalResponseNorm", "RMSNorm",
+    "SyncBatchNorm",
 ]  # fmt: skip

@@ -128,7 +128,7 @@ class AdaptiveAvgPool2d(_AdaptivePool):
 
 
 class AdaptiveMaxPool2d(_AdaptivePool):
-    """The largest elements of windows that divide the image (sizes must be divisible)."""
+    """The largest elements of windows that divide the image."""
 
     def __init__(self, output_size: Any, return_indices: bool = False) -> None:
         super().__init__(output_size)
@@ -148,28 +148,17 @@ class AdaptiveAvgPool1d(_AdaptivePool):
 
 
 class AdaptiveMaxPool1d(AdaptiveMaxPool2d):
-    """The largest elements of windows that divide the sequence (its size must be divisible)."""
+    """The largest elements of windows that divide the sequence."""
 
     def forward(self, input: Tensor) -> Any:
         """(N, C, L) -> (N, C, output_size)."""
         return F.adaptive_max_pool1d(input, self.output_size, self.return_indices)
 
 
-class MaxPool3d(_Pool):
+class MaxPool3d(MaxPool2d):
     """The largest element of every window of (N, C, D, H, W)."""
 
-    shown = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
-
-    def __init__(
-        self, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
-        ceil_mode: bool = False,
-    ) -> None:  # fmt: skip
-        super().__init__(kernel_size, stride, padding, ceil_mode)
-        self.dilation = dilation
-
-    def forward(self, input: Tensor) -> Tensor:
-        """The pooled tensor."""
-        return F.max_pool3d(input, *(getattr(self, name) for name in self.shown))
+    _function = staticmethod(F.max_pool3d)
 
 
 class AvgPool3d(AvgPool2d):
@@ -233,8 +222,62 @@ class MaxUnpool1d(MaxUnpool2d):
     _function = staticmethod(F.max_unpool1d)
 
 
+class MaxUnpool3d(MaxUnpool2d):
+    """Zeros, with the maxima that ``MaxPool3d(return_indices=True)`` found at their places."""
+
+    _function = staticmethod(F.max_unpool3d)
+
+
+class AdaptiveMaxPool3d(AdaptiveMaxPool2d):
+    """The largest elements of windows that divide the volume."""
+
+    def forward(self, input: Tensor) -> Any:
+        """(N, C, D, H, W) -> (N, C, *output_size)."""
+        return F.adaptive_max_pool3d(input, self.output_size, self.return_indices)
+
+
+class LPPool3d(LPPool2d):
+    """``(sum of x^p)^(1/p)`` of every window of (N, C, D, H, W)."""
+
+    _function = staticmethod(F.lp_pool3d)
+
+
+class FractionalMaxPool2d(Module):
+    """The largest elements of windows at random places (Graham, 2015): (N, C, H, W).
+
+    The result has ``output_size``, or the share ``output_ratio`` of the input's size.
+    """
+
+    _function = staticmethod(F.fractional_max_pool2d)
+
+    def __init__(
+        self, kernel_size: Any, output_size: Any = None, output_ratio: Any = None,
+        return_indices: bool = False, _random_samples: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.output_size = output_size
+        self.output_ratio = output_ratio
+        self.return_indices = return_indices
+        self.register_buffer("_random_samples", _random_samples)
+
+    def forward(self, input: Tensor) -> Any:
+        """The pooled tensor, or the pair (pooled tensor, places)."""
+        return self._function(
+            input, self.kernel_size, self.output_size, self.output_ratio, self.return_indices,
+            self._random_samples,
+        )  # fmt: skip
+
+
+class FractionalMaxPool3d(FractionalMaxPool2d):
+    """The largest elements of windows at random places: (N, C, D, H, W)."""
+
+    _function = staticmethod(F.fractional_max_pool3d)
+
+
 __all__ = [
     "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d", "AdaptiveMaxPool1d",
-    "AdaptiveMaxPool2d", "AvgPool1d", "AvgPool2d", "AvgPool3d", "LPPool1d", "LPPool2d", "MaxPool1d",
-    "MaxPool2d", "MaxPool3d", "MaxUnpool1d", "MaxUnpool2d",
+    "AdaptiveMaxPool2d", "AdaptiveMaxPool3d", "AvgPool1d", "AvgPool2d", "AvgPool3d",
+    "FractionalMaxPool2d", "FractionalMaxPool3d", "LPPool1d", "LPPool2d", "LPPool3d", "MaxPool1d",
+    "MaxPool2d", "MaxPool3d", "MaxUnpool1d", "MaxUnpool2d", "MaxUnpool3d",
 ]  # fmt: skip

@@ -17,19 +17,21 @@ from treadle.nn.module import Module
 from treadle.nn.parameter import Parameter
 from treadle.nn.utils.rnn import PackedSequence, Rows
 from treadle.tensor import arithmetic as a
+from treadle.tensor.autocast import lowered
 from treadle.tensor.creation import empty, zeros
 from treadle.tensor.joining import cat, flip
 from treadle.tensor.tensor import Tensor
 
 States = tuple[Tensor, ...]
 Sizes = tuple[int, ...]
-Weights = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
+Weights = tuple[Any, ...]  # input and hidden weight, their biases, and a projection if any
 
 
 class _Recurrent(Module):
     """What layers and cells share: sizes, and parameters of ``gates`` times the hidden size."""
 
     gates = 1
+    proj_size = 0  # of an LSTM's state h where it is projected
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool) -> None:
         super().__init__()
@@ -43,11 +45,15 @@ class _Recurrent(Module):
 
     def _add_parameters(self, suffix: str, input_size: int, kind: dict[str, Any]) -> None:
         rows = self.gates * self.hidden_size
-        for name, columns in (("weight_ih", input_size), ("weight_hh", self.hidden_size)):
+        states = self.proj_size or self.hidden_size
+        for name, columns in (("weight_ih", input_size), ("weight_hh", states)):
             setattr(self, name + suffix, Parameter(empty(rows, columns, **kind)))
         for name in ("bias_ih", "bias_hh"):
             vector = Parameter(empty(rows, **kind)) if self.bias else None
             self.register_parameter(name + suffix, vector)
+        if self.proj_size:
+            matrix = Parameter(empty(self.proj_size, self.hidden_size, **kind))
+            setattr(self, "weight_hr" + suffix, matrix)
 
     def _parameters_of(self, suffix: str) -> Weights:
         """Input weight, hidden weight, input bias, hidden bias."""
@@ -107,10 +113,16 @@ class RNNBase(_Recurrent):
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
         batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False,
-        device: Any = None, dtype: Any = None,
+        proj_size: int = 0, device: Any = None, dtype: Any = None,
     ) -> None:  # fmt: skip
         super().__init__(input_size, hidden_size, bias)
         name = type(self).__name__
+        if not 0 <= proj_size < hidden_size:
+            raise located(ValueError(
+                f"{name}: got proj_size {proj_size} for hidden_size {hidden_size}; it must be "
+                f"smaller, and 0 means none"
+            ))  # fmt: skip
+        self.proj_size = proj_size
         if num_layers < 1:
             raise located(ValueError(f"{name}: got num_layers {num_layers}; it must be at least 1"))
         if not 0 <= dropout <= 1:
@@ -120,7 +132,7 @@ class RNNBase(_Recurrent):
         self.dropout = dropout
         self.bidirectional = bidirectional
         kind = {"device": device, "dtype": dtype}
-        width = hidden_size * (2 if bidirectional else 1)
+        width = (proj_size or hidden_size) * (2 if bidirectional else 1)
         for layer in range(num_layers):
             for suffix in self._suffixes(layer):
                 self._add_parameters(suffix, width if layer else input_size, kind)
@@ -135,8 +147,14 @@ class RNNBase(_Recurrent):
     @property
     def all_weights(self) -> list[list[Tensor]]:
         """The parameters of every layer and direction."""
-        suffixes = [s for layer in range(self.num_layers) for s in self._suffixes(layer)]
-        return [[p for p in self._parameters_of(s) if p is not None] for s in suffixes]
+        found = []
+        for layer in range(self.num_layers):
+            for suffix in self._suffixes(layer):
+                kept = [p for p in self._parameters_of(suffix) if p is not None]
+                if self.proj_size:
+                    kept.append(getattr(self, f"weight_hr{suffix}"))
+                found.append(kept)
+        return found
 
     def _sequence(self, x: Tensor, weights: Weights, states: States, sizes: Sizes) -> States:
         """One layer in one direction: rows (1, R, input) to all states, (1, R, H) each."""
@@ -184,13 +202,12 @@ class RNNBase(_Recurrent):
     ) -> States:
         """The states (layers * directions, N, H) before the first step; zeros unless given."""
         count = self.num_layers * (2 if self.bidirectional else 1)
+        sizes = (self.proj_size or self.hidden_size, self.hidden_size)[: len(self.state_names)]
         if hx is None:
-            start = zeros(count, batch, self.hidden_size, dtype=x.dtype)
-            return (start,) * len(self.state_names)
-        shape = (count, *given, self.hidden_size)
+            return tuple(zeros(count, batch, size, dtype=x.dtype) for size in sizes)
         checked = [
-            self._checked_state(f"the state {name}", s, shape)
-            for name, s in zip(self.state_names, hx, strict=True)
+            self._checked_state(f"the state {name}", s, (count, *given, size))
+            for name, s, size in zip(self.state_names, hx, sizes, strict=True)
         ]
         return tuple(s if given else s.unsqueeze(1) for s in checked)
 
@@ -203,7 +220,10 @@ class RNNBase(_Recurrent):
                 states = tuple(s[len(finals) : len(finals) + 1] for s in starts)
                 backward = suffix.endswith("_reverse")
                 given = rows.backwards(x) if backward else x
-                found = self._sequence(given, self._parameters_of(suffix), states, rows.sizes)
+                weights = self._parameters_of(suffix)
+                if self.proj_size:
+                    weights += (getattr(self, f"weight_hr{suffix}"),)
+                found = self._sequence(given, weights, states, rows.sizes)
                 finals.append(tuple(rows.last(s) for s in found))
                 outputs.append(rows.backwards(found[0]) if backward else found[0])
             x = outputs[0] if len(outputs) == 1 else cat(outputs, 2)
@@ -246,11 +266,12 @@ class RNN(RNNBase):
         bidirectional: bool = False, device: Any = None, dtype: Any = None,
     ) -> None:  # fmt: skip
         super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device,
-            dtype,
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0,
+            device, dtype,
         )  # fmt: skip
         self.nonlinearity = _known("RNN", nonlinearity)
 
+    @lowered
     def _sequence(self, x: Tensor, weights: Weights, states: States, sizes: Sizes) -> States:
         weight_ih, weight_hh, bias_ih, bias_hh = weights
         sums = F.linear(x, weight_ih, _both(bias_ih, bias_hh))
@@ -268,7 +289,8 @@ class LSTM(RNNBase):
 
     ``i, f, g, o = W_ih x + b_ih + W_hh h + b_hh``; ``c' = sigmoid(f) c + sigmoid(i) tanh(g)``;
     ``h' = sigmoid(o) tanh(c')``. Shapes as for ``RNN``; the state is a pair (h_0, c_0).
-    Projections (``proj_size``) are refused.
+    With ``proj_size`` P the state h is projected, ``h' = W_hr (sigmoid(o) tanh(c'))``, from H to P
+    numbers (Sak et al., 2014).
 
     >>> import treadle
     >>> output, (h_n, c_n) = LSTM(3, 5, bidirectional=True)(treadle.randn(7, 4, 3))
@@ -284,19 +306,17 @@ class LSTM(RNNBase):
         batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False,
         proj_size: int = 0, device: Any = None, dtype: Any = None,
     ) -> None:  # fmt: skip
-        if proj_size:
-            raise located(NotImplementedError(
-                f"LSTM: got proj_size {proj_size}; projections of the state are not supported; use "
-                f"proj_size=0 and a Linear layer on the output"
-            ))  # fmt: skip
         super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device,
-            dtype,
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            proj_size, device, dtype,
         )  # fmt: skip
 
+    @lowered
     def _sequence(self, x: Tensor, weights: Weights, states: States, sizes: Sizes) -> States:
-        weight_ih, weight_hh, bias_ih, bias_hh = weights
+        weight_ih, weight_hh, bias_ih, bias_hh, *projection = weights
         sums = F.linear(x, weight_ih, _both(bias_ih, bias_hh))
+        if projection:
+            return _projected(sums, weight_hh, projection[0], states, sizes)
         h, c = LSTMSequence.apply(sums, weight_hh, *states, sizes)
         return h, c
 
@@ -306,6 +326,23 @@ class LSTM(RNNBase):
         """(output, (h_n, c_n))."""
         output, (h, c) = self._run(input, _pair("LSTM", hx))
         return output, (h, c)
+
+
+def _projected(
+    sums: Tensor, weight_hh: Tensor, weight_hr: Tensor, states: States, sizes: Sizes
+) -> States:
+    """An LSTM whose state h is projected, step by step: all states."""
+    (h, c), start = states, 0
+    hs, cs = [], []
+    for size in sizes:
+        total = sums[:, start : start + size] + F.linear(h[:, :size], weight_hh)
+        i, f, g, o = total.chunk(4, -1)
+        c = a.sigmoid(f) * c[:, :size] + a.sigmoid(i) * a.tanh(g)
+        h = F.linear(a.sigmoid(o) * a.tanh(c), weight_hr)
+        hs.append(h)
+        cs.append(c)
+        start += size
+    return cat(hs, 1), cat(cs, 1)
 
 
 class GRU(RNNBase):
@@ -318,6 +355,7 @@ class GRU(RNNBase):
 
     gates = 3
 
+    @lowered
     def _sequence(self, x: Tensor, weights: Weights, states: States, sizes: Sizes) -> States:
         weight_ih, weight_hh, bias_ih, bias_hh = weights
         sums = F.linear(x, weight_ih, bias_ih)

@@ -18,7 +18,7 @@ from treadle.base.record import Record
 from treadle.base.shapes import prod
 from treadle.ir.launch import Argument, In, KernelSpec, Launch, Layout, Out, Plan, Refusal
 from treadle.ir.node import Node, Type
-from treadle.ir.op import ErrorSample, Loops, Op, Sample
+from treadle.ir.op import ANY_LEADING, DIAGONAL, ErrorSample, Loops, Op, Sample
 from treadle.ops.registry import FLOATS, check_dtype, elements_cost, floats, register
 
 if TYPE_CHECKING:
@@ -49,12 +49,24 @@ def _outside_unit(k: Builder, x: Operand) -> Operand:
     return k.op("or", low, high)
 
 
+def _not_above_zero(k: Builder, x: Operand) -> Operand:
+    is_nan = k.compare("ne", x, x)
+    return k.op("or", k.compare("le", x, k.const(0.0, x.dtype)), is_nan)
+
+
+def _not_zero_or_above(k: Builder, x: Operand) -> Operand:
+    is_nan = k.compare("ne", x, x)
+    return k.op("or", k.compare("lt", x, k.const(0.0, x.dtype)), is_nan)
+
+
 RULES = {
     "not_nan": Rule(lambda k, x: k.compare("ne", x, x), lambda x: x != x, FLOATS, EvaluationError),
     # A NaN is not refused here: as a prediction it is no mistake.
     "in_unit_interval": Rule(
         _outside_unit, lambda x: (x < 0) | (x > 1), FLOATS, EvaluationError
     ),
+    "positive": Rule(_not_above_zero, lambda x: ~(x > 0), FLOATS, EvaluationError),
+    "not_negative": Rule(_not_zero_or_above, lambda x: ~(x >= 0), FLOATS, EvaluationError),
     "index_in_range": Rule(
         _beyond, lambda x, size: (x < 0) | (x >= size), (dtypes.int64,), IndexRangeError
     ),
@@ -156,7 +168,8 @@ def _samples() -> Iterable[Sample]:
         x = floats(*shape, seed=seed)
         yield Sample((x,), {"rule": "not_nan", "limits": (), "words": said})
         inside = floats(*shape, low=0.25, high=0.75, seed=seed)
-        yield Sample((inside,), {"rule": "in_unit_interval", "limits": (), "words": said})
+        for rule in ("in_unit_interval", "positive", "not_negative"):
+            yield Sample((inside,), {"rule": rule, "limits": (), "words": said})
     labels = np.array([[0, 3, 1], [2, 1, 3]])
     yield Sample((labels,), {"rule": "label_in_range", "limits": (10, -100), "words": said})
     yield Sample((labels[1],), {"rule": "index_in_range", "limits": (10,), "words": said})
@@ -177,6 +190,7 @@ check = register(
     Op(
         name="check", family="checks", traits=frozenset({"check"}), infer=_infer,
         gradient=(_identity,), residuals=(), lower=Loops(_plan, frozenset({0})),
+        jvp=DIAGONAL, batch=ANY_LEADING,
         reference=lambda x, rule, limits, words: x, samples=_samples, errors=_errors,
         cost=elements_cost(1), dtypes=FLOATS,  # or what the rule is for
         doc="x, unless an element breaks ``RULES[rule]`` (with ``limits``): then the error "

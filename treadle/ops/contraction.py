@@ -20,8 +20,8 @@ from treadle.base.errors import DTypeError, ShapeError
 from treadle.base.lazy_numpy import np
 from treadle.base.shapes import Shape, prod
 from treadle.ir.node import Node, Type, type_of
-from treadle.ir.op import Contraction, Cost, ErrorSample, Gradient, Op, Sample
-from treadle.ops.movement import permute
+from treadle.ir.op import MULTILINEAR, Contraction, Cost, ErrorSample, Gradient, Op, Sample
+from treadle.ops.movement import expand, permute, reshape
 from treadle.ops.registry import FLOATS, NUMERIC, check_dtype, floats, register, rng
 
 
@@ -71,7 +71,8 @@ def _matmul_infer(types: Sequence[Type], attrs: dict[str, Any]) -> Type:
 
 
 def _transposed(x: Node) -> Node:
-    return permute(x, axes=(1, 0) if len(x.shape) == 2 else (0, 2, 1))
+    *leading, m, n = range(len(x.shape))
+    return permute(x, axes=(*leading, n, m))
 
 
 def _is_transposed(x: Node) -> bool:
@@ -95,6 +96,26 @@ def _right_adjoint(g: Node, n: Node) -> Node:
     if _is_transposed(b):
         return _transposed(matmul(_transposed(g), a))
     return matmul(_transposed(a), g)
+
+
+def _matmul_batch(inputs: list[Node], batched: list[bool], size: int, n: Node) -> Node:
+    """More products; or more rows (of the transpose: columns) where one factor is the same."""
+    a, b = inputs
+    if not batched[0]:
+        return _transposed(_more_rows(_transposed(b), _transposed(a)))
+    if not batched[1]:
+        return _more_rows(a, b)
+    a, b = (reshape(x, shape=(prod(x.shape[:-2]), *x.shape[-2:])) for x in inputs)
+    return reshape(matmul(a, b), shape=(size, *n.shape))
+
+
+def _more_rows(a: Node, b: Node) -> Node:
+    """a (size, *batch, m, k) times b (*batch, k, n)."""
+    size, *batch, m, k = a.shape
+    rows = permute(a, axes=(1, 0, 2, 3)) if batch else a
+    product = matmul(reshape(rows, shape=(*batch, size * m, k)), b)
+    product = reshape(product, shape=(*batch, size, m, b.shape[-1]))
+    return permute(product, axes=(1, 0, 2, 3)) if batch else product
 
 
 def _matmul_cost(inputs: Sequence[Type], out: Any, attrs: dict[str, Any]) -> Cost:
@@ -144,7 +165,7 @@ matmul: Op = register(
     Op(
         name="matmul", family="contraction", traits=frozenset({"contraction"}),
         infer=_matmul_infer,
-        gradient=(_left_adjoint, _right_adjoint),
+        gradient=(_left_adjoint, _right_adjoint), jvp=MULTILINEAR, batch=_matmul_batch,
         residuals=(0, 1), lower=Contraction("matmul"),
         reference=lambda a, b: np.matmul(_widened(a), _widened(b)).astype(a.dtype),
         samples=_matmul_samples, errors=_matmul_errors,
@@ -268,6 +289,44 @@ def _to_image(g: Node, weight: Node, n: Node, size: Shape) -> Node:
 
 def _to_weight(g: Node, image: Node, n: Node, window: Shape) -> Node:
     return conv_weight(g, image, **_geometry(n), window=window)
+
+
+def _conv_batch(
+    one: tuple[tuple[int, int], ...], all_: tuple[int, int, int]
+) -> Callable[..., Node]:
+    """The batching rule: examples become images, channels or groups.
+
+    ``one[i] = (axis, to)``: where only operand i has examples they are joined to that axis of it,
+    and are found at axis ``to`` of the result. That is so for images, and for channels unless there
+    are groups. Else they are groups, joined to the channels of both: the axes ``all_`` of the
+    operands and the result.
+    """
+
+    def rule(inputs: list[Node], batched: list[bool], size: int, n: Node) -> Node:
+        axis, to = one[batched.index(True)]
+        groups = n.attrs["groups"]
+        if all(batched) or (groups > 1 and (axis or to)):
+            stacked = (
+                x if has else expand(x, shape=(size, *x.shape))
+                for x, has in zip(inputs, batched, strict=True)
+            )  # fmt: skip
+            operands = [_joined(x, a) for x, a in zip(stacked, all_, strict=False)]
+            groups, to = groups * size, all_[2]
+        else:
+            operands = [_joined(x, axis) if h else x for x, h in zip(inputs, batched, strict=True)]
+        result = n.op(*operands, **n.attrs | {"groups": groups})
+        shape = result.shape
+        apart = reshape(result, shape=(*shape[:to], size, shape[to] // size, *shape[to + 1 :]))
+        return permute(apart, axes=(to, *[a for a in range(len(shape) + 1) if a != to]))
+
+    return rule
+
+
+def _joined(x: Node, axis: int) -> Node:
+    """The leading axis made one with ``axis`` of the others."""
+    moved = permute(x, axes=(*range(1, axis + 1), 0, *range(axis + 1, len(x.shape))))
+    shape = moved.shape
+    return reshape(moved, shape=(*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :]))
 
 
 # References: a sum over the taps of the window, each an einsum over a strided view of the image.
@@ -444,7 +503,8 @@ def _weight_errors() -> Iterable[ErrorSample]:
 
 def _define(
     name: str, infer: Callable[..., Type], gradient: Gradient, reference: Callable[..., Any],
-    errors: Callable[[], Iterable[ErrorSample]], taps: Callable[..., tuple[Type, Type]], doc: str,
+    errors: Callable[[], Iterable[ErrorSample]], taps: Callable[..., tuple[Type, Type]],
+    batch: Callable[..., Node], doc: str,
 ) -> Op:  # fmt: skip
     """One record; ``taps(inputs, out)`` gives the types of the forward result and of the weight."""
 
@@ -457,6 +517,7 @@ def _define(
             name=name, family="contraction", traits=frozenset({"contraction"}), infer=infer,
             gradient=gradient, residuals=(0, 1), lower=Contraction(name), reference=reference,
             samples=_conv_samples(name), errors=errors, cost=cost, dtypes=FLOATS, doc=doc,
+            jvp=MULTILINEAR, batch=batch,
         )
     )  # fmt: skip
 
@@ -468,6 +529,7 @@ conv_forward = _define(
         lambda g, n: _to_weight(g, n.inputs[0], n, n.inputs[1].shape[2:]),
     ),
     _forward_reference, _forward_errors, lambda x, w, y: (y, w),
+    _conv_batch(((0, 0), (0, 1)), (1, 0, 1)),
     "cross-correlation of x (N, C, *spatial) with w (O, C / groups, *window)",
 )  # fmt: skip
 conv_input = _define(
@@ -477,6 +539,7 @@ conv_input = _define(
         lambda u, n: _to_weight(n.inputs[0], u, n, n.inputs[1].shape[2:]),
     ),
     _input_reference, _input_errors, lambda g, w, x: (g, w),
+    _conv_batch(((0, 0), (1, 1)), (1, 0, 1)),
     "the x (N, C, *size) with <g, conv_forward(v, w)> = <x, v> for all v: transposed convolution",
 )  # fmt: skip
 conv_weight = _define(
@@ -486,6 +549,7 @@ conv_weight = _define(
         lambda u, n: _to_image(n.inputs[0], u, n, n.inputs[1].shape[2:]),
     ),
     _weight_reference, _weight_errors, lambda g, x, w: (g, w),
+    _conv_batch(((1, 0), (1, 1)), (1, 1, 0)),
     "the w (O, C / groups, *window) with <g, conv_forward(x, v)> = <w, v> for all v",
 )  # fmt: skip
 

@@ -10,7 +10,7 @@ from treadle.base.dtypes import DType
 from treadle.base.errors import DTypeError, ShapeError
 from treadle.base.lazy_numpy import np
 from treadle.ir.node import Node, Type, record_pair, type_of
-from treadle.ir.op import Elementwise, ErrorSample, Gradient, NoGradient, Op, Sample
+from treadle.ir.op import LINEAR, Elementwise, ErrorSample, Gradient, NoGradient, Op, Sample
 from treadle.ops.movement import expand
 from treadle.ops.registry import (
     ALL,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 DISCRETE = NoGradient("its result is not a floating-point number")
 
 
-def full_like(node: Node, value: float | int | bool) -> Node:
+def full_like(node: Node, value: complex) -> Node:
     """``value`` in the shape and dtype of ``node``."""
     return expand(number(value, node.dtype), shape=node.shape)
 
@@ -467,13 +467,13 @@ def _convert_infer(types: Sequence[Type], attrs: dict[str, Any]) -> Type:
 
 def _convert_back(g: Node, n: Node) -> Node | None:
     source = n.inputs[0].dtype
-    return convert(g, dtype=source) if source.is_floating_point else None
+    return convert(g, dtype=source) if source.is_inexact else None
 
 
 convert: Op = register(
     Op(
         name="convert", family="elementwise", traits=frozenset({"elementwise"}),
-        infer=_convert_infer, gradient=(_convert_back,), residuals=(),
+        infer=_convert_infer, gradient=(_convert_back,), residuals=(), jvp=LINEAR,
         lower=Elementwise(lambda k, x, dtype: k.convert(x, dtype)),
         reference=lambda x, dtype: x.astype(dtype.numpy),
         samples=lambda: (

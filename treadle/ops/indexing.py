@@ -27,10 +27,20 @@ from treadle.base.shapes import Shape, contiguous_strides, prod
 from treadle.ir.launch import Argument, In, Launch, Layout, Out, Plan, Work
 from treadle.ir.nest import Strides, copy_launch, nest_launch
 from treadle.ir.node import Node, Type, type_of
-from treadle.ir.op import Cost, ErrorSample, Loops, NoGradient, Op, Sample
+from treadle.ir.op import (
+    LINEAR,
+    NEXT_AXIS,
+    Batching,
+    Cost,
+    ErrorSample,
+    Loops,
+    NoGradient,
+    Op,
+    Sample,
+)
 from treadle.ops.checks import check_launch
 from treadle.ops.elementwise import eq, where
-from treadle.ops.movement import expand, reshape, zeros_of
+from treadle.ops.movement import expand, permute, reshape, zeros_of
 from treadle.ops.registry import ALL, NUMERIC, check_dtype, elements_cost, floats, register, rng
 from treadle.ops.source import iota
 
@@ -272,6 +282,31 @@ def _where_last(last: Node, g: Node) -> Node:
     return where(last, g, zeros_of(g.type))
 
 
+# --- batching -----------------------------------------------------------------------------------
+
+
+def _slices_batch(inputs: list[Node], batched: list[bool], size: int, n: Node) -> Node:
+    """Along the next axis, or element by element where every example has indices of its own."""
+    axis, index = n.attrs["axis"], inputs[1]
+    if n.op is take and not batched[0]:
+        out = take(inputs[0], index, **n.attrs)
+        return permute(out, axes=(axis, *[a for a in range(len(out.shape)) if a != axis]))
+    others = [
+        x if has else expand(x, shape=(size, *x.shape))
+        for x, has in list(zip(inputs, batched, strict=True))[::2]
+    ]  # fmt: skip
+    attrs = n.attrs | {"axis": axis + 1}
+    if not batched[1]:
+        return n.op(others[0], index, *others[1:], **attrs)
+    shape = n.inputs[0].shape
+    places = (size, *shape[:axis], n.inputs[1].type.size, *shape[axis + 1 :])
+    single = [s if a in (0, axis + 1) else 1 for a, s in enumerate(places)]
+    spread = expand(reshape(index, shape=tuple(single)), shape=places)
+    patch = [reshape(x, shape=places) for x in others[1:]]
+    by_element = {take: gather, take_add: scatter_add, take_update: scatter}[n.op]
+    return reshape(by_element(others[0], spread, *patch, **attrs), shape=(size, *n.shape))
+
+
 # --- references and samples ---------------------------------------------------------------------
 
 
@@ -412,7 +447,7 @@ def _read_cost(inputs: Sequence[Type], out: Any, attrs: dict[str, Any]) -> Cost:
 def _define_read(
     name: str, geometry: Geometry, shape_of: Callable[..., Shape], gradient: Callable[..., Node],
     reference: Callable[..., np.ndarray], cases: Iterable[tuple[Shape, Shape, int]],
-    index_shape: Shape, doc: str,
+    index_shape: Shape, batch: Batching, doc: str,
 ) -> Op:  # fmt: skip
     return register(
         Op(
@@ -420,7 +455,7 @@ def _define_read(
             infer=_read_infer(name, shape_of), gradient=(gradient, WHOLE), residuals=(1,),
             lower=Loops(_read_plan(geometry), contiguous=frozenset({1})), reference=reference,
             samples=_read_samples(cases), errors=lambda: _index_errors(name, index_shape),
-            cost=_read_cost, dtypes=ALL, doc=doc,
+            cost=_read_cost, dtypes=ALL, doc=doc, jvp=LINEAR, batch=batch,
         )
     )  # fmt: skip
 
@@ -429,7 +464,7 @@ def _define_write(
     name: str, geometry: Geometry, shape_of: Callable[..., Shape], add: bool,
     gradients: tuple[Callable[..., Node], Callable[..., Node]],
     key_of: Callable[..., Any],
-    samples: Callable[[], Iterable[Sample]], index_shape: Shape, doc: str,
+    samples: Callable[[], Iterable[Sample]], index_shape: Shape, batch: Batching, doc: str,
 ) -> Op:  # fmt: skip
     allowed = NUMERIC if add else ALL
     return register(
@@ -440,7 +475,7 @@ def _define_write(
             lower=Loops(_write_plan(geometry, add), contiguous=frozenset({1, 2})),
             reference=_write_reference(key_of, add), samples=samples,
             errors=lambda: _index_errors(name, index_shape, floats(4, 2)),
-            cost=elements_cost(1), dtypes=allowed, doc=doc,
+            cost=elements_cost(1), dtypes=allowed, doc=doc, jvp=LINEAR, batch=batch,
         )
     )  # fmt: skip
 
@@ -453,9 +488,11 @@ _SLICES: dict[str, Any] = {
     "geometry": _slice_places,
     "shape_of": _slice_shape,
     "index_shape": (2,),
+    "batch": _slices_batch,
 }
 _ELEMENTS: dict[str, Any] = {
     "geometry": _element_places, "shape_of": _element_shape, "index_shape": (4, 2),
+    "batch": NEXT_AXIS,
 }  # fmt: skip
 
 take: Op = _define_read(

@@ -14,7 +14,21 @@ from treadle.base.shapes import Shape, broadcast_shapes, contiguous_strides, pro
 from treadle.ir.launch import In, Layout, Out, Plan
 from treadle.ir.nest import copy_launch
 from treadle.ir.node import Node, Type, type_of
-from treadle.ir.op import ErrorSample, Joint, Loops, NoGradient, Op, Sample, View
+from treadle.ir.op import (
+    ANY_LEADING,
+    DIAGONAL,
+    LINEAR,
+    NEXT_AXES,
+    NEXT_AXIS,
+    ErrorSample,
+    Joint,
+    Loops,
+    NoGradient,
+    Op,
+    Sample,
+    Stacked,
+    View,
+)
 from treadle.ops.registry import (
     ALL,
     check_same,
@@ -28,7 +42,8 @@ from treadle.ops.registry import (
 Strides = tuple[int, ...]
 Moved = tuple[Strides, int] | None
 _VIEW: dict[str, Any] = {"family": "movement", "traits": frozenset({"movement"}), "residuals": (),
-         "cost": no_cost, "dtypes": ALL}  # fmt: skip
+         "cost": no_cost, "dtypes": ALL, "jvp": LINEAR}  # fmt: skip
+_SAME = _VIEW | {"traits": frozenset({"movement", "holds_complex"})}
 
 
 def _sum_to(g: Node, shape: Shape) -> Node:
@@ -50,18 +65,19 @@ def _sum_to(g: Node, shape: Shape) -> Node:
 alias: Op = register(
     Op(
         name="alias", infer=lambda types, attrs: types[0], gradient=(lambda g, n: g,),
+        batch=ANY_LEADING,
         lower=View(lambda layout, out: (layout.strides, 0)), reference=lambda x: x,
         samples=lambda: (Sample((floats(2, 3),)),), errors=no_errors,
-        doc="the same value under a new identity: the leaves that gradients are taken of", **_VIEW,
+        doc="the same value under a new identity: the leaves that gradients are taken of", **_SAME,
     )
 )  # fmt: skip
 detach: Op = register(
     Op(
         name="detach", infer=lambda types, attrs: types[0],
-        gradient=NoGradient("detach() cuts the gradient off"),
+        gradient=NoGradient("detach() cuts the gradient off"), batch=ANY_LEADING,
         lower=View(lambda layout, out: (layout.strides, 0)), reference=lambda x: x,
         samples=lambda: (Sample((floats(2, 3),)),), errors=no_errors,
-        doc="the same value, through which no gradient flows", **_VIEW,
+        doc="the same value, through which no gradient flows", **_SAME,
     )
 )  # fmt: skip
 
@@ -69,11 +85,12 @@ graft: Op = register(
     Op(
         name="graft", infer=lambda types, attrs: types[0],
         gradient=(NoGradient("the new value came in behind the gradient's back"), lambda g, n: g),
+        batch=ANY_LEADING,
         lower=View(lambda layout, out: (layout.strides, 0)), reference=lambda new, old: new,
         samples=lambda: (Sample((floats(2, 3), floats(2, 3, seed=1)), smooth=False),),
         errors=no_errors,
         doc="the value of ``new`` with the gradient of ``old``: what a write through .data leaves",
-        **_VIEW,
+        **_SAME | {"jvp": DIAGONAL},
     )
 )  # fmt: skip
 
@@ -119,6 +136,7 @@ reshape: Op = register(
     Op(
         name="reshape", infer=_reshape_infer,
         gradient=(lambda g, n: reshape(g, shape=n.inputs[0].shape),), lower=View(_reshape_move),
+        batch=Stacked(lambda size, n: {"shape": (size, *n.shape)}),
         reference=lambda x, shape: x.reshape(shape),
         samples=lambda: (
             Sample((floats(2, 3),), {"shape": (3, 2)}),
@@ -154,6 +172,7 @@ permute: Op = register(
     Op(
         name="permute", infer=_permute_infer,
         gradient=(lambda g, n: permute(g, axes=_inverse(n.attrs["axes"])),),
+        batch=Stacked(lambda size, n: {"axes": (0, *[a + 1 for a in n.attrs["axes"]])}),
         lower=View(lambda layout, out, axes: (tuple(layout.strides[a] for a in axes), 0)),
         reference=lambda x, axes: np.transpose(x, axes),
         samples=lambda: (
@@ -194,10 +213,19 @@ def _expand_move(layout: Layout, out: Type, shape: Shape) -> Moved:
     return (0,) * extra + tuple(kept), 0
 
 
+def _expand_batch(inputs: list[Node], batched: list[bool], size: int, n: Node) -> Node:
+    """The axes that expand adds come behind the one that it knows nothing of."""
+    shape = n.inputs[0].shape
+    added = (1,) * (len(n.shape) - len(shape))
+    x = reshape(inputs[0], shape=(size, *added, *shape)) if added else inputs[0]
+    return expand(x, shape=(size, *n.shape))
+
+
 expand: Op = register(
     Op(
         name="expand", infer=_expand_infer,
         gradient=(lambda g, n: _sum_to(g, n.inputs[0].shape),), lower=View(_expand_move),
+        batch=_expand_batch,
         reference=lambda x, shape: np.broadcast_to(x, shape),
         samples=lambda: (
             Sample((floats(),), {"shape": (3,)}),
@@ -249,6 +277,11 @@ def zeros_of(kind: Type) -> Node:
     return expand(number(0, kind.dtype), shape=kind.shape)
 
 
+def _slice_batch(size: int, n: Node) -> dict[str, Any]:
+    added = {"starts": 0, "sizes": size, "steps": 1}
+    return {name: (added[name], *numbers) for name, numbers in n.attrs.items()}
+
+
 slice_: Op = register(
     Op(
         name="slice", infer=_slice_infer,
@@ -257,7 +290,7 @@ slice_: Op = register(
                 zeros_of(n.inputs[0].type), g, starts=n.attrs["starts"], steps=n.attrs["steps"]
             ),
         ),
-        lower=View(_slice_move),
+        batch=Stacked(_slice_batch), lower=View(_slice_move),
         reference=lambda x, starts, sizes, steps: x[_slices(starts, sizes, steps)],
         samples=lambda: (
             Sample((floats(7),), {"starts": (1,), "sizes": (3,), "steps": (2,)}),
@@ -286,6 +319,7 @@ flip: Op = register(
     Op(
         name="flip", infer=lambda types, attrs: types[0],
         gradient=(lambda g, n: flip(g, axes=n.attrs["axes"]),), lower=View(_flip_move),
+        batch=NEXT_AXES,
         reference=lambda x, axes: np.flip(x, axes),
         samples=lambda: (
             Sample((floats(5),), {"axes": (0,)}),
@@ -338,7 +372,8 @@ slice_update: Op = register(
                 g, starts=n.attrs["starts"], sizes=n.inputs[1].shape, steps=n.attrs["steps"]
             ),
         ),
-        residuals=(), lower=Loops(_update_plan), reference=_update_reference,
+        residuals=(), lower=Loops(_update_plan), reference=_update_reference, jvp=LINEAR,
+        batch=Stacked(_slice_batch),
         samples=lambda: (
             Sample((floats(7), floats(3, seed=1)), {"starts": (1,), "steps": (2,)}),
             Sample((floats(3, 5), floats(2, 2, seed=1)), {"starts": (1, 3), "steps": (1, 1)}),
@@ -405,6 +440,7 @@ concatenate: Op = register(
     Op(
         name="concatenate", family="movement", traits=frozenset({"update"}),
         infer=_concatenate_infer, gradient=Joint(_concatenate_gradient), residuals=(),
+        jvp=LINEAR, batch=NEXT_AXIS,
         lower=Loops(_concatenate_plan),
         reference=lambda *x, axis: np.concatenate(x, axis),
         samples=_concatenate_samples,

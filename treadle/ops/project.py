@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from treadle.ir.node import Node, Type
-from treadle.ir.op import NoGradient, Op, View
+from treadle.ir.op import ANY_LEADING, NoGradient, Op, View
 from treadle.ops.registry import ALL, no_cost, no_errors, register
 
 
@@ -19,8 +19,9 @@ project = register(
         name="project", family="movement", traits=frozenset({"movement", "project"}),
         infer=_infer,
         # backward() hands the adjoint of a projection to the op itself, in its place.
+        # And the forward mode takes the tangent of that result.
         gradient=NoGradient("backward() treats projections itself"), residuals=(),
-        lower=View(lambda layout, out, index: (layout.strides, 0)),
+        lower=View(lambda layout, out, index: (layout.strides, 0)), batch=ANY_LEADING,
         reference=lambda *x, index: x[index], samples=lambda: (), errors=no_errors,
         cost=no_cost, dtypes=ALL, doc="result number ``index`` of an op with several results",
     )

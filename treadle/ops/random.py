@@ -30,7 +30,7 @@ from treadle.base.errors import DTypeError, ShapeError
 from treadle.base.lazy_numpy import np
 from treadle.base.shapes import Shape, prod
 from treadle.ir.launch import In, KernelSpec, Launch, Layout, Out, Plan
-from treadle.ir.node import Type, type_of
+from treadle.ir.node import Node, Type, type_of
 from treadle.ir.op import Cost, ErrorSample, Loops, NoGradient, Op, Sample
 from treadle.ops.registry import FLOATS, check_dtype, floats, register
 
@@ -173,6 +173,11 @@ def _plan_of(name: str, numbers: Iterable[str], flops: int) -> Callable[..., Pla
     return plan
 
 
+def _batch(inputs: list[Node], batched: list[bool], size: int, n: Node) -> Node:
+    """Numbers of its own for every example, of the same key."""
+    return n.op(*inputs, **n.attrs | {"shape": (size, *n.shape)})
+
+
 def _define(
     name: str, allowed: Sequence[DType], reference: Callable[..., np.ndarray], flops: int, doc: str,
     **numbers: int,
@@ -214,7 +219,7 @@ def _define(
         Op(
             name=name, family="random", traits=frozenset({"random"}),
             infer=_infer(name, allowed),
-            gradient=NoGradient("random numbers depend on no tensor"), residuals=(),
+            gradient=NoGradient("random numbers depend on no tensor"), residuals=(), batch=_batch,
             lower=Loops(_plan_of(name, numbers, flops)), reference=reference, samples=samples,
             errors=errors,
             cost=lambda inputs, out, attrs: Cost(flops * out.size, out.nbytes),  # type: ignore[union-attr]

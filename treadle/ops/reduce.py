@@ -16,7 +16,18 @@ from treadle.base.errors import DTypeError, ShapeError
 from treadle.base.lazy_numpy import np
 from treadle.base.shapes import Shape, prod
 from treadle.ir.node import Node, Type, type_of
-from treadle.ir.op import ErrorSample, Gradient, Joint, NoGradient, Op, Reduction, Sample
+from treadle.ir.op import (
+    LINEAR,
+    NEXT_AXES,
+    ErrorSample,
+    Forward,
+    Gradient,
+    Joint,
+    NoGradient,
+    Op,
+    Reduction,
+    Sample,
+)
 from treadle.ops.elementwise import (
     DISCRETE,
     add,
@@ -159,6 +170,7 @@ def _define(
     residuals: tuple[int | str, ...] = (),
     takes_empty: bool = True,
     one_axis: bool = False,
+    jvp: Forward | None = None,
 ) -> Op:
     """One record; its samples and errors follow from what it takes."""
     cases = (*_SAMPLES, *(() if one_axis else _NO_AXIS), *(_NO_ELEMENT if takes_empty else ()))
@@ -168,6 +180,7 @@ def _define(
         Op(
             name=name, family="reduce", traits=frozenset({"reduction"}),
             infer=_infer(name, ALL, result, takes_empty, one_axis), gradient=gradient,
+            jvp=jvp, batch=NEXT_AXES,
             residuals=residuals, lower=lower, reference=reference, samples=_sample(cases),
             errors=_refused(name, takes_empty, one_axis), cost=elements_cost(1), dtypes=ALL,
             doc=doc,
@@ -228,6 +241,7 @@ reduce_sum = _define(
     (lambda g, n: restore(g, n.inputs[0].shape, n.attrs["axes"]),),
     "the sum; integers and truth values give int64; 16-bit floats are summed in float32",
     result=_accumulated,
+    jvp=LINEAR,
 )
 
 
@@ -501,7 +515,7 @@ def _moments_reference(x: np.ndarray, axes: tuple[int, ...]) -> tuple[Any, Any]:
 moments = register(
     Op(
         name="moments", family="reduce", traits=frozenset({"reduction"}), infer=_moments_infer,
-        gradient=Joint(_moments_gradient), residuals=(0, "out"),
+        gradient=Joint(_moments_gradient), residuals=(0, "out"), batch=NEXT_AXES,
         lower=Reduction(
             lambda dtype: [(dtypes.float64, -0.0), (dtypes.float64, -0.0)], _moments_lift,
             lambda k, a, b: (k.add(a[0], b[0]), k.add(a[1], b[1])), _moments_finish,

@@ -24,7 +24,18 @@ from treadle.base.lazy_numpy import np
 from treadle.base.shapes import Shape
 from treadle.ir.launch import Layout, Plan
 from treadle.ir.node import Node, Type, type_of
-from treadle.ir.op import ErrorSample, Gradient, Joint, Loops, NoGradient, Op, Sample
+from treadle.ir.op import (
+    LINEAR,
+    NEXT_AXIS,
+    ErrorSample,
+    Forward,
+    Gradient,
+    Joint,
+    Loops,
+    NoGradient,
+    Op,
+    Sample,
+)
 from treadle.ops.elementwise import eq, exp, full_like, mul, sub, where
 from treadle.ops.indexing import scatter_add
 from treadle.ops.movement import concatenate, expand, slice_, zeros_of
@@ -219,13 +230,14 @@ def _define(
     name: str, gradient: Gradient | Joint | NoGradient, residuals: tuple[int | str, ...],
     reference: Callable[..., Any], doc: str, *, allowed: Sequence[DType] = ALL,
     results: Callable[[DType], tuple[DType, ...]] = lambda dtype: (dtype,), inputs: int = 1,
-    reverses: bool = False,
+    reverses: bool = False, jvp: Forward | None = None,
 ) -> Op:  # fmt: skip
     """One record; ``reverses`` where it takes the attribute ``reverse``."""
     return register(
         Op(
             name=name, family="scan", traits=frozenset({"scan"}),
             infer=_infer(name, allowed, results), gradient=gradient, residuals=residuals,
+            jvp=jvp, batch=NEXT_AXIS,
             lower=Loops(_plan(name), contiguous=frozenset(range(inputs))),
             reference=reference, samples=_samples(inputs, (False, True) if reverses else ()),
             errors=_errors(name, inputs, {"reverse": False} if reverses else {}),
@@ -239,6 +251,7 @@ cumsum = _define(
     _total(lambda x, axis, dtype: np.cumsum(x, axis=axis, dtype=dtype)),
     "the sums of the first 1, 2, ... elements along one axis, or with ``reverse`` of the last ones;"
     " integers and bools give int64", results=lambda dtype: (accumulated(dtype),), reverses=True,
+    jvp=LINEAR,
 )  # fmt: skip
 cumprod = _define(
     "cumprod", (_product_gradient,), (0, "out"),

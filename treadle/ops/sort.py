@@ -16,7 +16,7 @@ from treadle.base.lazy_numpy import np
 from treadle.base.shapes import Shape, prod
 from treadle.ir.launch import Layout, Plan
 from treadle.ir.node import Node, Type, type_of
-from treadle.ir.op import ErrorSample, Joint, Loops, Op, Sample
+from treadle.ir.op import ANY_LEADING, NEXT_AXIS, ErrorSample, Joint, Loops, Op, Sample
 from treadle.ops.elementwise import DISCRETE
 from treadle.ops.indexing import scatter
 from treadle.ops.movement import zeros_of
@@ -123,7 +123,7 @@ def _define(
     return register(
         Op(
             name=name, family="sort", traits=frozenset({"sort"}), infer=infer,
-            gradient=Joint(_gradient), residuals=("out",),
+            gradient=Joint(_gradient), residuals=("out",), batch=NEXT_AXIS,
             lower=Loops(_plan(name), contiguous=frozenset({0})), reference=reference,
             samples=samples, errors=errors, cost=elements_cost(40), dtypes=ALL, doc=doc,
         )
@@ -190,7 +190,7 @@ def _search_errors() -> Iterable[ErrorSample]:
 search_sorted = register(
     Op(
         name="search_sorted", family="sort", traits=frozenset({"search"}), infer=_search_infer,
-        gradient=DISCRETE, residuals=(),
+        gradient=DISCRETE, residuals=(), batch=ANY_LEADING,
         lower=Loops(_plan("search_sorted"), contiguous=frozenset({0, 1})),
         reference=_search_reference, samples=_search_samples, errors=_search_errors,
         cost=elements_cost(30), dtypes=ALL,

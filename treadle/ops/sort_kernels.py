@@ -43,6 +43,8 @@ def order_of(k: Builder, x: Operand, descending: bool) -> Operand:
         largest = (1 << (dtype.bits - 1)) - 1
         order = k.op("xor", bits, k.op("and", k.op("shr", bits, word.bits - 1), largest))
         order = k.select(k.op("ne", x, x), k.const(largest, word), order)
+    elif dtype.kind == "u" and dtype.bits == word.bits:
+        order = k.op("xor", k.bitcast(x, word), -(1 << (dtype.bits - 1)))
     else:
         order = k.convert(x, word)
         if dtype.kind == "u":

@@ -11,17 +11,19 @@ from treadle.base.dtypes import DType
 from treadle.base.lazy_numpy import np
 from treadle.base.shapes import Shape
 from treadle.ir.launch import KernelSpec, Launch, Layout, Out, Plan
-from treadle.ir.node import Scalar, Signature, Type, type_of
-from treadle.ir.op import Loops, NoGradient, Op, Sample, Source
+from treadle.ir.node import Complex, Node, Scalar, Signature, Type, type_of
+from treadle.ir.op import Loops, NoBatching, NoGradient, Op, Sample, Source
 from treadle.ops.registry import ALL, elements_cost, no_cost, no_errors, register
 
 if TYPE_CHECKING:
     from treadle.ir.loop import Kernel
 
+NO_OPERANDS = NoBatching("it has no operands, so it is the same for every example")
+
 _SOURCE: dict[str, Any] = {
     "family": "source", "traits": frozenset({"source"}), "residuals": (),
     "lower": Source(), "errors": no_errors, "cost": no_cost, "dtypes": ALL,
-    "infer": lambda types, attrs: attrs["type"],
+    "infer": lambda types, attrs: attrs["type"], "batch": NO_OPERANDS,
 }  # fmt: skip
 
 buffer = register(
@@ -41,6 +43,15 @@ scalar = register(
 )  # fmt: skip
 
 
+def _record_complex(op: Op, inputs: Sequence[Node], attrs: dict[str, Any]) -> Node:
+    from treadle.ops.complex_rules import record_parts  # when the first complex number comes
+
+    return record_parts(op, inputs, attrs)
+
+
+Complex.record = staticmethod(_record_complex)
+
+
 class _Signatures(dict[DType, Signature]):
     def __missing__(self, dtype: DType) -> Signature:
         sig = self[dtype] = Signature(scalar, {"type": type_of(dtype, ())}, ())
@@ -50,12 +61,21 @@ class _Signatures(dict[DType, Signature]):
 _scalar_signatures = _Signatures()
 _scalars: dict[tuple[DType, bytes], Scalar] = {}
 _PACK = {"f64": "<d", "f32": "<f", "f16": "<e", "i64": "<q", "i32": "<i", "i16": "<h", "i8": "<b",
-         "u8": "<B", "b1": "<?"}  # fmt: skip
+         "u8": "<B", "u16": "<H", "u32": "<I", "u64": "<Q", "b1": "<?"}  # fmt: skip
 _RECENT = 1024
 
 
-def number(value: float | int | bool, dtype: DType) -> Scalar:
-    """A node for a Python number, rounded to ``dtype``; OverflowError where it does not fit."""
+def number(value: complex, dtype: DType) -> Any:
+    """A node for a Python number, rounded to ``dtype``; OverflowError where it does not fit.
+
+    It is a ``Scalar``, unless the dtype is complex: then it is made of two.
+    """
+    if dtype.kind == "c":
+        from treadle.ops.complex import complex_number  # which reads this module
+
+        return complex_number(complex(value), dtype)
+    if isinstance(value, complex):
+        raise TypeError(f"the number {value} does not fit {dtype.name}; use a complex dtype")
     try:
         form = _PACK.get(dtype.short)
         packed = struct.pack(form, value) if form else _pack_bf16(value)
@@ -134,6 +154,7 @@ iota = register(
     Op(
         name="iota", family="source", traits=frozenset({"source"}), infer=_iota_infer,
         gradient=NoGradient("counting does not depend on anything"), residuals=(),
+        batch=NO_OPERANDS,
         lower=Loops(_iota_plan), reference=_iota_reference,
         samples=lambda: (
             Sample((), {"shape": (5,), "axis": 0, "dtype": dtypes.int64}),

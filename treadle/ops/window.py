@@ -22,7 +22,7 @@ from treadle.base.record import Record
 from treadle.base.shapes import Shape, prod
 from treadle.ir.launch import Layout, Plan
 from treadle.ir.node import Node, Type, type_of
-from treadle.ir.op import Cost, ErrorSample, Joint, Loops, Op, Sample
+from treadle.ir.op import ANY_LEADING, LINEAR, Cost, ErrorSample, Joint, Loops, Op, Sample
 from treadle.ops.indexing import scatter_add
 from treadle.ops.movement import reshape, zeros_of
 from treadle.ops.project import project
@@ -321,7 +321,9 @@ def _spread_plan(
 
 # --- records ------------------------------------------------------------------------------------
 
-_WINDOW: dict[str, Any] = {"family": "window", "traits": frozenset({"window"}), "cost": _cost}
+_WINDOW: dict[str, Any] = {
+    "family": "window", "traits": frozenset({"window"}), "cost": _cost, "batch": ANY_LEADING,
+}  # fmt: skip
 _CONTIGUOUS = frozenset({0})
 
 max_pool: Op = register(
@@ -335,7 +337,7 @@ max_pool: Op = register(
 )  # fmt: skip
 window_sum: Op = register(
     Op(
-        name="window_sum", infer=_window_sum_infer,
+        name="window_sum", infer=_window_sum_infer, jvp=LINEAR,
         gradient=(
             lambda g, n: window_spread(g, **n.attrs, shape=n.inputs[0].shape[-2:]),
         ),
@@ -348,7 +350,7 @@ window_sum: Op = register(
 )  # fmt: skip
 window_spread: Op = register(
     Op(
-        name="window_spread", infer=_window_spread_infer,
+        name="window_spread", infer=_window_spread_infer, jvp=LINEAR,
         gradient=(lambda g, n: window_sum(g, **_without_shape(n.attrs)),),
         residuals=(), lower=Loops(_spread_plan, _CONTIGUOUS),
         reference=_window_spread_reference, samples=_window_spread_samples,

@@ -12,18 +12,20 @@
 True
 """
 
-from treadle.optim import lr_scheduler
+from treadle.optim import lr_scheduler, swa_utils
 from treadle.optim.adadelta import Adadelta
+from treadle.optim.adafactor import Adafactor
 from treadle.optim.adam import Adam, AdamW
 from treadle.optim.adam_relatives import Adamax, NAdam, RAdam
 from treadle.optim.adaptive import Adagrad, RMSprop
 from treadle.optim.asgd import ASGD
 from treadle.optim.lbfgs import LBFGS
+from treadle.optim.muon import Muon, SparseAdam
 from treadle.optim.optimizer import Optimizer
 from treadle.optim.rprop import Rprop
 from treadle.optim.sgd import SGD
 
 __all__ = [
-    "ASGD", "LBFGS", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "Optimizer",
-    "RAdam", "RMSprop", "Rprop", "lr_scheduler",
+    "ASGD", "LBFGS", "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "Muon",
+    "NAdam", "Optimizer", "RAdam", "RMSprop", "Rprop", "SparseAdam", "lr_scheduler", "swa_utils",
 ]  # fmt: skip

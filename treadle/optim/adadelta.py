@@ -7,7 +7,7 @@ from typing import Any
 
 from treadle.ir.node import Node
 from treadle.ops.elementwise import add, div, mul, sqrt
-from treadle.optim.optimizer import Group, Optimizer, State, check, not_negative
+from treadle.optim.optimizer import Group, Optimizer, State, check, not_negative, refused
 from treadle.tensor.tensor import Tensor
 
 
@@ -29,10 +29,12 @@ class Adadelta(Optimizer):
 
     def __init__(
         self, params: Iterable[Any], lr: float = 1.0, rho: float = 0.9, eps: float = 1e-6,
-        weight_decay: float = 0.0, *, maximize: bool = False, foreach: bool | None = None,
+        weight_decay: float = 0.0, foreach: bool | None = None, *, capturable: bool = False,
+        maximize: bool = False, differentiable: bool = False,
     ) -> None:  # fmt: skip
         check(
-            "Adadelta", lr=not_negative(lr), eps=not_negative(eps),
+            "Adadelta", lr=not_negative(lr), differentiable=refused(differentiable),
+            eps=not_negative(eps),
             rho=(rho, 0 <= rho <= 1, "be from 0 to 1"), weight_decay=not_negative(weight_decay),
         )  # fmt: skip
         super().__init__(params, {

@@ -8,7 +8,7 @@ from typing import Any
 
 from treadle.ir.node import Node
 from treadle.ops.elementwise import add, div, maximum, mul, sqrt, sub
-from treadle.optim.optimizer import Group, Optimizer, State, check, fraction, not_negative
+from treadle.optim.optimizer import Group, Optimizer, State, check, fraction, not_negative, refused
 from treadle.tensor.tensor import Tensor
 
 
@@ -22,8 +22,9 @@ class Adam(Optimizer):
         v = beta2 * v + (1 - beta2) * g * g           (amsgrad: the largest v so far below)
         p = p - lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
 
-    ``maximize`` goes uphill. ``foreach`` and ``fused`` are PyTorch's and change nothing: a step is
-    one program anyway. Source: PyTorch's ``torch.optim.Adam``.
+    ``maximize`` goes uphill; ``decoupled_weight_decay`` makes it ``AdamW``. ``foreach``, ``fused``
+    and ``capturable`` are PyTorch's and change nothing: a step is one program anyway. Source:
+    PyTorch's ``torch.optim.Adam``.
 
     >>> import treadle
     >>> p = treadle.nn.Parameter([1.0])
@@ -35,21 +36,24 @@ class Adam(Optimizer):
     """
 
     counts_steps = True
-    decoupled = False  # whether weight decay shrinks the parameters instead of the gradient
 
     def __init__(
         self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8, weight_decay: float = 0.0, amsgrad: bool = False, *,
-        maximize: bool = False, foreach: bool | None = None, fused: bool | None = None,
+        foreach: bool | None = None, maximize: bool = False, capturable: bool = False,
+        differentiable: bool = False, fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
     ) -> None:  # fmt: skip
         check(
-            type(self).__name__, lr=not_negative(lr), eps=not_negative(eps),
+            type(self).__name__, lr=not_negative(lr), differentiable=refused(differentiable),
+            eps=not_negative(eps),
             beta1=fraction(betas[0]), beta2=fraction(betas[1]),
             weight_decay=not_negative(weight_decay),
         )  # fmt: skip
         super().__init__(params, {
             "lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay,
             "amsgrad": amsgrad, "maximize": maximize,
+            "decoupled_weight_decay": decoupled_weight_decay,
         })  # fmt: skip
 
     def _begin(self, group: Group, p: Tensor, state: State) -> None:
@@ -61,7 +65,8 @@ class Adam(Optimizer):
     def _numbers(self, group: Group, step: int) -> tuple[float, ...]:
         lr, (beta1, beta2), decay = group["lr"], group["betas"], group["weight_decay"]
         return (
-            1 - lr * decay if self.decoupled else decay, 1 - beta1, beta2, 1 - beta2, group["eps"],
+            1 - lr * decay if group["decoupled_weight_decay"] else decay,
+            1 - beta1, beta2, 1 - beta2, group["eps"],
             math.sqrt(1 - beta2**step), -(lr / (1 - beta1**step)),
         )  # fmt: skip
 
@@ -69,7 +74,7 @@ class Adam(Optimizer):
         self, group: Group, value: Node, g: Node, state: dict[str, Node], *numbers: Node
     ) -> Node:
         shrink, fresh1, kept2, fresh2, eps, root, rate = numbers
-        if group["weight_decay"] and self.decoupled:
+        if group["weight_decay"] and group["decoupled_weight_decay"]:
             value = mul(value, shrink)
         elif group["weight_decay"]:
             g = add(g, mul(shrink, value))
@@ -89,16 +94,15 @@ class AdamW(Adam):
     step, and leaves the gradient alone. Source: PyTorch's ``torch.optim.AdamW``.
     """
 
-    decoupled = True
-
     def __init__(
         self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8, weight_decay: float = 1e-2, amsgrad: bool = False, *,
-        maximize: bool = False, foreach: bool | None = None, fused: bool | None = None,
+        maximize: bool = False, foreach: bool | None = None, capturable: bool = False,
+        differentiable: bool = False, fused: bool | None = None,
     ) -> None:  # fmt: skip
         super().__init__(
-            params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, foreach=foreach,
-            fused=fused,
+            params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize,
+            differentiable=differentiable, decoupled_weight_decay=True,
         )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from treadle.ir.node import Node
 from treadle.ops.elementwise import abs_, add, div, full_like, gt, maximum, mul, sqrt, sub, where
-from treadle.optim.optimizer import Group, Optimizer, State, check, fraction, not_negative
+from treadle.optim.optimizer import Group, Optimizer, State, check, fraction, not_negative, refused
 from treadle.tensor.tensor import Tensor
 
 Betas = tuple[float, float]
@@ -21,10 +21,11 @@ class _OfAdam(Optimizer):
 
     def __init__(
         self, params: Iterable[Any], lr: float, betas: Betas, eps: float, weight_decay: float,
-        **more: Any,
+        differentiable: bool, **more: Any,
     ) -> None:  # fmt: skip
         check(
-            type(self).__name__, lr=not_negative(lr), eps=not_negative(eps),
+            type(self).__name__, lr=not_negative(lr), differentiable=refused(differentiable),
+            eps=not_negative(eps),
             beta1=fraction(betas[0]), beta2=fraction(betas[1]),
             weight_decay=not_negative(weight_decay),
         )  # fmt: skip
@@ -77,10 +78,12 @@ class Adamax(_OfAdam):
 
     def __init__(
         self, params: Iterable[Any], lr: float = 2e-3, betas: Betas = (0.9, 0.999),
-        eps: float = 1e-8, weight_decay: float = 0.0, *, maximize: bool = False,
-        foreach: bool | None = None,
+        eps: float = 1e-8, weight_decay: float = 0.0, foreach: bool | None = None, *,
+        maximize: bool = False, differentiable: bool = False, capturable: bool = False,
     ) -> None:  # fmt: skip
-        super().__init__(params, lr, betas, eps, weight_decay, maximize=maximize)
+        super().__init__(
+            params, lr, betas, eps, weight_decay, maximize=maximize, differentiable=differentiable
+        )
 
     def _begin(self, group: Group, p: Tensor, state: State) -> None:
         if not state:
@@ -118,14 +121,15 @@ class NAdam(_OfAdam):
     def __init__(
         self, params: Iterable[Any], lr: float = 2e-3, betas: Betas = (0.9, 0.999),
         eps: float = 1e-8, weight_decay: float = 0.0, momentum_decay: float = 4e-3,
-        decoupled_weight_decay: bool = False, *, maximize: bool = False,
-        foreach: bool | None = None,
+        decoupled_weight_decay: bool = False, *, foreach: bool | None = None,
+        maximize: bool = False, capturable: bool = False, differentiable: bool = False,
     ) -> None:  # fmt: skip
         check("NAdam", momentum_decay=not_negative(momentum_decay))
         self._products: dict[tuple[float, float], list[float]] = {}
         super().__init__(
             params, lr, betas, eps, weight_decay, momentum_decay=momentum_decay,
             decoupled_weight_decay=decoupled_weight_decay, maximize=maximize,
+            differentiable=differentiable,
         )  # fmt: skip
 
     def _numbers(self, group: Group, step: int) -> tuple[float, ...]:
@@ -170,11 +174,13 @@ class RAdam(_OfAdam):
     def __init__(
         self, params: Iterable[Any], lr: float = 1e-3, betas: Betas = (0.9, 0.999),
         eps: float = 1e-8, weight_decay: float = 0.0, decoupled_weight_decay: bool = False, *,
-        maximize: bool = False, foreach: bool | None = None,
+        foreach: bool | None = None, maximize: bool = False, capturable: bool = False,
+        differentiable: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(
             params, lr, betas, eps, weight_decay, decoupled_weight_decay=decoupled_weight_decay,
             maximize=maximize,
+            differentiable=differentiable,
         )  # fmt: skip
 
     def _numbers(self, group: Group, step: int) -> tuple[float, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from treadle.ir.node import Node
 from treadle.ops.elementwise import add, div, mul, sqrt, sub
-from treadle.optim.optimizer import Group, Optimizer, State, check, not_negative, wide
+from treadle.optim.optimizer import Group, Optimizer, State, check, not_negative, refused, wide
 from treadle.tensor.creation import full
 from treadle.tensor.tensor import Tensor
 
@@ -28,11 +28,13 @@ class RMSprop(Optimizer):
 
     def __init__(
         self, params: Iterable[Any], lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8,
-        weight_decay: float = 0.0, momentum: float = 0.0, centered: bool = False, *,
-        maximize: bool = False, foreach: bool | None = None,
+        weight_decay: float = 0.0, momentum: float = 0.0, centered: bool = False,
+        capturable: bool = False, foreach: bool | None = None, maximize: bool = False,
+        differentiable: bool = False,
     ) -> None:  # fmt: skip
         check(
-            "RMSprop", lr=not_negative(lr), alpha=not_negative(alpha), eps=not_negative(eps),
+            "RMSprop", lr=not_negative(lr), differentiable=refused(differentiable),
+            alpha=not_negative(alpha), eps=not_negative(eps),
             weight_decay=not_negative(weight_decay), momentum=not_negative(momentum),
         )  # fmt: skip
         super().__init__(params, {
@@ -89,11 +91,13 @@ class Adagrad(Optimizer):
 
     def __init__(
         self, params: Iterable[Any], lr: float = 1e-2, lr_decay: float = 0.0,
-        weight_decay: float = 0.0, initial_accumulator_value: float = 0.0, eps: float = 1e-10, *,
-        maximize: bool = False, foreach: bool | None = None, fused: bool | None = None,
+        weight_decay: float = 0.0, initial_accumulator_value: float = 0.0, eps: float = 1e-10,
+        foreach: bool | None = None, *, maximize: bool = False, differentiable: bool = False,
+        fused: bool | None = None,
     ) -> None:  # fmt: skip
         check(
-            "Adagrad", lr=not_negative(lr), lr_decay=not_negative(lr_decay),
+            "Adagrad", lr=not_negative(lr), differentiable=refused(differentiable),
+            lr_decay=not_negative(lr_decay),
             weight_decay=not_negative(weight_decay), eps=not_negative(eps),
             initial_accumulator_value=not_negative(initial_accumulator_value),
         )  # fmt: skip

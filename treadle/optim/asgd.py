@@ -7,7 +7,7 @@ from typing import Any
 
 from treadle.ir.node import Node
 from treadle.ops.elementwise import add, eq, full_like, mul, sub, where
-from treadle.optim.optimizer import Group, Optimizer, State, check, not_negative
+from treadle.optim.optimizer import Group, Optimizer, State, check, not_negative, refused
 from treadle.tensor.tensor import Tensor
 
 
@@ -29,9 +29,14 @@ class ASGD(Optimizer):
     def __init__(
         self, params: Iterable[Any], lr: float = 1e-2, lambd: float = 1e-4, alpha: float = 0.75,
         t0: float = 1e6, weight_decay: float = 0.0, foreach: bool | None = None,
-        maximize: bool = False,
+        maximize: bool = False, differentiable: bool = False, capturable: bool = False,
     ) -> None:  # fmt: skip
-        check("ASGD", lr=not_negative(lr), weight_decay=not_negative(weight_decay))
+        check(
+            "ASGD",
+            lr=not_negative(lr),
+            differentiable=refused(differentiable),
+            weight_decay=not_negative(weight_decay),
+        )
         super().__init__(params, {
             "lr": lr, "lambd": lambd, "alpha": alpha, "t0": t0, "weight_decay": weight_decay,
             "maximize": maximize,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from treadle.ir.node import located
@@ -276,15 +276,9 @@ class CyclicLR(LRScheduler):
                 f"CyclicLR: got mode={mode!r} and scale_mode={scale_mode!r}; the mode is "
                 f"{', '.join(map(repr, modes))}, the scale_mode {' or '.join(map(repr, scales))}"
             ))  # fmt: skip
-        settings = optimizer.param_groups[0]
-        if cycle_momentum and "momentum" not in settings and "betas" not in settings:
-            raise located(ValueError(
-                f"CyclicLR: got cycle_momentum=True for {type(optimizer).__name__}, which has no "
-                f"momentum; pass cycle_momentum=False"
-            ))  # fmt: skip
+        check_momentum("CyclicLR", optimizer, cycle_momentum)
         count = len(optimizer.param_groups)
-        low, high = (list(x) if isinstance(x, (list, tuple)) else [x] * count
-                     for x in (base_lr, max_lr))  # fmt: skip
+        low, high = _for_groups(base_lr, count), _for_groups(max_lr, count)
         self.max_lrs = high
         self.total_size = float(step_size_up + (step_size_down or step_size_up))
         self.step_ratio = step_size_up / self.total_size
@@ -309,11 +303,7 @@ class CyclicLR(LRScheduler):
         if self.momenta is not None:
             low, high = self.momenta
             for group in self.optimizer.param_groups:
-                momentum = high - (high - low) * scale
-                if "momentum" in group:
-                    group["momentum"] = momentum
-                else:
-                    group["betas"] = (momentum, *group["betas"][1:])
+                set_momentum(group, high - (high - low) * scale)
         pairs = zip(self.base_lrs, self.max_lrs, strict=True)
         return [low + (high - low) * scale for low, high in pairs]
 
@@ -333,15 +323,18 @@ class OneCycleLR(LRScheduler):
     """Up to ``max_lr`` and down to almost nothing within ``total_steps`` (Smith and Topin, 2019).
 
     From max_lr / div_factor to max_lr in the first ``pct_start`` of the steps, then to
-    max_lr / div_factor / final_div_factor; "cos" or "linear". Momentum stays as it is
-    (PyTorch's ``cycle_momentum=False``).
+    max_lr / div_factor / final_div_factor; "cos" or "linear". With ``three_phase`` the way down to
+    the first rate takes as long as the way up, and the rest goes to the last one. With
+    ``cycle_momentum`` the momentum (or beta1) goes the other way, from ``max_momentum`` to
+    ``base_momentum`` and back.
     """
 
     def __init__(
         self, optimizer: Optimizer, max_lr: Any, total_steps: int | None = None,
         epochs: int | None = None, steps_per_epoch: int | None = None, pct_start: float = 0.3,
-        anneal_strategy: str = "cos", cycle_momentum: bool = False, div_factor: float = 25.0,
-        final_div_factor: float = 1e4, last_epoch: int = -1,
+        anneal_strategy: str = "cos", cycle_momentum: bool = True, base_momentum: Any = 0.85,
+        max_momentum: Any = 0.95, div_factor: float = 25.0, final_div_factor: float = 1e4,
+        three_phase: bool = False, last_epoch: int = -1,
     ) -> None:  # fmt: skip
         if total_steps is None and epochs is not None and steps_per_epoch is not None:
             total_steps = epochs * steps_per_epoch
@@ -351,37 +344,54 @@ class OneCycleLR(LRScheduler):
                 f"steps_per_epoch={steps_per_epoch} and pct_start={pct_start}; give total_steps or "
                 f"both of epochs and steps_per_epoch, all positive, and pct_start from 0 to 1"
             ))  # fmt: skip
-        if anneal_strategy not in ("cos", "linear") or cycle_momentum:
+        if anneal_strategy not in ("cos", "linear"):
             raise located(ValueError(
-                f"OneCycleLR: got anneal_strategy={anneal_strategy!r} and "
-                f"cycle_momentum={cycle_momentum}; the strategy is 'cos' or 'linear', and momentum "
-                f"is not cycled: pass cycle_momentum=False"
+                f"OneCycleLR: got anneal_strategy={anneal_strategy!r}; it is 'cos' or 'linear'"
             ))  # fmt: skip
+        check_momentum("OneCycleLR", optimizer, cycle_momentum)
         count = len(optimizer.param_groups)
-        peaks: Sequence[float] = max_lr if isinstance(max_lr, (list, tuple)) else [max_lr] * count
+        peaks = _for_groups(max_lr, count)
         self.total_steps = total_steps
         self.anneal_strategy = anneal_strategy
-        self.turn = float(pct_start * total_steps) - 1
-        self.max_lrs = list(peaks)
-        self.first_lrs = [peak / div_factor for peak in peaks]
-        self.final_lrs = [first / final_div_factor for first in self.first_lrs]
+        first = [peak / div_factor for peak in peaks]
+        last = [rate / final_div_factor for rate in first]
+        low, high = _for_groups(base_momentum, count), _for_groups(max_momentum, count)
+        top, end = float(pct_start * total_steps) - 1, float(total_steps - 1)
+        # Where each phase ends, and its rates and momenta at its start and at its end.
+        self.phases: list[tuple[float, list[float], list[float], list[float], list[float]]]
+        self.phases = [(top, first, peaks, high, low), (end, peaks, last, low, high)]
+        if three_phase:
+            down = 2 * pct_start * total_steps - 2
+            self.phases[1:] = [(down, peaks, first, low, high), (end, first, last, high, high)]
+        self.cycle_momentum = cycle_momentum
         if last_epoch == -1:
-            for group, first in zip(optimizer.param_groups, self.first_lrs, strict=True):
-                group["lr"] = first
+            for group, rate, momentum in zip(optimizer.param_groups, first, high, strict=True):
+                group["lr"] = rate
+                if cycle_momentum:
+                    set_momentum(group, momentum)
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
-        """The point on the way up, or on the way down."""
-        now, last = self.last_epoch, self.total_steps - 1
-        if now > last:
+        """The point of the cycle; sets the momentum too."""
+        now, start = float(self.last_epoch), 0.0
+        if now > self.total_steps:
             raise located(ValueError(
-                f"OneCycleLR: got step {now + 1} of {self.total_steps}; call step() once a batch, "
-                f"and give it all of them as total_steps"
+                f"OneCycleLR: got step {self.last_epoch} of {self.total_steps}; call step() "
+                f"once a batch, and give it all of them as total_steps"
             ))  # fmt: skip
-        if now <= self.turn:
-            share = now / self.turn if self.turn else 1.0
-            return self._between(self.first_lrs, self.max_lrs, share)
-        return self._between(self.max_lrs, self.final_lrs, (now - self.turn) / (last - self.turn))
+        *earlier, phase = self.phases
+        for other in reversed(earlier):
+            if now <= other[0]:
+                phase = other
+            else:
+                start = max(start, other[0])
+        end, before, after, momentum_before, momentum_after = phase
+        share = (now - start) / (end - start) if end != start else 1.0
+        if self.cycle_momentum:
+            momenta = self._between(momentum_before, momentum_after, share)
+            for group, momentum in zip(self.optimizer.param_groups, momenta, strict=True):
+                set_momentum(group, momentum)
+        return self._between(before, after, share)
 
     def _between(self, start: list[float], end: list[float], share: float) -> list[float]:
         pairs = list(zip(start, end, strict=True))
@@ -389,6 +399,29 @@ class OneCycleLR(LRScheduler):
             return [(b - a) * share + a for a, b in pairs]
         rest = (math.cos(math.pi * share) + 1) / 2
         return [b + (a - b) * rest for a, b in pairs]
+
+
+def _for_groups(value: Any, count: int) -> list[float]:
+    """A value for every group: one, or as many as there are."""
+    return list(value) if isinstance(value, (list, tuple)) else [value] * count
+
+
+def check_momentum(name: str, optimizer: Optimizer, is_cycled: bool) -> None:
+    """ValueError where the momentum is to be cycled and there is none."""
+    settings = optimizer.param_groups[0]
+    if is_cycled and "momentum" not in settings and "betas" not in settings:
+        raise located(ValueError(
+            f"{name}: got cycle_momentum=True for {type(optimizer).__name__}, which has no "
+            f"momentum; pass cycle_momentum=False"
+        ))  # fmt: skip
+
+
+def set_momentum(group: dict[str, Any], momentum: float) -> None:
+    """Sets the momentum of a group, or its beta1."""
+    if "betas" in group:
+        group["betas"] = (momentum, *group["betas"][1:])
+    else:
+        group["momentum"] = momentum
 
 
 class ReduceLROnPlateau:
@@ -402,7 +435,7 @@ class ReduceLROnPlateau:
     def __init__(
         self, optimizer: Optimizer, mode: str = "min", factor: float = 0.1, patience: int = 10,
         threshold: float = 1e-4, threshold_mode: str = "rel", cooldown: int = 0,
-        min_lr: float = 0.0, eps: float = 1e-8,
+        min_lr: Any = 0.0, eps: float = 1e-8,
     ) -> None:  # fmt: skip
         if mode not in ("min", "max") or threshold_mode not in ("rel", "abs") or factor >= 1:
             raise located(ValueError(
@@ -417,28 +450,28 @@ class ReduceLROnPlateau:
         self.threshold = threshold
         self.threshold_mode = threshold_mode
         self.cooldown = cooldown
-        self.min_lr = min_lr
+        self.min_lrs = _for_groups(min_lr, len(optimizer.param_groups))
         self.eps = eps
         self.best = math.inf if mode == "min" else -math.inf
         self.num_bad_epochs = 0
         self.cooldown_counter = 0
         self.last_epoch = 0
 
-    def step(self, metrics: Any) -> None:
+    def step(self, metrics: Any, epoch: int | None = None) -> None:
         """Looks at the figure of this epoch."""
         value = float(metrics)
-        self.last_epoch += 1
+        self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
         if self._is_better(value):
             self.best = value
             self.num_bad_epochs = 0
         else:
             self.num_bad_epochs += 1
-        if self.cooldown_counter > 0:
+        if self.in_cooldown:
             self.cooldown_counter -= 1
             self.num_bad_epochs = 0
         if self.num_bad_epochs > self.patience:
-            for group in self.optimizer.param_groups:
-                rate = max(group["lr"] * self.factor, self.min_lr)
+            for group, least in zip(self.optimizer.param_groups, self.min_lrs, strict=True):
+                rate = max(group["lr"] * self.factor, least)
                 if group["lr"] - rate > self.eps:
                     group["lr"] = rate
             self.cooldown_counter = self.cooldown
@@ -449,6 +482,11 @@ class ReduceLROnPlateau:
         if math.isinf(self.best):
             margin = 0.0
         return value < self.best - margin if self.mode == "min" else value > self.best + margin
+
+    @property
+    def in_cooldown(self) -> bool:
+        """Whether calls are not counted just now."""
+        return self.cooldown_counter > 0
 
     def get_last_lr(self) -> list[float]:
         """The rates of now."""

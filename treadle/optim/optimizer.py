@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from treadle.base import dtypes
@@ -13,14 +14,25 @@ from treadle.base.flags import flags
 from treadle.base.record import Record
 from treadle.compiler.tier0 import force
 from treadle.ir.call import call_template
-from treadle.ir.node import Node, Recording, Type, located, recorder, type_of, user_site
+from treadle.ir.node import (
+    Leaf,
+    Node,
+    Recording,
+    Replaced,
+    Type,
+    located,
+    recorder,
+    type_of,
+    user_site,
+)
 from treadle.ops.elementwise import neg
 from treadle.ops.movement import expand, zeros_of
 from treadle.ops.source import number
+from treadle.optim.hooks import HOOKS, HookedOptimizer
 from treadle.tensor.arithmetic import cast
 from treadle.tensor.composed import MISSING, Templates, capture
 from treadle.tensor.grad_mode import enable_grad, no_grad
-from treadle.tensor.handle import Handle, commit, wrap
+from treadle.tensor.handle import Handle, commit, commitment, wrap
 from treadle.tensor.memory import register_owner
 from treadle.tensor.tensor import Tensor
 
@@ -38,6 +50,15 @@ def check(name: str, **limits: tuple[Any, bool, str]) -> None:
 def not_negative(value: float) -> tuple[float, bool, str]:
     """For ``check``."""
     return value, value >= 0, "not be negative"
+
+
+def refused(differentiable: bool) -> tuple[bool, bool, str]:
+    """For ``check``: steps that are differentiated themselves are not there."""
+    return (
+        differentiable,
+        not differentiable,
+        ("be False: steps are not differentiated; write such an update as tensor operations"),
+    )
 
 
 def fraction(value: float) -> tuple[float, bool, str]:
@@ -105,18 +126,20 @@ class Step:
     def record(self, state: Recording) -> list[list[Node]]:
         """The nodes of every job's new values: the parameter's, then its state's."""
         inputs = self.inputs
+        if state.tracer is not None:
+            return self._record(inputs, state.tracer.step_numbers(self))[1]
         scalars = [number(x, dtype) for row, dtype in self.rows for x in row]
         if state.capturing or flags.PROGRAMS == "off":
             return self._record(inputs, scalars)[1]
         key: list[Any] = [type(self.optimizer)]
         key += [job[2:] for job in self.jobs]
-        key += [_kind(group) for group in self.groups]
+        key += [_kind(group, self.optimizer.structural) for group in self.groups]
         key += [len(row) for row, _ in self.rows]
         key += [n.type for n in inputs]
         if len(set(inputs)) < len(inputs):
             key.append(tuple(map(inputs.index, inputs)))  # which are the same
         whole = tuple(key)
-        known = _templates.get(whole)
+        known = _templates.find(whole)
         if known is None:
             return self._record(inputs, scalars)[1]
         if known is MISSING:
@@ -155,7 +178,9 @@ class Step:
             kind = type_of(wide(value.dtype), value.shape)
             numbers = spread.get((job.numbers, kind))
             if numbers is None:
-                numbers = [expand(n, shape=kind.shape) for n in rows[job.numbers]]
+                numbers = list(rows[job.numbers])
+                if self.optimizer.spreads_numbers:
+                    numbers = [expand(n, shape=kind.shape) for n in numbers]
                 spread[job.numbers, kind] = numbers
             old, slope = cast(value, kind.dtype), cast(g, kind.dtype)
             if group["maximize"]:
@@ -169,7 +194,6 @@ class Step:
     def take(self, state: Recording) -> None:
         """Evaluates everything, then re-points all handles at once."""
         values = self.record(state)
-        force([n for nodes in values for n in nodes])
         handles: list[Tensor] = []
         nodes: list[Node] = []
         views: list[tuple[Tensor, Node]] = []
@@ -189,20 +213,32 @@ class Step:
                     nodes.append(n)
             if self.optimizer.counts_steps:
                 entries.append((job.state, "step", job.state.get("step", 0) + 1))
+        self.inputs.clear()  # or they would count as held
+        olds = frozenset([handle._node for handle in handles])
+        if not views and all(type(n) is Leaf or not n.needs_grad for n in olds):
+            moves = partial(commitment, handles, nodes, entries)
+            state.replaced = Replaced(olds, nodes, moves)
+        try:
+            if state.tracer is None:
+                force([n for nodes in values for n in nodes])
+        finally:
+            replaced, state.replaced = state.replaced, None
+        if replaced is not None and replaced.is_done:
+            return
         commit(handles, nodes, entries)
         for handle, n in views:
             handle._write(n)
 
 
-def _kind(group: Group) -> tuple[Any, ...]:
+def _kind(group: Group, structural: tuple[str, ...]) -> tuple[Any, ...]:
     """What the shape of a step depends on in a group's settings: of numbers, whether they are 0."""
     return tuple([
-        (name, bool(x) if isinstance(x, (int, float, tuple)) else x)
+        (name, bool(x) if isinstance(x, (int, float, tuple)) and name not in structural else x)
         for name, x in group.items() if name != "params"
     ])  # fmt: skip
 
 
-class Optimizer:
+class Optimizer(HookedOptimizer):
     """Base of the optimizers; subclasses define ``_begin``, ``_numbers`` and ``_update``.
 
     ``params`` is an iterable of tensors, or of dictionaries ``{"params": [...], "lr": ...}`` whose
@@ -211,11 +247,14 @@ class Optimizer:
     """
 
     counts_steps = False  # whether ``state["step"]`` counts a parameter's steps
+    spreads_numbers = True  # whether ``_update`` gets its numbers in the shape of the parameter
+    structural: tuple[str, ...] = ()  # settings whose values change what ``_update`` records
 
     def __init__(self, params: Iterable[Any], defaults: Group) -> None:
         self.defaults = defaults
         self.state: dict[Tensor, State] = defaultdict(dict)
         self.param_groups: list[Group] = []
+        self._hooks: dict[str, dict[int, Any]] = {name: {} for name in HOOKS}
         if isinstance(params, Handle):
             raise located(TypeError(
                 f"{type(self).__name__}: got a tensor for params; it takes an iterable of tensors "
@@ -257,7 +296,10 @@ class Optimizer:
                     f"belongs to one group only"
                 ))  # fmt: skip
             known.add(id(p))
-        self.param_groups.append({**self.defaults, **param_group, "params": params})
+        group = {**self.defaults, **param_group, "params": params}
+        if isinstance(group.get("lr"), Tensor):
+            group["lr"] = group["lr"].item()
+        self.param_groups.append(group)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drops the gradients of all parameters, or sets them to zero."""
@@ -316,6 +358,7 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """State and settings, parameters being replaced by their numbers."""
+        self._call_hooks("before_saving")
         numbers: dict[int, int] = {}
         groups = []
         for group in self.param_groups:
@@ -325,10 +368,11 @@ class Optimizer:
             groups.append({**packed, "params": [numbers[id(p)] for p in group["params"]]})
         # Empty where Ctrl-C came before the parameter's first step.
         state = {numbers[id(p)]: dict(s) for p, s in self.state.items() if s and id(p) in numbers}
-        return {"state": state, "param_groups": groups}
+        return self._changed("after_saving", {"state": state, "param_groups": groups})
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Takes over what ``state_dict`` gave, for as many parameters in as many groups."""
+        state_dict = self._changed("before_loading", dict(state_dict))
         saved = state_dict["param_groups"]
         here = [len(group["params"]) for group in self.param_groups]
         there = [len(group["params"]) for group in saved]
@@ -342,7 +386,7 @@ class Optimizer:
             for p, label in zip(group["params"], old["params"], strict=True):
                 if label in state_dict["state"]:
                     state[p] = {
-                        key: _loaded(key, value, p)
+                        key: self._loaded(key, value, p)
                         for key, value in state_dict["state"][label].items()
                     }
         self.state = state
@@ -350,6 +394,26 @@ class Optimizer:
             {**group, **old, "params": group["params"]}
             for group, old in zip(self.param_groups, saved, strict=True)
         ]
+        self._call_hooks("after_loading")
+
+    def _loaded(self, key: str, value: Any, p: Tensor) -> Any:
+        """A saved value as this optimizer keeps it; the tensor is its own from now on."""
+        if not isinstance(value, Tensor):
+            return value
+        if key == "step":
+            return int(value.item())
+        wanted = self._state_shape(key, p)
+        if tuple(value.shape) != wanted:
+            raise located(ShapeError(
+                f"load_state_dict: got {key} of shape {tuple(value.shape)} for a parameter of "
+                f"shape {tuple(p.shape)}; it must be {wanted}"
+            ))  # fmt: skip
+        with no_grad():
+            return wrap(cast(value.detach().node, wide(p.dtype)))
+
+    def _state_shape(self, key: str, p: Tensor) -> tuple[int, ...]:
+        """The shape of a parameter's state of that name."""
+        return tuple(p.shape)
 
     def __repr__(self) -> str:
         lines = []
@@ -367,21 +431,6 @@ def _state_tensors(optimizer: Optimizer) -> list[Tensor]:
 
 
 register_owner("optimizer state", Optimizer, _state_tensors)
-
-
-def _loaded(key: str, value: Any, p: Tensor) -> Any:
-    """A saved value as this optimizer keeps it; the tensor is its own from now on."""
-    if not isinstance(value, Tensor):
-        return value
-    if key == "step":
-        return int(value.item())
-    if tuple(value.shape) != tuple(p.shape):
-        raise located(ShapeError(
-            f"load_state_dict: got {key} of shape {tuple(value.shape)} for a parameter of shape "
-            f"{tuple(p.shape)}; they must be equal"
-        ))  # fmt: skip
-    with no_grad():
-        return wrap(cast(value.detach().node, wide(p.dtype)))
 
 
 __all__ = ["Group", "Optimizer", "State", "check", "fraction", "not_negative", "wide"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from treadle.ir.node import Node
 from treadle.ops.elementwise import full_like, gt, lt, maximum, minimum, mul, sign, sub, where
-from treadle.optim.optimizer import Group, Optimizer, State, check, not_negative, wide
+from treadle.optim.optimizer import Group, Optimizer, State, check, not_negative, refused, wide
 from treadle.tensor.creation import full
 from treadle.tensor.tensor import Tensor
 
@@ -29,11 +29,11 @@ class Rprop(Optimizer):
 
     def __init__(
         self, params: Iterable[Any], lr: float = 1e-2, etas: tuple[float, float] = (0.5, 1.2),
-        step_sizes: tuple[float, float] = (1e-6, 50.0), *, maximize: bool = False,
-        foreach: bool | None = None,
+        step_sizes: tuple[float, float] = (1e-6, 50.0), *, capturable: bool = False,
+        foreach: bool | None = None, maximize: bool = False, differentiable: bool = False,
     ) -> None:  # fmt: skip
         check(
-            "Rprop", lr=not_negative(lr),
+            "Rprop", lr=not_negative(lr), differentiable=refused(differentiable),
             etas=(etas, 0 < etas[0] < 1 < etas[1], "be below 1 and above 1"),
         )  # fmt: skip
         super().__init__(params, {

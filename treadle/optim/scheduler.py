@@ -43,12 +43,23 @@ class LRScheduler:
         """The rates set last."""
         return self._last_lr
 
-    def step(self) -> None:
-        """Goes on to the next rate."""
+    def step(self, epoch: int | None = None) -> None:
+        """Goes on to the next rate; or to that of ``epoch`` (PyTorch's older way)."""
+        if epoch is not None and epoch != self.last_epoch + 1:
+            self._go_to(epoch)
+            return
         self.last_epoch += 1
         for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
             group["lr"] = rate
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+
+    def _go_to(self, epoch: int) -> None:
+        """Takes all steps from the start (or from here, if that is earlier) to ``epoch``."""
+        if epoch < self.last_epoch:
+            self._restart()
+        while self.last_epoch < epoch:
+            LRScheduler.step(self)
+        self._last_lr = self._current()
 
     def _restart(self) -> None:
         """Begins anew from the initial rates."""
@@ -104,10 +115,10 @@ class ChainedScheduler(_Several):
     def __init__(self, schedulers: Sequence[Any], optimizer: Optimizer | None = None) -> None:
         super().__init__("ChainedScheduler", schedulers, optimizer)
 
-    def step(self) -> None:
+    def step(self, epoch: int | None = None) -> None:
         """All of them go on to the next rate, in order."""
         for scheduler in self._schedulers:
-            scheduler.step()
+            scheduler.step(epoch)
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
 
@@ -141,8 +152,13 @@ class SequentialLR(_Several):
         self._schedulers[0]._restart()  # the others have changed the rate when they were made
         self._last_lr = self._schedulers[0].get_last_lr()
 
-    def step(self) -> None:
+    def step(self, epoch: int | None = None) -> None:
         """The scheduler whose turn it is goes on, or begins."""
+        if epoch is not None and epoch != self.last_epoch + 1:
+            raise located(ValueError(
+                f"SequentialLR: got epoch={epoch} after {self.last_epoch}; it goes on by one: call "
+                f"step() without an argument"
+            ))  # fmt: skip
         self.last_epoch += 1
         turn = bisect_right(self._milestones, self.last_epoch)
         scheduler = self._schedulers[turn]

@@ -7,7 +7,7 @@ from typing import Any
 
 from treadle.ir.node import Node, located
 from treadle.ops.elementwise import add, mul
-from treadle.optim.optimizer import Group, Optimizer, check, not_negative
+from treadle.optim.optimizer import Group, Optimizer, check, not_negative, refused
 
 
 class SGD(Optimizer):
@@ -34,10 +34,12 @@ class SGD(Optimizer):
     def __init__(
         self, params: Iterable[Any], lr: float = 1e-3, momentum: float = 0.0,
         dampening: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False, *,
-        maximize: bool = False, foreach: bool | None = None, fused: bool | None = None,
+        maximize: bool = False, foreach: bool | None = None, differentiable: bool = False,
+        fused: bool | None = None,
     ) -> None:  # fmt: skip
         check(
-            "SGD", lr=not_negative(lr), momentum=not_negative(momentum),
+            "SGD", lr=not_negative(lr), differentiable=refused(differentiable),
+            momentum=not_negative(momentum),
             weight_decay=not_negative(weight_decay),
         )  # fmt: skip
         if nesterov and (momentum <= 0 or dampening != 0):

@@ -48,7 +48,8 @@ class Timeline:
         for noted, kernels in self.kernels:
             e = noted.evaluation
             start = (e.begin - origin) * 1e6
-            text = f"evaluate ({'program' if e.program is not None else 'op by op'})"
+            way = "segments" if e.ran else "op by op" if e.program is None else "program"
+            text = f"evaluate ({way})"
             event = FunctionEvent(text, EVALUATION, start, start + e.seconds * 1e6, noted.thread)
             event.lines = (who(e.forced),)
             found.append(event)

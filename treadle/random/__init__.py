@@ -11,6 +11,7 @@ True
 from treadle.random.generator import (
     Generator,
     default_generator,
+    drawing_from,
     fork_rng,
     get_rng_state,
     initial_seed,
@@ -33,7 +34,7 @@ from treadle.random.sampling import (
 )
 
 __all__ = [
-    "Generator", "bernoulli", "default_generator", "draw", "fork_rng", "get_rng_state",
-    "initial_seed", "manual_seed", "multinomial", "normal", "rand", "rand_like",
+    "Generator", "bernoulli", "default_generator", "draw", "drawing_from", "fork_rng",
+    "get_rng_state", "initial_seed", "manual_seed", "multinomial", "normal", "rand", "rand_like",
     "randint", "randint_like", "randn", "randn_like", "randperm", "seed", "set_rng_state",
 ]  # fmt: skip

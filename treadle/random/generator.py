@@ -23,6 +23,15 @@ State = tuple[int, int, int]
 
 # One lock for all generators (it is held for a few bytecodes); free in a forked child.
 _lock = threading.Lock()
+
+
+class _Here(threading.local):
+    """What stands in for the default generator in a thread."""
+
+    generator: Generator | None = None
+
+
+_here = _Here()
 hold_across_fork(GENERATORS, _lock.acquire, _lock.release)
 
 
@@ -44,6 +53,11 @@ class Generator:
         self._state: State = (DEFAULT_SEED, 0, 0)
 
     @property
+    def _acting(self) -> Generator:
+        """Itself, or what stands in for the default generator in this thread."""
+        return (_here.generator or self) if self is default_generator else self
+
+    @property
     def device(self) -> Device:
         """Where its random operations run."""
         return self._device
@@ -57,7 +71,7 @@ class Generator:
                 f"from -2**63 to 2**64 - 1"
             ))  # fmt: skip
         with _lock:
-            self._state = (numbers[0] & _MASK, numbers[1] & _MASK, 0)
+            self._acting._state = (numbers[0] & _MASK, numbers[1] & _MASK, 0)
         return self
 
     def seed(self) -> int:
@@ -68,11 +82,11 @@ class Generator:
 
     def initial_seed(self) -> int:
         """The seed that the generator started from."""
-        return self._state[0]
+        return self._acting._state[0]
 
     def get_state(self) -> Tensor:
         """The state as a uint8 tensor of 24 bytes: seed, stream and offset, little-endian."""
-        return wrap(node_from_array(np.frombuffer(_STATE.pack(*self._state), np.uint8)))
+        return wrap(node_from_array(np.frombuffer(_STATE.pack(*self._acting._state), np.uint8)))
 
     def set_state(self, new_state: Tensor) -> None:
         """Continues from what ``get_state`` gave."""
@@ -84,13 +98,14 @@ class Generator:
             ))  # fmt: skip
         seed, stream, offset = _STATE.unpack(array.tobytes())
         with _lock:
-            self._state = (seed, stream, offset)
+            self._acting._state = (seed, stream, offset)
 
     def next_offset(self, count: int) -> State:
         """Reserves ``count`` counters: (seed, stream, offset of the first), each below 2^64."""
+        acting = self._acting
         with _lock:
-            seed, stream, offset = state = self._state
-            self._state = (seed, stream, (offset + count) & _MASK)
+            seed, stream, offset = state = acting._state
+            acting._state = (seed, stream, (offset + count) & _MASK)
         return state
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -138,6 +153,22 @@ def get_rng_state() -> Tensor:
 def set_rng_state(new_state: Tensor) -> None:
     """Continues the default generator from what ``get_rng_state`` gave."""
     default_generator.set_state(new_state)
+
+
+@contextmanager
+def drawing_from(generator: Generator) -> Iterator[None]:
+    """In this thread, ``generator`` stands in for the default one during a ``with`` block.
+
+    >>> with drawing_from(Generator().manual_seed(7)):
+    ...     default_generator.next_offset(8)
+    (7, 0, 0)
+    """
+    before = _here.generator
+    _here.generator = generator
+    try:
+        yield
+    finally:
+        _here.generator = before
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from treadle.base.dtypes import DType
 from treadle.base.errors import DTypeError, ShapeError
 from treadle.base.lazy_numpy import np
 from treadle.base.shapes import Shape, as_shape, broadcast_shapes, prod
-from treadle.ir.node import Node, located
+from treadle.ir.node import Node, located, recorder
 from treadle.ir.op import Op
 from treadle.ops import elementwise as e
 from treadle.ops.random import (
@@ -38,7 +38,7 @@ _HALF, _WHOLE = 1 << 63, 1 << 64
 def _next_key(size: int, dtype: DType, generator: Generator | None) -> list[Node]:
     """The seed, the stream and the next offset for ``size`` elements."""
     source = default_generator if generator is None else generator
-    key = source.next_offset(counters(size, dtype))
+    key = source.next_offset(counters(size * recorder.state.draws, dtype))
     return [number((x + _HALF) % _WHOLE - _HALF, dtypes.int64) for x in key]
 
 
@@ -47,6 +47,18 @@ def draw(op: Op, shape: Shape, dtype: DType, generator: Generator | None = None)
     nodes = _next_key(prod(shape), dtype, generator)
     attrs = {"shape": shape} if op is random_bits else {"shape": shape, "dtype": dtype}
     return op(*nodes, **attrs)
+
+
+def draw_any(op: Op, name: str, shape: Shape, dtype: DType, generator: Generator | None) -> Node:
+    """``draw`` of floats, or of complex numbers both of whose parts are drawn."""
+    if dtype.kind != "c":
+        return draw(op, shape, _check_float(name, dtype), generator)
+    from treadle.ops.complex import as_complex  # few programs draw complex numbers
+
+    pairs = draw(op, (*shape, 2), dtype.to_real(), generator)
+    if op is random_normal:  # so that the sum of both variances is 1
+        pairs = e.mul(pairs, e.full_like(pairs, 0.5**0.5))
+    return as_complex(pairs)
 
 
 def draw_bernoulli(shape: Shape, p: float, generator: Generator | None = None) -> Node:
@@ -155,15 +167,15 @@ def rand(
     *size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
-    """Uniform numbers of [0, 1).
+    """Uniform numbers of [0, 1); both parts of complex ones.
 
     >>> from treadle.random import manual_seed
     >>> _ = manual_seed(0)
     >>> tuple(rand(2, 3).shape)
     (2, 3)
     """
-    kind = _check_float("rand", dtypes.as_dtype(dtype or dtypes.get_default_dtype()))
-    node = draw(random_uniform, _shape(size), kind, generator)
+    kind = dtypes.as_dtype(dtype or dtypes.get_default_dtype())
+    node = draw_any(random_uniform, "rand", _shape(size), kind, generator)
     return _finished(node, device, requires_grad)
 
 
@@ -171,9 +183,9 @@ def randn(
     *size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
-    """Normal numbers of mean 0 and variance 1."""
-    kind = _check_float("randn", dtypes.as_dtype(dtype or dtypes.get_default_dtype()))
-    node = draw(random_normal, _shape(size), kind, generator)
+    """Normal numbers of mean 0 and variance 1 (half of it for each part of complex ones)."""
+    kind = dtypes.as_dtype(dtype or dtypes.get_default_dtype())
+    node = draw_any(random_normal, "randn", _shape(size), kind, generator)
     return _finished(node, device, requires_grad)
 
 

@@ -9,9 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from treadle.compiler.device import Limits, MemoryState, register_device
-from treadle.ir.launch import KernelSpec
+from treadle.ir.launch import KernelSpec, host_call
 from treadle.runtime import memory, pool
-from treadle.runtime.linked_tape import LinkedTape, relocate
+from treadle.runtime.linked_tape import LinkedTape, relocate, run_stamped
 
 if TYPE_CHECKING:
     from treadle.runtime import jit
@@ -52,8 +52,12 @@ class CPU:
         return ctypes.string_at(address, nbytes)
 
     def compile(self, spec: KernelSpec) -> int:
-        """The address of the kernel, built and compiled when it is first asked for."""
+        """The address of the kernel (or host call), compiled when it is first asked for."""
         entry = self._entries.get(spec)
+        if entry is None and spec.build is host_call:
+            from treadle.runtime.host import entry_of
+
+            entry = self._entries[spec] = entry_of(spec)
         if entry is None:
             from treadle.runtime import jit, short_key
 
@@ -106,6 +110,47 @@ class CPU:
         found = kernel_cache.load(self._machine_key(key), kernel_cache.NOTE)
         return None if found is None else found.decode()
 
+    def stamp(self) -> str | None:
+        """See ``runtime.short_key``."""
+        from treadle.runtime import jit, short_key
+
+        stamp = short_key.code_stamp()
+        return None if stamp is None else f"{stamp}\n{jit.identity()}"
+
+    def kernel_name(self, entry: int) -> str | None:
+        """Its key in the cache and its own name."""
+        from treadle.runtime import jit
+
+        origin = jit.origin(entry)
+        return None if origin is None else " ".join(origin)
+
+    def named_kernel(self, name: str) -> int | None:
+        """From this process, or from the disk."""
+        from treadle.runtime import jit
+
+        return jit.named_kernel(*name.split(" "))
+
+    def programs(self) -> list[str]:
+        """Those on disk."""
+        from treadle.runtime import kernel_cache
+
+        return [entry.key for entry in kernel_cache.entries(kernel_cache.PROGRAM)]
+
+    def store_program(self, key: str, text: str) -> None:
+        """Beside the kernels."""
+        from treadle.runtime import kernel_cache
+
+        size = key.partition("-")[0]
+        name = f"program of {size} values"
+        kernel_cache.store(key, text.encode(), name, kernel_cache.PROGRAM)
+
+    def load_program(self, key: str) -> str | None:
+        """From beside the kernels."""
+        from treadle.runtime import kernel_cache
+
+        found = kernel_cache.load(key, kernel_cache.PROGRAM)
+        return None if found is None else found.decode()
+
     def _machine_key(self, key: str) -> str:
         import hashlib
 
@@ -119,6 +164,8 @@ class CPU:
     ) -> tuple[int, int]:
         """Runs a tape (see ``runtime.pool``)."""
         return pool.run_tape(array.array("q", tape), calls, threads, times)
+
+    run_stamped = staticmethod(run_stamped)
 
     seconds_per_tick = staticmethod(pool.seconds_per_tick)
 

@@ -39,6 +39,7 @@ _slots = [threading.RLock() for _ in range(SLOTS)]
 _mine = threading.local()  # .slot: the slot of a thread that helps to compile
 _building: dict[str, threading.RLock] = {}
 _addresses: dict[str, int] = {}
+_origins: dict[int, tuple[str, str]] = {}  # by address: the key and the name
 _libraries = itertools.count()  # numbers what is linked: the linker wants names it has not seen
 
 
@@ -92,11 +93,24 @@ def load_kernel(note: Note) -> int | None:
     if found is None:
         return None
     stamp, key, name = found.decode().split("\n")
-    if stamp != note.stamp:
-        return None
+    return named_kernel(key, name) if stamp == note.stamp else None
+
+
+def origin(address: int) -> tuple[str, str] | None:
+    """The key and the name of the kernel at an address, by which ``named_kernel`` finds it."""
+    return _origins.get(address)
+
+
+def named_kernel(key: str, name: str) -> int | None:
+    """The address of a kernel by its key, where this process or the disk cache has its code."""
     with suppress(_MissingError):
         return _once(key, partial(_from_disk, name, key))
     return None
+
+
+def identity() -> str:
+    """What all kernels depend on: versions and the machine."""
+    return _identity(host_target()).decode()
 
 
 def _once(key: str, make: Callable[[], int]) -> int:
@@ -166,6 +180,7 @@ def _build(name: str, key: str, ir_text: str, make_llvm: Callable[[], str]) -> i
     start = time.perf_counter()
     code = _compile(name, make_llvm())
     address = _load(name, code)
+    _origins[address] = key, name
     kernel_cache.store(key, code, name)
     _count(name, False, start)
     return address
@@ -177,6 +192,7 @@ def _from_disk(name: str, key: str) -> int:
     if code is None:
         raise _MissingError
     address = _load(name, code)
+    _origins[address] = key, name
     _count(name, True, start)
     return address
 

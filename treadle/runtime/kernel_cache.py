@@ -7,7 +7,8 @@ version of this format. The cache only saves time: whatever goes wrong here is t
 warning and the kernel is compiled again.
 
 Beside the kernels lie notes in files of the same form: which kernel a spec comes to (see
-``runtime.short_key``), which way of a product won. They come and go as the kernels do.
+``runtime.short_key``), which way of a product won; and programs (``compiler.program_cache``). They
+come and go as the kernels do.
 
 The folder holds code that will run, so it must belong to this user and be writable by nobody else.
 """
@@ -29,7 +30,8 @@ from treadle.base.record import Record
 _FORMAT = b"TRDLKRN"
 _MAGIC = _FORMAT + b"2"
 _HEADER = len(_MAGIC) + hashlib.sha256().digest_size
-KERNEL, NOTE = ".kernel", ".note"
+KERNEL, NOTE, PROGRAM = ".kernel", ".note", ".program"
+_ALL = (KERNEL, NOTE, PROGRAM)
 _TEMPORARY = ".tmp"
 _LONGEST_NAME = 200  # of a kernel, as far as it is kept
 _STALE_SECONDS = 3600  # a temporary file this old belongs to a process that was killed
@@ -139,7 +141,7 @@ def total_size() -> int:
 
 def clear() -> int:
     """Removes all that is on disk; returns how many kernels. Those in use stay in memory."""
-    removed = entries(KERNEL, NOTE)
+    removed = entries(*_ALL)
     for entry in removed:
         entry.path.unlink(missing_ok=True)
     return sum(entry.path.suffix == KERNEL for entry in removed)
@@ -180,7 +182,7 @@ def _sweep(where: Path) -> None:
             with contextlib.suppress(FileNotFoundError):
                 if now - path.stat().st_mtime > _STALE_SECONDS:
                     path.unlink()
-    present = entries(KERNEL, NOTE)
+    present = entries(*_ALL)
     size = sum(entry.nbytes for entry in present)
     if size <= limit:
         return

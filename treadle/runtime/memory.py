@@ -1,7 +1,8 @@
 """Memory of the CPU: a caching allocator, and buffers that give their block back when they die.
 
-Sizes are rounded up to classes, four to each doubling; blocks of at most 64 KiB are carved from
-slabs, larger ones are mapped one by one, from 2 MiB on in huge pages. A block that dies goes to its
+Sizes are rounded up to classes, four to each doubling and sixteen from 64 KiB on; blocks up to that
+are carved from slabs, larger ones are mapped one by one, from 2 MiB on in huge pages as far as these
+go. A block that dies goes to its
 class's list of free blocks and is the next to be handed out. So a program that repeats itself asks
 the system once; when one needs new memory that would take more than it ever used at once, and a
 quarter and 256 MiB on top, free mapped blocks are returned first, in the order they died.
@@ -79,13 +80,13 @@ _freed: dict[int, _SizeClass] = {}  # mapped blocks that are free, the one freed
 
 
 def _class_size(nbytes: int) -> int:
-    """The size of the block for ``nbytes``: four sizes to each doubling, whole units.
+    """The size of the block for ``nbytes``: so many sizes to each doubling, whole units.
 
     >>> _class_size(1), _class_size(1000), _class_size(1100), _class_size(100_000)
-    (64, 1024, 1280, 114688)
+    (64, 1024, 1280, 102400)
     """
-    unit = ALIGNMENT if nbytes <= _SMALL else _PAGE if nbytes <= _HUGE else _HUGE
-    step = max(unit, 1 << max((nbytes - 1).bit_length() - 3, 0))
+    unit, sizes = (ALIGNMENT, 3) if nbytes <= _SMALL else (_PAGE, 5)
+    step = max(unit, 1 << max((nbytes - 1).bit_length() - sizes, 0))
     return max(-(-nbytes // step) * step, unit)
 
 
@@ -118,6 +119,11 @@ class Buffer:
     nbytes: int
     _block: _Block
     _owner: Any  # whose memory it is, where it is somebody else's
+
+    @property
+    def is_ours(self) -> bool:
+        """False for memory of somebody else's (``wrap``)."""
+        return hasattr(self, "_block")
 
     def __repr__(self) -> str:
         return f"Buffer({self.nbytes} bytes at {self.address:#x})"
@@ -397,7 +403,7 @@ def _map_now(size: int) -> int:
     # never touched costs no memory.
     if _counters.reserved + size > _machine_memory():
         raise MemoryError  # the system would hand it out, and end the process when it is used
-    huge = size % _HUGE == 0
+    huge = size >= _HUGE
     length = size + (_HUGE if huge else 0)
     try:
         if hasattr(mmap, "MAP_ANONYMOUS"):

@@ -24,7 +24,10 @@ import ctypes
 import os
 import threading
 import time
+from collections import deque
+from collections.abc import Iterable
 from functools import lru_cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from treadle.base.flags import flags
@@ -41,15 +44,17 @@ _lock = threading.RLock()
 
 
 def run_tape(
-    tape: array.array[int], count: int, threads: int = 0, times: array.array[int] | None = None
-) -> tuple[int, int]:
+    tape: array.array[int], count: int, threads: int = 0, times: array.array[int] | None = None,
+    moves: Iterable[object] = (),
+) -> tuple[int, int]:  # fmt: skip
     """Runs the first ``count`` calls of ``tape`` in order, without the GIL.
 
     ``tape`` is an ``array('q')`` as described above, trusted as it stands; ``threads`` is the
     number of threads it was made for, 0 for ``get_num_threads()``. Returns (-1, 0), or the index of
     the call that failed and the code it returned (where several pieces failed, the first piece's).
     ``times``, of ``count`` + 1 words, gets the ticks of a steady clock at the start and after every
-    call (``seconds_per_tick``).
+    call (``seconds_per_tick``). If no call failed, ``moves`` are gone through in the same call into
+    C, so that no signal is handled before they are done.
     Tapes of several Python threads run one after the other.
     """
     with _lock:
@@ -58,9 +63,13 @@ def run_tape(
         state[pool.call_index] = tape.buffer_info()[0]
         state[pool.call_index + 1] = count
         state[pool.call_index + 2] = 0 if times is None else times.buffer_info()[0]
-        result = pool.run(pool.bound_address)
-    if result == 0:
-        return _DONE
+        run = map(pool.run, (pool.bound_address,))
+        try:
+            deque(chain.from_iterable(map({0: moves}.__getitem__, run)), maxlen=0)
+        except KeyError as failed:
+            result: int = failed.args[0]
+        else:
+            return _DONE
     return (result >> 32) - 1, ctypes.c_int32(result & 0xFFFFFFFF).value
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
 import functools
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from treadle.base import dtypes
@@ -22,9 +22,10 @@ from treadle.tensor.handle import Handle, wrap
 if TYPE_CHECKING:
     from treadle.tensor.tensor import Tensor
 
-Number = float | int | bool
+Number = complex | float | int | bool
 Operand = Any  # a Tensor or a Number
-_NUMBERS = (float, int, bool)
+_NUMBERS = (float, int, bool, complex)
+_KINDS: tuple[type, ...] = (bool, int, float, complex)  # a bool is an int too
 cast = e.cast
 
 
@@ -50,9 +51,9 @@ def common_dtype(name: str, *operands: Operand) -> DType:
             kind = x.node.type
             tensors.append((kind.dtype, kind.ndim))
         elif isinstance(x, _NUMBERS):
-            scalars.append(bool if isinstance(x, bool) else int if isinstance(x, int) else float)
+            scalars.append(next(kind for kind in _KINDS if isinstance(x, kind)))
         elif hasattr(x, "__float__") and getattr(x, "ndim", None) == 0:
-            scalars.append({"b": bool, "f": float}.get(x.dtype.kind, int))
+            scalars.append({"b": bool, "f": float, "c": complex}.get(x.dtype.kind, int))
         else:
             raise refuse(name, x)
     return result_type_of(tensors, scalars)
@@ -117,14 +118,14 @@ def binary(op: Op, x: Operand, y: Operand) -> Tensor:
             if a.type is b.type and kind in op.dtypes:
                 return wrap(record_pair(op, a, b))
             if kind is b.type.dtype and kind in op.dtypes and a.type.ndim and b.type.ndim:
-                return wrap(recorded_call(op, (a, b), partial(_broadcast, op)))
+                return wrap(recorded_call(_broadcast, op, (a, b)))
         elif type(y) in (float, int) and kind.is_floating_point and kind in op.dtypes:
-            return wrap(recorded_call(op, (a, number(y, kind)), partial(_broadcast, op)))
+            return wrap(recorded_call(_broadcast, op, (a, number(y, kind))))
     elif type(x) in (float, int) and isinstance(y, Handle):
         b = y._node if y._base is None else y.node
         kind = b.type.dtype
         if kind.is_floating_point and kind in op.dtypes:
-            return wrap(recorded_call(op, (number(x, kind), b), partial(_broadcast, op)))
+            return wrap(recorded_call(_broadcast, op, (number(x, kind), b)))
     dtype = common_dtype(op.name, x, y)
     return wrap(record(op, operand_nodes(op.name, dtype, x, y), {}))
 
@@ -146,7 +147,7 @@ def unary_float(op: Op, x: Tensor) -> Tensor:
     if not isinstance(x, Handle):
         raise refuse(op.name, x)
     node = x.node
-    if not node.dtype.is_floating_point:
+    if not node.dtype.is_inexact:
         node = cast(node, dtypes.get_default_dtype())
     return wrap(record(op, (node,), {}))
 
@@ -202,7 +203,7 @@ def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> 
     dtype = common_dtype("div", input, other)
     if rounding_mode == "trunc":
         return _truncated_division(dtype, input, other)
-    real = dtype if dtype.is_floating_point else dtypes.get_default_dtype()
+    real = dtype if dtype.is_inexact else dtypes.get_default_dtype()
     return wrap(record(e.div, operand_nodes("div", real, input, other), {}))
 
 
@@ -256,18 +257,34 @@ def fmod(input: Operand, other: Operand) -> Tensor:
 def pow(input: Operand, exponent: Operand) -> Tensor:
     """``input ** exponent``; integers stay integers."""
     squared = isinstance(exponent, _NUMBERS) and exponent == 2 and isinstance(input, Handle)
-    if squared and input.node.dtype.is_floating_point:
+    if squared and input.node.dtype.is_inexact:
         return mul(input, input)  # what the op itself does with an exponent of 2
     dtype = common_dtype("pow", input, exponent)
     if dtype.kind == "b":
         raise located(DTypeError("pow: got bool operands; convert them with .to(dtype) first"))
-    if not dtype.is_floating_point and isinstance(exponent, int) and exponent < 0:
+    if not dtype.is_inexact and isinstance(exponent, int) and exponent < 0:
         raise located(ValueError(
             f"pow: got an integer tensor and the negative exponent {exponent}; convert the tensor "
             f"to a float dtype first"
         ))  # fmt: skip
-    op = e.pow_ if dtype.is_floating_point else e.integer_pow
+    if dtype.kind == "c" and isinstance(exponent, int) and 0 <= exponent <= _FEW:
+        return _repeated_product(wrap(cast(input.node, dtype)), exponent)
+    op = e.pow_ if dtype.is_inexact else e.integer_pow
     return wrap(record(op, operand_nodes("pow", dtype, input, exponent), {}))
+
+
+_FEW = 64  # up to this exponent a complex power is products
+
+
+def _repeated_product(x: Tensor, exponent: int) -> Tensor:
+    """The power of a complex tensor by squaring."""
+    result = None
+    while exponent:
+        if exponent & 1:
+            result = x if result is None else mul(result, x)
+        exponent >>= 1
+        x = mul(x, x) if exponent else x
+    return wrap(e.full_like(x.node, 1)) if result is None else result
 
 
 def neg(input: Tensor) -> Tensor:
@@ -381,7 +398,7 @@ def clamp(input: Tensor, min: Operand = None, max: Operand = None) -> Tensor:
     ):
         nodes = (input.node, *(number(b, input.dtype) for b in bounds))
         which = min is not None, max is not None
-        return wrap(recorded_call(("clamp", which), nodes, partial(_clamped, which)))
+        return wrap(recorded_call(_clamped, which, nodes))
     dtype = common_dtype("clamp", input, *bounds)
     out = wrap(cast(input.node, dtype))
     if min is not None:
@@ -416,7 +433,7 @@ sign = _function(e.sign, real=False)
 
 def _rounding(op: Op) -> Callable[[Tensor], Tensor]:
     def function(input: Tensor) -> Tensor:
-        if isinstance(input, Handle) and not input.node.dtype.is_floating_point:
+        if isinstance(input, Handle) and not input.node.dtype.is_inexact:
             return wrap(input.node)
         return unary(op, input)
 
@@ -425,7 +442,16 @@ def _rounding(op: Op) -> Callable[[Tensor], Tensor]:
     return function
 
 
-floor, ceil, trunc, round = map(_rounding, (e.floor, e.ceil, e.trunc, e.round_))
+floor, ceil, trunc, _nearest = map(_rounding, (e.floor, e.ceil, e.trunc, e.round_))
+
+
+def round(input: Tensor, *, decimals: int = 0) -> Tensor:
+    """The nearest integer, halves to even, or that multiple of ``10^-decimals``."""
+    if decimals == 0 or not isinstance(input, Handle) or not input.node.dtype.is_inexact:
+        return _nearest(input)
+    scale = float(10 ** builtins.abs(decimals))
+    up, down = (mul, div) if decimals > 0 else (div, mul)
+    return down(_nearest(up(input, scale)), scale)
 
 
 def square(input: Tensor) -> Tensor:
@@ -445,12 +471,24 @@ def isnan(input: Tensor) -> Tensor:
 
 def isinf(input: Tensor) -> Tensor:
     """True where infinite."""
+    if isinstance(input, Handle) and input.node.dtype.kind == "c":
+        return eq(_larger_part(input), float("inf"))
     return eq(abs(input), float("inf"))
 
 
 def isfinite(input: Tensor) -> Tensor:
     """True where neither infinite nor NaN."""
+    if isinstance(input, Handle) and input.node.dtype.kind == "c":
+        return bitwise_not(bitwise_or(isnan(input), isinf(input)))
     return lt(abs(input), float("inf"))
+
+
+def _larger_part(input: Tensor) -> Tensor:
+    """The larger of |x| and |y| of x + iy; NaN only where both are."""
+    from treadle.ops.complex import parts
+
+    x, y = map(e.abs_, parts(input.node))
+    return wrap(e.where(e.bitwise_or(e.gt(y, x), e.ne(x, x)), y, x))
 
 
 @_rounded_once

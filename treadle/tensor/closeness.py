@@ -6,9 +6,10 @@ import math
 from typing import TYPE_CHECKING
 
 from treadle.base import dtypes
+from treadle.ops.complex import join, parts
 from treadle.tensor import arithmetic as a
 from treadle.tensor import reduction
-from treadle.tensor.handle import Handle
+from treadle.tensor.handle import Handle, wrap
 from treadle.tensor.methods import in_place
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def isclose(
 
     Infinities are close to themselves only, and NaN to NaN with ``equal_nan``.
     """
-    x, y = (t if t.dtype.is_floating_point else t.to(dtypes.float64) for t in (input, other))
+    x, y = (t if t.dtype.is_inexact else t.to(dtypes.float64) for t in (input, other))
     error = a.abs(a.sub(x, y))
     allowed = a.add(a.mul(a.abs(y), rtol), atol)
     near = a.logical_and(a.isfinite(error), a.le(error, allowed))
@@ -59,6 +60,9 @@ def nan_to_num(
     input: Tensor, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None
 ) -> Tensor:
     """NaN, inf and -inf replaced; the infinities by the largest finite numbers unless given."""
+    if input.dtype.kind == "c":
+        real, imaginary = (nan_to_num(wrap(p), nan, posinf, neginf) for p in parts(input.node))
+        return wrap(join(real.node, imaginary.node))
     if not input.dtype.is_floating_point:
         return input
     largest = _LARGEST[input.dtype.short]

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -38,24 +37,18 @@ class Made(Record):
     extra: Any = None
 
 
-class Templates:
+class Templates(dict[Any, Made | None]):
     """What is known of a function by its arguments: a template, or None where there can be none."""
 
-    __slots__ = ("_known",)
-
-    def __init__(self) -> None:
-        self._known: OrderedDict[Any, Made | None] = OrderedDict()
-
-    def get(self, key: Any) -> Any:
+    def find(self, key: Any) -> Any:
         """The template, None, or ``MISSING``."""
-        return self._known.get(key, MISSING)
+        return self.get(key, MISSING)
 
     def put(self, key: Any, template: Made | None) -> None:
         """Remembers it, and forgets the oldest where there are too many."""
-        known = self._known
-        known[key] = template
-        if len(known) > _MOST:
-            known.popitem(last=False)
+        self[key] = template
+        if len(self) > _MOST:
+            self.pop(next(iter(self)), None)
 
 
 def capture(
@@ -91,33 +84,33 @@ def capture(
 def composed(function: F) -> F:
     """The function, recorded as calls of templates."""
     templates = Templates()
+    find: Callable[..., Any] = templates.get
 
     @functools.wraps(function)
     def recorded(*args: Any, **options: Any) -> Any:
         state = recorder.state
         if state.capturing or state.site is not None or flags.PROGRAMS == "off":
             return function(*args, **options)
-        key: list[Any] = [state.grad_enabled, get_default_dtype()]
+        key: list[Any] = [state.grad_enabled, get_default_dtype(), state.autocast]
         nodes: list[Node] = []
-        add = key.append
         for x in (*args, *options, *options.values()) if options else args:
             if isinstance(x, Handle):
                 n = x._node if x._base is None else x.node
                 nodes.append(n)
-                add(n.type)
-                add(n.needs_grad)
+                key += (n.type, n.needs_grad)
+            elif x is None:
+                key.append(x)
             elif (kind := x.__class__) in _PLAIN:
-                add(kind)
-                add(x)
+                key += (kind, x)
             else:
                 part = _static(x)
                 if part is None:
                     return function(*args, **options)
-                add(part)
+                key.append(part)
         if len(nodes) > 1 and len(set(nodes)) < len(nodes):
-            add(tuple(map(nodes.index, nodes)))  # which are the same
+            key.append(tuple(map(nodes.index, nodes)))  # which are the same
         whole = tuple(key)
-        known = templates.get(whole)
+        known = find(whole, MISSING)
         if known is None:
             return function(*args, **options)
         if known is MISSING:
@@ -140,27 +133,33 @@ def composed(function: F) -> F:
 _by_operands = Templates()
 
 
-def recorded_call(what: Any, nodes: tuple[Node, ...], function: Callable[..., Node]) -> Node:
-    """What ``function(*nodes)`` records and returns, as the call of a template.
+def recorded_call(function: Callable[..., Node], what: Any, nodes: tuple[Node, ...]) -> Node:
+    """What ``function(what, *nodes)`` records and returns, as the call of a template.
 
-    It is known by ``what`` and the types of the nodes, some of which may be numbers.
+    It is known by ``function``, ``what`` and the types of the nodes, some of which may be numbers.
     """
     state = recorder.state
     if state.capturing or state.site is not None or flags.PROGRAMS == "off":
-        return function(*nodes)
-    key = (
-        what, state.grad_enabled, len(set(nodes)) < len(nodes) and tuple(map(nodes.index, nodes)),
-        *[n.type for n in nodes], *[n.needs_grad for n in nodes],
-        *[type(n) is Scalar for n in nodes],
-    )  # fmt: skip
-    known = _by_operands.get(key)
+        return function(what, *nodes)
+    whole: tuple[Any, ...]
+    if len(nodes) == 2:  # as below, written out
+        a, b = nodes
+        whole = (
+            function, what, state.grad_enabled, a is b, a.type, a.needs_grad, type(a) is Scalar,
+            b.type, b.needs_grad, type(b) is Scalar,
+        )  # fmt: skip
+    else:
+        which = tuple(map(nodes.index, nodes))  # are the same
+        kinds = [(n.type, n.needs_grad, type(n) is Scalar) for n in nodes]
+        whole = (function, what, state.grad_enabled, which, *kinds)
+    known = _by_operands.find(whole)
     if known is None:
-        return function(*nodes)
+        return function(what, *nodes)
     if known is MISSING:
         # A number of its own, or it would look like a constant.
         nodes = tuple([n.twin() if type(n) is Scalar else n for n in nodes])
-        result, known = capture(state, lambda: function(*nodes), nodes, lambda n: [n])
-        _by_operands.put(key, known)
+        result, known = capture(state, lambda: function(what, *nodes), nodes, lambda n: [n])
+        _by_operands.put(whole, known)
         if known is None:
             return result
     return call_template(known.template, known.constants, nodes, state, user_site(), None)[0]

@@ -10,6 +10,7 @@ from treadle.ir.node import Node, located
 from treadle.ops.contraction import matmul as matmul_op
 from treadle.ops.movement import permute, reshape
 from treadle.tensor import arithmetic as a
+from treadle.tensor.autocast import lowered
 from treadle.tensor.composed import composed
 from treadle.tensor.handle import Handle, wrap
 
@@ -43,6 +44,7 @@ def _batched(x: Node, batch: Shape) -> Node:
     return whole if len(batch) == 1 else reshape(whole, shape=(prod(batch), *matrix))
 
 
+@lowered
 @composed
 def matmul(input: Tensor, other: Tensor) -> Tensor:
     """The matrix product; 1-D operands are vectors, leading dimensions broadcast.
@@ -85,12 +87,14 @@ def _fixed(name: str, input: Tensor, other: Tensor, dims: tuple[int, int]) -> Te
     return matmul(input, other)
 
 
+@lowered
 @composed
 def mm(input: Tensor, mat2: Tensor) -> Tensor:
     """(m, k) @ (k, n) -> (m, n)."""
     return _fixed("mm", input, mat2, (2, 2))
 
 
+@lowered
 @composed
 def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     """(b, m, k) @ (b, k, n) -> (b, m, n)."""
@@ -125,6 +129,7 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:
     return a.mul(wrap(reshape(x, shape=(*x.shape, 1))), wrap(reshape(y, shape=(1, *y.shape))))
 
 
+@lowered
 @composed
 def addmm(
     input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1
@@ -136,6 +141,7 @@ def addmm(
     return a.add(input if beta == 1 else a.mul(input, beta), product)
 
 
+@lowered
 @composed
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``input @ weight.T + bias``: (..., in) and (out, in) -> (..., out)."""

@@ -98,10 +98,14 @@ def tensor(
         return _finish(node, requires_grad, device)
     array = _array_from(data)
     if not isinstance(data, (np.ndarray, np.generic)):
+        if target is dtypes.uint64 and array.dtype.kind == "f":  # from beyond int64, mixed
+            array = np.asarray(data, object)
         if target is not None:
             _check_range(array, target)
         elif array.dtype == np.float64:  # Python's floats; rounded once, to the dtype they get
             target = dtypes.get_default_dtype()
+        elif array.dtype == np.complex128:
+            target = dtypes.get_default_dtype().to_complex()
     return _finish(node_from_array(array, target), requires_grad, device)
 
 
@@ -143,10 +147,10 @@ def full(
 ) -> Tensor:  # fmt: skip
     """A tensor with all elements ``fill_value``, whose type gives the dtype unless named."""
     value = fill_value.item() if isinstance(fill_value, Handle) else fill_value  # type: ignore[attr-defined]
-    if not isinstance(value, (bool, int, float, np.number, np.bool_)):
+    if not isinstance(value, (bool, int, float, complex, np.number, np.bool_)):
         raise TypeError(f"got the value {value!r}; it must be a number")
     if dtype is None:
-        dtype = dtypes.as_dtype(type(value)) if isinstance(value, (bool, int)) else None
+        dtype = dtypes.as_dtype(type(value)) if isinstance(value, (bool, int, complex)) else None
     return _filled(as_shape(size), value, dtype, requires_grad, device)
 
 

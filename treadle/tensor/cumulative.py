@@ -125,6 +125,8 @@ def diff(
     [1, 1]
     """
     node = node_of("diff", input)
+    if n == 0:
+        return input
     if not node.shape:
         raise located(ShapeError(
             "diff: got a tensor without dimensions; it takes one with at least 1 dimension"
@@ -155,7 +157,7 @@ def _areas(name: str, y: Any, x: Any, dx: float | None, dim: int) -> tuple[Tenso
     axis = axis_of(name, dim, len(node.shape))
     if x is not None and dx is not None:
         raise located(TypeError(f"{name}: got both x and dx; the spacing is one or the other"))
-    if not node.dtype.is_floating_point:
+    if not node.dtype.is_inexact:
         node = a.cast(node, dtypes.get_default_dtype())
     count = max(node.shape[axis] - 1, 0)
     first = min(1, node.shape[axis])

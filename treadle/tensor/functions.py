@@ -33,7 +33,7 @@ def _of_one(op: Op, name: str = "") -> Callable[[Tensor], Tensor]:
 def _of_two(op: Op, name: str = "") -> Callable[[Operand, Operand], Tensor]:
     def function(input: Operand, other: Operand) -> Tensor:
         dtype = common_dtype(function.__name__, input, other)
-        real = dtype if dtype.is_floating_point else dtypes.get_default_dtype()
+        real = dtype if dtype.is_inexact else dtypes.get_default_dtype()
         return wrap(record(op, operand_nodes(function.__name__, real, input, other), {}))
 
     function.__name__ = function.__qualname__ = name or op.name
@@ -66,7 +66,7 @@ def _real(name: str, input: Tensor) -> Tensor:
     if not isinstance(input, Handle):
         raise refuse(name, input)
     node = input.node
-    if node.dtype.is_floating_point:
+    if node.dtype.is_inexact:
         return wrap(node)
     return wrap(a.cast(node, dtypes.get_default_dtype()))
 
@@ -93,8 +93,10 @@ def ldexp(input: Operand, other: Operand) -> Tensor:
 
 
 def float_power(input: Operand, exponent: Operand) -> Tensor:
-    """``input ** exponent`` in float64."""
-    x, y = operand_nodes("float_power", dtypes.float64, input, exponent)
+    """``input ** exponent`` in float64 (complex128 for complex numbers)."""
+    is_complex = common_dtype("float_power", input, exponent).kind == "c"
+    wide = dtypes.complex128 if is_complex else dtypes.float64
+    x, y = operand_nodes("float_power", wide, input, exponent)
     return wrap(e.pow_(x, y))
 
 

@@ -118,7 +118,15 @@ class set_grad_enabled(_GradMode):
         return super().__call__(function)
 
 
-inference_mode = no_grad
+class inference_mode(no_grad):
+    """Records without gradients, as ``no_grad``; ``inference_mode(False)`` records with them."""
+
+    def __new__(cls, mode: Any = True) -> Any:
+        """``@inference_mode`` without parentheses decorates too."""
+        return super().__new__(cls, None if isinstance(mode, bool) else mode)
+
+    def __init__(self, mode: Any = True) -> None:
+        _GradMode.__init__(self, mode is False)
 
 
 def is_grad_enabled() -> bool:

@@ -1,20 +1,22 @@
-"""Gradients for users: ``backward``, ``grad`` and functions with gradients of their own."""
+"""Gradients for users: ``backward`` and ``grad``."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
+from treadle.autodiff.reverse import (
+    Anomaly,
+    call_hooks_of_leaves,
+    has_hooks,
+    hooks_of_leaves_only,
+)
 from treadle.autodiff.reverse import backward as backward_nodes
-from treadle.autodiff.reverse import has_hooks
 from treadle.base.errors import GradientError, ShapeError
 from treadle.ir.node import Leaf, Node, located, recorder
 from treadle.ops import elementwise as e
-from treadle.ops.bundle import record_call
 from treadle.ops.movement import detach, zeros_of
-from treadle.ops.project import project
-from treadle.tensor.handle import Handle, wrap
+from treadle.tensor.handle import wrap
 from treadle.tensor.repeated import backward_of
 from treadle.tensor.tensor import Tensor, retained
 
@@ -40,6 +42,11 @@ def _seed(name: str, output: Tensor, gradient: Tensor | None, create_graph: bool
                 f"{name}: got a tensor of shape {node.shape}; without a gradient argument it must "
                 f"have one element; reduce it, for example with .sum(), or pass the gradient"
             ))  # fmt: skip
+        if node.dtype.kind == "c":
+            raise located(GradientError(
+                f"{name}: got a complex tensor, which has no gradient by itself; pass the gradient "
+                f"argument, or make it real first, for example with .abs()"
+            ))  # fmt: skip
         return e.full_like(node, 1)
     seed = gradient.node if create_graph or not gradient.node.needs_grad else detach(gradient.node)
     if seed.shape != node.shape:
@@ -58,6 +65,11 @@ def accumulate_gradients(
     inputs: Tensors | None,
 ) -> None:
     """What ``Tensor.backward`` does, for several tensors at once."""
+    if recorder.state.outer is not None:
+        raise located(GradientError(
+            "backward: got a call under vmap, where no tensor's .grad stands for the whole batch; "
+            "use treadle.func.grad inside of vmap, or call backward() on the result"
+        ))  # fmt: skip
     owners = None if inputs is None else {t.node: t for t in _sequence(inputs)}
     retain = create_graph if retain_graph is None else retain_graph
 
@@ -67,12 +79,17 @@ def accumulate_gradients(
         ]
         return backward_nodes(
             [t.node for t in tensors], seeds, wanted=owners, kept=list(retained),
-            create_graph=create_graph, retain_graph=retain,
+            create_graph=create_graph, retain_graph=retain, with_hooks=not repeats,
         )  # fmt: skip
 
-    repeats = len(tensors) == 1 and gradients[0] is None and owners is None and not create_graph
-    if repeats and not retained and not has_hooks():
-        found = backward_of(tensors[0].node, retain, recorder.state, record)
+    repeats = _repeats(tensors, gradients, create_graph) and owners is None and not retained
+    if repeats:
+        found = backward_of(
+            tensors[0].node, retain, recorder.state,
+            lambda: _seed("backward", tensors[0], None, False), record,
+        )  # fmt: skip
+        if has_hooks():
+            call_hooks_of_leaves(found)
     else:
         found = record()
     before = recorder.state.grad_enabled
@@ -93,6 +110,14 @@ def accumulate_gradients(
                 hook(owner)
     finally:
         recorder.state.grad_enabled = before
+
+
+def _repeats(
+    tensors: Sequence[Tensor], gradients: Sequence[Tensor | None], create_graph: bool
+) -> bool:
+    """Whether the pass follows from the graph alone, so that it may be recorded as before."""
+    is_plain = len(tensors) == 1 and gradients[0] is None and not create_graph
+    return is_plain and not Anomaly.enabled and (not has_hooks() or hooks_of_leaves_only())
 
 
 def backward(
@@ -128,18 +153,31 @@ def grad(
     """
     items, wanted = _sequence(outputs), _sequence(inputs)
     weights = [None] * len(items) if grad_outputs is None else _sequence(grad_outputs)
-    seeds = [_seed("grad", t, g, create_graph) for t, g in zip(items, weights, strict=True)]
     for position, t in enumerate(wanted):
         if not t.requires_grad:
             raise located(GradientError(
                 f"grad: input {position} does not require a gradient; call requires_grad_() on it "
                 f"before it is used"
             ))  # fmt: skip
-    found = backward_nodes(
-        [t.node for t in items], seeds, wanted=[t.node for t in wanted],
-        create_graph=create_graph,
-        retain_graph=create_graph if retain_graph is None else retain_graph,
-    )  # fmt: skip
+    nodes = [t.node for t in wanted]
+    retain = create_graph if retain_graph is None else retain_graph
+
+    def record() -> dict[Node, Node]:
+        seeds = [_seed("grad", t, g, create_graph) for t, g in zip(items, weights, strict=True)]
+        found = backward_nodes(
+            [t.node for t in items], seeds, wanted=nodes, create_graph=create_graph,
+            retain_graph=retain,
+        )  # fmt: skip
+        return {n: found[n] for n in nodes if n in found}
+
+    state = recorder.state
+    if _repeats(items, weights, create_graph) and not has_hooks() and state.outer is None:
+        found = backward_of(
+            items[0].node, retain, state, lambda: _seed("grad", items[0], None, False), record,
+            nodes,
+        )  # fmt: skip
+    else:
+        found = record()
     result: list[Tensor | None] = []
     for position, t in enumerate(wanted):
         adjoint = found.get(t.node)
@@ -152,187 +190,3 @@ def grad(
             ))  # fmt: skip
         result.append(None if adjoint is None else wrap(adjoint))
     return tuple(result)
-
-
-# --- functions with gradients of their own --------------------------------------------------------
-
-
-class Function:
-    """A function with a gradient written by hand.
-
-    Subclasses define static ``forward(ctx, *args)`` and ``backward(ctx, *grad_outputs)`` and are
-    called by ``apply``. The older form with ordinary methods, where ``self`` takes the place of
-    ``ctx`` and an instance is called, works too.
-
-    >>> import treadle
-    >>> class Cube(treadle.autograd.Function):
-    ...     @staticmethod
-    ...     def forward(ctx, x):
-    ...         ctx.save_for_backward(x)
-    ...         return x * x * x
-    ...     @staticmethod
-    ...     def backward(ctx, grad_output):
-    ...         (x,) = ctx.saved_tensors
-    ...         return grad_output * 3 * x * x
-    >>> x = treadle.tensor(2.0, requires_grad=True)
-    >>> Cube.apply(x).backward()
-    >>> x.grad.item()
-    12.0
-    """
-
-    _saved: tuple[Any, ...] = ()
-    _results: dict[Any, int] = {}  # the saved ones that are results, and which
-    _node: Node | None = None  # the call whose backward runs
-    _discrete: tuple[Any, ...] = ()
-    _materialize = True
-    needs_input_grad: tuple[bool, ...] = ()
-
-    @staticmethod
-    def forward(*args: Any) -> Any:
-        """To be defined: the value."""
-        raise NotImplementedError("a Function must define forward()")
-
-    @staticmethod
-    def backward(*args: Any) -> Any:
-        """To be defined: one gradient (or None) for each argument of ``forward``."""
-        raise NotImplementedError("a Function must define backward() to be differentiated")
-
-    def save_for_backward(self, *tensors: Tensor | None) -> None:
-        """Keeps tensors (their values of now) for ``backward``."""
-        self._saved = tuple(t.node if isinstance(t, Handle) else t for t in tensors)
-
-    @property
-    def saved_tensors(self) -> tuple[Any, ...]:
-        """The tensors kept by ``save_for_backward``; gradients flow on through all of them."""
-        return tuple(self._shown(n) if isinstance(n, Node) else n for n in self._saved)
-
-    def _shown(self, saved: Node) -> Tensor:
-        if self._node is None or saved not in self._results:
-            return wrap(saved)
-        return wrap(project(self._node, index=self._results[saved]))
-
-    def mark_non_differentiable(self, *outputs: Tensor) -> None:
-        """Says that no gradient flows through these outputs."""
-        self._discrete = tuple(t.node for t in outputs)
-
-    def mark_dirty(self, *tensors: Tensor) -> None:
-        """Accepted for PyTorch's sake: arguments written and returned are seen without a mark."""
-
-    def set_materialize_grads(self, value: bool) -> None:
-        """Whether ``backward`` gets zeros (the default) or None for outputs nobody used."""
-        self._materialize = value
-
-    @classmethod
-    def apply(cls, *args: Any) -> Any:
-        """Calls the function, recording its own gradient."""
-        ctx = cls()
-        return _call(ctx, lambda *a: cls.forward(ctx, *a), lambda *g: cls.backward(ctx, *g), args)
-
-    def __call__(self, *args: Any) -> Any:
-        """Calls a function written in the older way, with plain methods."""
-        ctx = copy.copy(self)
-        return _call(ctx, ctx.forward, ctx.backward, args)
-
-
-class _Call:
-    """One call of a Function: what the graph knows of it."""
-
-    def __init__(
-        self, ctx: Function, function: Any, arguments: list[int], results: list[bool]
-    ) -> None:
-        self.ctx = ctx
-        self.function = function
-        self.arguments = arguments  # the positions of the tensors
-        self.results = results  # which are tensors
-        self.count = sum(results)
-        self.name = type(ctx).__name__
-
-    def gradient(self, g: Any, node: Node) -> list[Node | None]:
-        """Runs the user's backward and checks what it returns."""
-        adjoints = iter(zip(g, node.type, strict=True))
-        grads = [self._materialized(*next(adjoints)) if t else None for t in self.results]
-        site, recorder.state.site = recorder.state.site, None
-        self.ctx._node = node
-        try:
-            results = self.function(*grads)
-        finally:
-            recorder.state.site = site
-            self.ctx._node = None
-        given = list(results) if isinstance(results, tuple) else [results]
-        expected = len(self.ctx.needs_input_grad)
-        while len(given) > expected and given[-1] is None:  # of arguments that were left out
-            given.pop()
-        if len(given) != expected:
-            raise located(GradientError(
-                f"{self.name}.backward: returned {len(given)} gradients for {expected} arguments "
-                f"of forward; return one for each, None where there is none"
-            ))  # fmt: skip
-        inputs = node.inputs[self.count :]
-        return [self._checked(given[p], p, i) for p, i in zip(self.arguments, inputs, strict=True)]
-
-    def _materialized(self, adjoint: Node | None, kind: Any) -> Tensor | None:
-        if adjoint is None and self.ctx._materialize:
-            adjoint = zeros_of(kind)
-        return None if adjoint is None else wrap(adjoint)
-
-    def _checked(self, value: Any, position: int, argument: Node) -> Node | None:
-        """The adjoint of one argument."""
-        if value is None or not argument.needs_grad:
-            return None
-        if not isinstance(value, Handle):
-            raise located(TypeError(
-                f"{self.name}.backward: returned a {type(value).__name__} as the gradient for "
-                f"argument {position}; return a tensor, or None where there is no gradient"
-            ))  # fmt: skip
-        adjoint = value.node
-        if adjoint.shape != argument.shape:
-            raise located(ShapeError(
-                f"{self.name}.backward: returned a gradient of shape {adjoint.shape} for "
-                f"argument {position} of shape {argument.shape}; they must be equal"
-            ))  # fmt: skip
-        return adjoint if adjoint.dtype is argument.dtype else e.convert(
-            adjoint, dtype=argument.dtype
-        )  # fmt: skip
-
-
-def _call(ctx: Function, forward: Any, backward: Any, args: tuple[Any, ...]) -> Any:
-    positions = [p for p, x in enumerate(args) if isinstance(x, Handle)]
-    inputs = [args[p].node for p in positions]
-    enabled = recorder.state.grad_enabled
-    ctx.needs_input_grad = tuple(isinstance(x, Tensor) and x.requires_grad for x in args)
-    recorder.state.grad_enabled = False
-    try:
-        outputs = forward(*args)
-    finally:
-        recorder.state.grad_enabled = enabled
-    results = outputs if isinstance(outputs, tuple) else (outputs,)
-    if not enabled or not any(ctx.needs_input_grad):
-        return outputs
-    tensors = [t for t in results if isinstance(t, Handle)]
-    if not tensors:
-        raise located(TypeError(
-            f"{type(ctx).__name__}.forward: returned a {type(outputs).__name__}; return a tensor "
-            f"or a tuple of tensors"
-        ))  # fmt: skip
-    values = [detach(t.node) if t.node.needs_grad else t.node for t in tensors]
-    call = _Call(ctx, backward, positions, [isinstance(t, Handle) for t in results])
-    node = record_call(call, values, inputs)
-    ctx._results = {n: i for i, n in enumerate(values) if any(n is saved for saved in ctx._saved)}
-    written = {
-        id(args[p]) for p, before in zip(positions, inputs, strict=True)
-        if args[p].node is not before
-    }  # fmt: skip
-    made = iter([
-        t if t.node in ctx._discrete else _result(t, project(node, index=i), id(t) in written)
-        for i, t in enumerate(tensors)
-    ])  # fmt: skip
-    final = tuple(next(made) if isinstance(t, Handle) else t for t in results)
-    return final if isinstance(outputs, tuple) else final[0]
-
-
-def _result(returned: Any, node: Node, is_written: bool) -> Tensor:
-    """The tensor for one result: the argument itself where ``forward`` wrote to it."""
-    if not is_written:
-        return wrap(node)
-    returned._write(node)
-    return returned

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 from treadle.base.dtypes import bool_
 from treadle.base.errors import GradientError
-from treadle.ir.node import Leaf, Node, located, make_signature, recorder, user_site
+from treadle.ir.node import Leaf, Node, located, make_signature, record, recorder, user_site
 from treadle.ir.op import Op
 from treadle.ops.elementwise import where
 from treadle.ops.movement import (
@@ -93,6 +93,10 @@ class Handle:
         old = self.node
         base = self._base
         owner: Any = self if base is None or _is_detached(self) else base
+        if recorder.state.outer is not None:
+            from treadle.autodiff.batching import check_write  # only under vmap
+
+            check_write(owner._node, node)
         grad_enabled = recorder.state.grad_enabled
         if old.needs_grad and grad_enabled and isinstance(owner._node, Leaf):
             what = "a leaf" if owner is self else "a view of a leaf"
@@ -226,6 +230,12 @@ def _unviewed_step(op: Op, attrs: dict[str, Any], before: Node, value: Node) -> 
         return slice_update(before, value, starts=attrs["starts"], steps=attrs["steps"])
     if op is detach:
         return detach(value) if value.needs_grad else value
+    if op.name in ("as_real", "as_complex", "strided"):
+        from treadle.ops.strided import overwritten  # few programs have such views
+
+        written = overwritten(op, attrs, before, value)
+        if written is not None:
+            return written
     raise located(RuntimeError(
         f"an in-place operation on a tensor made by {op.name}(), where several elements share one "
         f"place in memory; call .clone() first"
@@ -236,16 +246,22 @@ def make_leaf(value: Node, owner: Handle) -> Leaf:
     """A leaf with that value, whose gradient goes to ``owner``."""
     if isinstance(value, Leaf):
         value = detach(value)
+    leaf = _made_leaf(value, owner, value.value)
+    if value.value is None:
+        recorder.state.pending.append(leaf)
+    return leaf
+
+
+def _made_leaf(value: Node, owner: Handle, made: Any) -> Leaf:
+    """A leaf for ``value``, which has been ``made``, or will be where that is None."""
     sig = _leaf_signatures.get(value.type)
     if sig is None:
         sig = _leaf_signatures[value.type] = make_signature(alias, {}, (value.type,))
-    leaf = Leaf(sig, (value,), user_site(), True)
+    leaf = Leaf(sig, (value,), recorder.state.site or user_site(), True)
     leaf.owner = weakref.ref(owner)
     leaf.spent = True  # nothing flows further back
-    if value.value is None:
-        recorder.state.pending.append(leaf)
-    else:
-        leaf.set_value((*value.value,))
+    if made is not None:
+        leaf.set_value((*made,))
         leaf.keep = True
         leaf.inputs = ()
     return leaf
@@ -276,7 +292,7 @@ def wrap(node: Node) -> Tensor:
 def view_of(tensor: Handle, op: Op, **attrs: Any) -> Tensor:
     """A handle that shows ``tensor`` through a view op, sharing its memory."""
     source = tensor.node
-    view = wrap(op(source, **attrs))
+    view = wrap(record(op, (source,), attrs))
     base: Any = tensor._base
     chain = tensor._chain
     if base is None or (_is_detached(tensor) and op is not detach):
@@ -301,14 +317,29 @@ def commit(
     Signals are handled between bytecodes, and this is a single call into C: Ctrl-C cannot leave
     half of a network updated.
     """
+    deque(commitment(handles, nodes, entries), maxlen=0)
+
+
+def commitment(
+    handles: Sequence[Handle],
+    nodes: Sequence[Node],
+    entries: Sequence[tuple[dict[str, Any], str, Any]] = (),
+    values: Mapping[Node, Any] | None = None,
+) -> Iterable[object]:
+    """What ``commit`` does, once it is gone through.
+
+    ``values`` are those that the nodes will have by then; no handle has a history in that case.
+    """
     count = len(handles)
     hidden = not recorder.state.grad_enabled
     carried = [
-        _carried_over(h, h._node, n, hidden) if h._node.needs_grad else n
+        n if not h._node.needs_grad
+        else _made_leaf(n, h, values[n]) if values is not None and type(h._node) is Leaf
+        else _carried_over(h, h._node, n, hidden)
         for h, n in zip(handles, nodes, strict=True)
-    ]
+    ]  # fmt: skip
     versions = [h._version + 1 for h in handles]
     names = chain(repeat("_node", count), repeat("_version", count))
     moves = map(setattr, chain(handles, handles), names, chain(carried, versions))
     puts = map(dict.__setitem__, *zip(*entries, strict=True)) if entries else ()
-    deque(chain(moves, puts), maxlen=0)
+    return chain(moves, puts)

@@ -439,7 +439,7 @@ def _is_mask_of(key: Any, input: Tensor) -> bool:
     )  # fmt: skip
 
 
-def _put_where(node: Node, mask: Node, value: Node) -> Node:
+def _put_where(_: None, node: Node, mask: Node, value: Node) -> Node:
     return e.where(mask, stretch(value, node.shape), node)
 
 
@@ -459,7 +459,7 @@ def set_item(input: Tensor, key: Any, value: Any, *, accumulate: bool = False) -
     if is_number and not accumulate and _is_mask_of(key, input):
         node = input.node
         nodes = node, key.node, number(value, node.dtype)
-        input._write(recorded_call("masked", nodes, _put_where))
+        input._write(recorded_call(_put_where, None, nodes))
         return
     target, selection = parse(input, key)
     if not selection.indices:

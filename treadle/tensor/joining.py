@@ -178,11 +178,14 @@ def tile(input: Tensor, *dims: Any) -> Tensor:
     return repeat(input, (*(1,) * (len(node.shape) - len(times)), *times))
 
 
-def repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None) -> Tensor:
+def repeat_interleave(
+    input: Tensor, repeats: Any, dim: int | None = None, *, output_size: int | None = None
+) -> Tensor:
     """Every element repeated in its place along ``dim`` (without it: of the flat tensor).
 
     ``repeats`` is a number, or a tensor or list with one for every element along ``dim``; a tensor
-    is evaluated at once, because the size of the result depends on it.
+    is evaluated at once, because the size of the result depends on it (so ``output_size``, which is
+    PyTorch's, is not needed).
     """
     node = node_of("repeat_interleave", input)
     if dim is None:
@@ -209,10 +212,10 @@ def repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None) -> Te
 # --- turning --------------------------------------------------------------------------------------
 
 
-def flip(input: Tensor, *dims: Any) -> Tensor:
-    """The order along ``dims`` reversed."""
+def flip(input: Tensor, *axes_: Any, dims: Any = ()) -> Tensor:
+    """The order along ``dims`` reversed: ``flip(x, 0, 1)``, or ``flip(x, dims=(0, 1))``."""
     node = node_of("flip", input)
-    wanted = sizes_of("flip", dims, "a dim")
+    wanted = sizes_of("flip", axes_ or (dims,), "a dim")
     axes = tuple(sorted(axis_of("flip", d, len(node.shape)) for d in wanted))
     if len(set(axes)) != len(axes):
         raise located(ShapeError(f"flip: got dims {wanted}; every dimension may be named once"))

@@ -27,11 +27,18 @@ class Later:
         self.name = name
 
     def __get__(self, instance: Any, owner: type) -> Any:
+        found = self._put_in_place()
+        return found.__get__(instance, owner) if hasattr(found, "__get__") else found
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        self._put_in_place()
+        setattr(instance, self.name, value)  # which the attribute may want to see
+
+    def _put_in_place(self) -> Any:
         methods = vars(import_module(self.module).Methods)
         for name in _METHODS[self.module].split():
             setattr(LaterMethods, name, methods[name])
-        found = methods[self.name]
-        return found.__get__(instance, owner) if hasattr(found, "__get__") else found
+        return methods[self.name]
 
 
 _METHODS = {**METHODS}

@@ -4,23 +4,24 @@ Every function here gives a view, as in PyTorch: writing into the result writes 
 the other way round. What PyTorch copies (``cat``, ``repeat``, ``flip`` ...) is in ``joining.py``.
 
 Whether PyTorch shares memory in ``reshape``, ``flatten`` and ``contiguous`` depends on strides. A
-tensor has none here, so ``layout_of`` works out which strides its chain of views would have made.
+tensor has none here, so ``places.py`` works out which strides its chain of views would have made.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from treadle.base.dtypes import DType
 from treadle.base.errors import DTypeError, IndexRangeError, ShapeError
 from treadle.base.shapes import Shape, broadcast_shapes, normalize_axis, prod
-from treadle.ir.launch import Layout
 from treadle.ir.node import Leaf, Node, located
 from treadle.ops import movement as op
 from treadle.tensor.handle import Handle, view_of, wrap
+from treadle.tensor.places import layout_of, storage_offset
 
 if TYPE_CHECKING:
     from treadle.tensor.tensor import Tensor
@@ -64,18 +65,6 @@ def sizes_of(name: str, sizes: Sequence[Any], what: str = "a size") -> Shape:
     return tuple(whole(name, s, what) for s in items)
 
 
-def layout_of(input: Tensor) -> Layout:
-    """Where the elements would lie if every view only re-read the memory of its base."""
-    base = input if input._base is None else input._base
-    kind: Any = base._node.type
-    layout: Layout = layout_of(base) if base._chain else kind.layout
-    for step, attrs in input._chain:
-        kind = step.infer((kind,), attrs)
-        moved = step.lower.move(layout, kind, **attrs)  # type: ignore[union-attr]
-        layout = kind.layout if moved is None else Layout(kind.dtype, kind.shape, moved[0])
-    return layout
-
-
 def unshared(node: Node) -> Tensor:
     """A tensor that shares memory with no other; values never change, so nothing is copied."""
     return wrap(op.reshape(node, shape=node.shape) if isinstance(node, Leaf) else node)
@@ -86,21 +75,31 @@ def unshared(node: Node) -> Tensor:
 
 def _completed(name: str, node: Node, sizes: Shape) -> Shape:
     """The shape with the one -1 in it worked out."""
-    unknown = sizes.count(-1)
-    if unknown > 1 or any(s < -1 for s in sizes):
+    size = node.type.size
+    fitted = _fitted(size, sizes)
+    if fitted is not None:
+        return fitted
+    if sizes.count(-1) > 1 or any(s < -1 for s in sizes):
         raise located(ShapeError(
             f"{name}: got the sizes {sizes}; one of them may be -1 (what is left), and no other "
             f"may be negative"
         ))  # fmt: skip
-    size = node.type.size
+    undetermined = -1 in sizes and 0 in sizes
+    raise located(ShapeError(
+        f"{name}: got a tensor of shape {node.shape} with {size} elements and the sizes {sizes}; "
+        f"their product must be {size}"
+        + (" (what -1 stands for is not determined)" if undetermined else "")
+    ))  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def _fitted(size: int, sizes: Shape) -> Shape | None:
+    """``sizes`` with the -1 in it worked out for so many elements; None where they do not fit."""
+    unknown = sizes.count(-1)
     known = prod(s for s in sizes if s != -1)
     fits = size == known if not unknown else known and size % known == 0
-    if not fits:
-        raise located(ShapeError(
-            f"{name}: got a tensor of shape {node.shape} with {size} elements and the sizes "
-            f"{sizes}; their product must be {size}"
-            + (" (what -1 stands for is not determined)" if unknown and not known else "")
-        ))  # fmt: skip
+    if unknown > 1 or not fits or any(s < -1 for s in sizes):
+        return None
     return tuple(size // known if s == -1 else s for s in sizes)
 
 
@@ -456,13 +455,13 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     return split(input, size, axis) if size else _parts(input, axis, (0,) * count)
 
 
-def tensor_split(
-    input: Tensor, indices_or_sections: int | Sequence[int], dim: int = 0
-) -> tuple[Tensor, ...]:
+def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
     """Exactly n parts whose sizes differ by at most 1, or parts that end at the indices given."""
     shape = needs_dims("tensor_split", input)
     axis = axis_of("tensor_split", dim, len(shape))
     size = shape[axis]
+    if isinstance(indices_or_sections, Handle):
+        indices_or_sections = indices_or_sections.tolist()  # type: ignore[attr-defined]
     if isinstance(indices_or_sections, (tuple, list)):
         indices = sizes_of("tensor_split", (indices_or_sections,), "an index")
         ends = [min(max(i + size if i < 0 else i, 0), size) for i in indices]
@@ -573,7 +572,8 @@ class Methods(Handle):
     expand, expand_as, broadcast_to = expand, expand_as, broadcast_to
     narrow, select, unbind, split, chunk = narrow, select, unbind, split, chunk
     tensor_split, diagonal = tensor_split, diagonal
-    stride, is_contiguous, contiguous = stride, is_contiguous, contiguous
+    stride, storage_offset = stride, storage_offset
+    is_contiguous, contiguous = is_contiguous, contiguous
 
     @property
     def T(self: Any) -> Tensor:

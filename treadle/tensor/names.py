@@ -12,7 +12,16 @@ FUNCTIONS = {
         "tril_indices triu_indices unravel_index vander vsplit"
     ),
     "treadle.tensor.closeness": "allclose equal isclose nan_to_num",
+    "treadle.tensor.complex_numbers": (
+        "adjoint angle complex conj conj_physical imag is_conj is_neg isreal polar real "
+        "resolve_conj resolve_neg view_as_complex view_as_real"
+    ),
     "treadle.tensor.contraction": "addmm bmm dot matmul mm mv outer",
+    "treadle.tensor.copies": (
+        "alias_copy as_strided_copy detach_copy diagonal_copy expand_copy permute_copy select_copy "
+        "slice_copy split_copy split_with_sizes_copy squeeze_copy t_copy transpose_copy "
+        "unbind_copy unfold_copy unsqueeze_copy view_as_complex_copy view_as_real_copy view_copy"
+    ),
     "treadle.tensor.counting": (
         "bincount bucketize gcd histc lcm searchsorted unique unique_consecutive"
     ),
@@ -27,6 +36,7 @@ FUNCTIONS = {
         "heaviside hypot i0 isneginf isposinf ldexp lgamma log10 log2 logaddexp logaddexp2 logit "
         "mvlgamma nextafter polygamma positive rad2deg rsqrt sgn signbit sinc sinh tan xlogy"
     ),
+    "treadle.tensor.further": "frexp frombuffer histogram histogramdd igamma igammac pdist",
     "treadle.tensor.joining": (
         "cat concat concatenate diag dstack flip fliplr flipud hstack meshgrid pad repeat "
         "repeat_interleave roll rot90 stack tile tril triu vstack"
@@ -41,11 +51,14 @@ FUNCTIONS = {
     "treadle.tensor.products": "addbmm addmv addr baddbmm chain_matmul cross ger vdot",
     "treadle.tensor.queries": (
         "broadcast_shapes can_cast finfo iinfo is_complex is_floating_point is_nonzero "
-        "is_same_size is_signed isin isreal result_type typename"
+        "is_same_size is_signed isin result_type typename"
     ),
     "treadle.tensor.reduction": (
         "all amax amin any argmax argmin count_nonzero log_softmax logsumexp max mean min norm "
         "prod softmax std std_mean sum var var_mean"
+    ),
+    "treadle.tensor.scattering": (
+        "index_put index_reduce nonzero_static scatter_reduce segment_reduce"
     ),
     "treadle.tensor.selection": (
         "argwhere gather index_add index_copy index_fill index_select masked_fill masked_scatter "
@@ -60,20 +73,31 @@ FUNCTIONS = {
     ),
     "treadle.tensor.spellings": (
         "BFloat16Tensor BoolTensor ByteTensor CharTensor DoubleTensor FloatTensor HalfTensor "
-        "IntTensor LongTensor ShortTensor adjoint angle channels_last channels_last_3d clamp_max "
-        "clamp_min clone conj conj_physical contiguous_format detach fill greater greater_equal "
-        "is_conj is_neg less less_equal memory_format not_equal preserve_format real resolve_conj "
-        "resolve_neg rsub unsafe_chunk unsafe_split unsafe_split_with_sizes"
+        "IntTensor LongTensor ShortTensor channels_last channels_last_3d clamp_max clamp_min clone "
+        "contiguous_format detach fill greater greater_equal less less_equal memory_format "
+        "not_equal preserve_format rsub set_default_tensor_type unsafe_chunk unsafe_split "
+        "unsafe_split_with_sizes"
     ),
     "treadle.tensor.statistics": "aminmax cdist corrcoef cov dist nanmean nansum renorm trace",
+    "treadle.tensor.strided": (
+        "as_strided as_strided_scatter empty_permuted empty_strided resize_as_"
+    ),
 }
 
 METHODS = {
+    "treadle.tensor.absent": (
+        "coalesce dense_dim dequantize indices int_repr q_scale sparse_dim sparse_mask to_dense "
+        "to_sparse to_sparse_bsc to_sparse_bsr to_sparse_coo to_sparse_csc to_sparse_csr values"
+    ),
     "treadle.tensor.assembly": (
         "diag_embed diagflat diagonal_scatter dsplit fill_diagonal_ hsplit narrow_copy put put_ "
         "select_scatter slice_scatter split_with_sizes tril_ triu_ unfold vsplit"
     ),
     "treadle.tensor.closeness": "allclose equal isclose nan_to_num nan_to_num_",
+    "treadle.tensor.complex_numbers": (
+        "H adjoint angle cdouble cfloat conj conj_physical conj_physical_ imag is_conj is_neg "
+        "isreal mH real resolve_conj resolve_neg"
+    ),
     "treadle.tensor.contraction": "__matmul__ __rmatmul__ addmm bmm dot matmul mm mv outer",
     "treadle.tensor.counting": "bincount gcd gcd_ histc lcm lcm_ unique unique_consecutive",
     "treadle.tensor.cumulative": "cummax cummin cumprod cumprod_ cumsum cumsum_ diff logcumsumexp",
@@ -91,6 +115,7 @@ METHODS = {
         "nextafter nextafter_ polygamma polygamma_ positive rad2deg rad2deg_ rsqrt rsqrt_ sgn sgn_ "
         "signbit sinc sinc_ sinh sinh_ tan tan_ xlogy xlogy_"
     ),
+    "treadle.tensor.further": "frexp histogram igamma igamma_ igammac igammac_",
     "treadle.tensor.hooks": "register_hook register_post_accumulate_grad_hook",
     "treadle.tensor.indexing": "__getitem__ __setitem__ index_put index_put_",
     "treadle.tensor.joining": (
@@ -98,17 +123,21 @@ METHODS = {
     ),
     "treadle.tensor.movement": (
         "T broadcast_to chunk contiguous diagonal expand expand_as flatten is_contiguous mT "
-        "moveaxis movedim narrow permute ravel reshape reshape_as select split squeeze stride "
-        "swapaxes swapdims t tensor_split transpose unbind unflatten unsqueeze view view_as"
+        "moveaxis movedim narrow permute ravel reshape reshape_as select split squeeze "
+        "storage_offset stride swapaxes swapdims t tensor_split transpose unbind unflatten "
+        "unsqueeze view view_as"
     ),
     "treadle.tensor.printing": "__format__ __repr__",
     "treadle.tensor.products": (
         "addbmm addbmm_ addmm_ addmv addmv_ addr addr_ baddbmm baddbmm_ cross ger vdot"
     ),
-    "treadle.tensor.queries": "is_complex is_nonzero is_same_size is_signed isreal",
+    "treadle.tensor.queries": "is_complex is_nonzero is_same_size is_signed",
     "treadle.tensor.reduction": (
         "all amax amin any argmax argmin count_nonzero log_softmax logsumexp max mean min norm "
         "prod softmax std sum var"
+    ),
+    "treadle.tensor.scattering": (
+        "index_reduce index_reduce_ nonzero_static scatter_reduce scatter_reduce_"
     ),
     "treadle.tensor.selection": (
         "argwhere gather index_add index_add_ index_copy index_copy_ index_fill index_fill_ "
@@ -119,16 +148,19 @@ METHODS = {
         "argsort kthvalue median mode msort nanmedian nanquantile quantile sort topk"
     ),
     "treadle.tensor.spellings": (
-        "H __reversed__ adjoint angle apply_ byte char clamp_max_ clamp_min_ conj conj_physical "
-        "data_ptr eq_ ge_ get_device greater greater_ greater_equal greater_equal_ gt_ is_conj "
-        "is_cpu is_cuda is_inference is_ipu is_meta is_mkldnn is_mps is_neg is_nested is_pinned "
-        "is_quantized is_shared is_sparse is_sparse_csr is_vulkan is_xla is_xpu le_ less less_ "
-        "less_equal less_equal_ lt_ mH map_ ne_ new not_equal not_equal_ pin_memory real "
-        "resolve_conj resolve_neg retains_grad share_memory_ short unsafe_chunk unsafe_split "
+        "__reversed__ apply_ byte char clamp_max_ clamp_min_ data_ptr eq_ ge_ get_device greater "
+        "greater_ greater_equal greater_equal_ gt_ is_cpu is_cuda is_inference is_ipu is_meta "
+        "is_mkldnn is_mps is_nested is_pinned is_quantized is_shared is_sparse is_sparse_csr "
+        "is_vulkan is_xla is_xpu le_ less less_ less_equal less_equal_ lt_ map_ ne_ new not_equal "
+        "not_equal_ pin_memory retains_grad share_memory_ short unsafe_chunk unsafe_split "
         "unsafe_split_with_sizes"
     ),
     "treadle.tensor.statistics": (
         "aminmax corrcoef cov dist nanmean nansum renorm renorm_ sum_to_size trace"
+    ),
+    "treadle.tensor.strided": (
+        "as_strided as_strided_ as_strided_scatter dim_order is_set_to new_empty_strided resize "
+        "resize_ resize_as resize_as_ set_"
     ),
     "treadle.tensor.turning": "squeeze_ swapaxes_ swapdims_ t_ transpose_ unsqueeze_",
 }

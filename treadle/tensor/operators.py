@@ -10,7 +10,7 @@ from treadle.tensor import arithmetic as a
 from treadle.tensor.arithmetic import Operand
 from treadle.tensor.handle import Handle
 
-_CATEGORY = {"b": 0, "i": 1, "u": 1, "f": 2}
+_CATEGORY = {"b": 0, "i": 1, "u": 1, "f": 2, "c": 3}
 
 
 def write_back(target: Any, result: Any, name: str) -> Any:
@@ -166,5 +166,4 @@ class Operators(Handle):
     def __ge__(self, other: Operand) -> Any:
         return a.ge(self, other)
 
-    def __hash__(self) -> int:
-        return id(self)
+    __hash__ = object.__hash__  # of its identity; __eq__ above would take it away

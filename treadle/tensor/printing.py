@@ -8,11 +8,12 @@ from itertools import chain
 from math import inf
 from typing import Any, TypeAlias
 
+from treadle.autodiff.batching import is_example
 from treadle.base import dtypes
 from treadle.base.errors import ShapeError
 from treadle.base.lazy_numpy import np
 from treadle.base.record import Record
-from treadle.ir.node import Leaf, located
+from treadle.ir.node import Leaf, located, recorder
 from treadle.tensor.handle import Handle
 from treadle.tensor.storage import array_of
 
@@ -119,12 +120,15 @@ def tensor_text(tensor: Handle) -> str:
     """``tensor([1., 2.], requires_grad=True)``."""
     prefix = "tensor("
     node = tensor.node
+    if recorder.state.outer is not None and is_example(node):
+        return f"tensor(<one of many examples>, size={node.shape}, dtype={node.dtype})"
     array = array_of(node)
     body = _nested(array, len(prefix))
     suffixes = []
     if (not array.size and array.ndim != 1) or (array.size and not _options.edgeitems):
         suffixes.append(f"size={array.shape}")
-    evident = [dtypes.get_default_dtype()]  # what the printed text itself tells
+    default = dtypes.get_default_dtype()
+    evident = [default, default.to_complex()]  # what the printed text itself tells
     if array.size:
         evident += [dtypes.int64, dtypes.bool_]
     if node.dtype not in evident:
@@ -163,6 +167,8 @@ class _Format(Record):
 
 def _format_for(shown: Array) -> _Format:
     """One format for all elements: the widest decides."""
+    if shown.dtype.kind == "c":
+        return _format_of_pairs(_format_for(shown.real), _format_for(shown.imag))
     if shown.dtype.kind in "biu":
         return _Format(str, max((len(str(x)) for x in shown.ravel().tolist()), default=1))
     values = shown.astype(np.float64).ravel()  # exact, also from bfloat16
@@ -177,6 +183,16 @@ def _format_for(shown: Array) -> _Format:
     else:
         text = _fixed(precision)
     return _Format(text, max(len(text(x)) for x in values.tolist()))
+
+
+def _format_of_pairs(real: _Format, imaginary: _Format) -> _Format:
+    """``1.+2.j``; the real parts stand below each other."""
+
+    def text(value: complex) -> str:
+        second = imaginary.text(value.imag)
+        return f"{real(value.real)}{'' if second.startswith('-') else '+'}{second}j"
+
+    return _Format(text, real.width + imaginary.width + 1)
 
 
 def _uses_exponents(sizes: Array) -> bool:

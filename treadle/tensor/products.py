@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from treadle.base.errors import ShapeError
 from treadle.ir.node import located
 from treadle.tensor import arithmetic as a
+from treadle.tensor.autocast import lowered
+from treadle.tensor.complex_numbers import conj
 from treadle.tensor.contraction import addmm, bmm, dot, mv, outer
 from treadle.tensor.joining import stack
 from treadle.tensor.methods import in_place
@@ -36,6 +38,7 @@ def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: float = 1, alpha: f
     return _added(input, outer(vec1, vec2), beta, alpha)
 
 
+@lowered
 def baddbmm(
     input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1
 ) -> Tensor:
@@ -46,6 +49,7 @@ def baddbmm(
     return _added(input, bmm(batch1, batch2), beta, alpha)
 
 
+@lowered
 def addbmm(
     input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1
 ) -> Tensor:
@@ -55,7 +59,7 @@ def addbmm(
 
 def vdot(input: Tensor, other: Tensor) -> Tensor:
     """(k,) @ (k,) -> (); for complex numbers the first is conjugated."""
-    return dot(input, other)
+    return dot(conj(input), other)
 
 
 def chain_matmul(*matrices: Tensor) -> Tensor:

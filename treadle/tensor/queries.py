@@ -9,9 +9,8 @@ from treadle.base.dtypes import DType
 from treadle.base.errors import ShapeError
 from treadle.base.lazy_numpy import np
 from treadle.ir.node import located
-from treadle.ops import elementwise as e
 from treadle.tensor import arithmetic as a
-from treadle.tensor.handle import Handle, wrap
+from treadle.tensor.handle import Handle
 from treadle.tensor.movement import common_shape, node_of, reshape, sizes_of
 from treadle.tensor.reduction import any as any_of
 from treadle.tensor.storage import array_of
@@ -28,6 +27,8 @@ class _Limits:
 
     def __init__(self, dtype: Any, kinds: str, what: str) -> None:
         self._dtype = dtypes.as_dtype(dtype)
+        if "f" in kinds:
+            self._dtype = self._dtype.to_real()
         if self._dtype.kind not in kinds:
             raise located(TypeError(
                 f"{type(self).__name__}: got {self._dtype.name}; it takes {what} dtypes"
@@ -107,7 +108,7 @@ def is_floating_point(input: Tensor) -> bool:
 
 
 def is_complex(input: Tensor) -> bool:
-    """True for a complex dtype (there are none yet)."""
+    """True for a complex dtype."""
     return node_of("is_complex", input).dtype.is_complex
 
 
@@ -134,7 +135,7 @@ def can_cast(from_: DType, to: DType) -> bool:
     (True, False)
     """
     source, target = dtypes.as_dtype(from_), dtypes.as_dtype(to)
-    order = {"b": 0, "u": 1, "i": 1, "f": 2}
+    order = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}
     return order[source.kind] <= order[target.kind]
 
 
@@ -182,12 +183,6 @@ def is_nonzero(input: Tensor) -> bool:
     return bool(array_of(node).item())
 
 
-def isreal(input: Tensor) -> Tensor:
-    """True where the imaginary part is zero: everywhere, for there are no complex dtypes yet."""
-    node = node_of("isreal", input)
-    return wrap(e.full_like(e.convert(node, dtype=dtypes.bool_), True))
-
-
 def isin(
     elements: Any, test_elements: Any, *, assume_unique: bool = False, invert: bool = False
 ) -> Tensor:
@@ -210,11 +205,11 @@ class Methods:
 
     __slots__ = ()
 
-    is_complex, is_signed, isreal = is_complex, is_signed, isreal
+    is_complex, is_signed = is_complex, is_signed
     is_same_size, is_nonzero = is_same_size, is_nonzero
 
 
 __all__ = [
     "broadcast_shapes", "can_cast", "finfo", "iinfo", "is_complex", "is_floating_point",
-    "is_nonzero", "is_same_size", "is_signed", "isin", "isreal", "result_type", "typename",
+    "is_nonzero", "is_same_size", "is_signed", "isin", "result_type", "typename",
 ]  # fmt: skip

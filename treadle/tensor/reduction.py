@@ -16,10 +16,12 @@ from treadle.ir.node import Node, located
 from treadle.ir.op import Op
 from treadle.ops import elementwise as e
 from treadle.ops import reduce as r
+from treadle.ops.complex import join, parts
 from treadle.ops.indexing import gather
-from treadle.ops.movement import detach, expand, reshape
+from treadle.ops.movement import detach, expand, permute, reshape
 from treadle.ops.project import project
 from treadle.tensor import arithmetic as a
+from treadle.tensor.autocast import in_float32
 from treadle.tensor.composed import composed
 from treadle.tensor.handle import Handle, wrap
 from treadle.tensor.movement import axis_of
@@ -69,6 +71,7 @@ def sum(
     return wrap(total if dtype is None else a.cast(total, node.dtype))
 
 
+@in_float32
 def prod(
     input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: DType | None = None
 ) -> Tensor:
@@ -76,6 +79,10 @@ def prod(
     node = input.node if dtype is None else a.cast(input.node, dtypes.as_dtype(dtype))
     product_ = _reduced(r.reduce_prod, node, _axes("prod", node, dim), keepdim)
     return wrap(product_ if dtype is None else a.cast(product_, node.dtype))
+
+
+def _inexact(name: str, node: Node) -> Node:
+    return node if node.dtype.kind == "c" else _real(name, node)
 
 
 def _real(name: str, node: Node) -> Node:
@@ -93,7 +100,7 @@ def mean(
 ) -> Tensor:
     """The sum divided by the count."""
     node = input.node if dtype is None else a.cast(input.node, dtypes.as_dtype(dtype))
-    wide = a.widened(_real("mean", node))
+    wide = a.widened(_inexact("mean", node))
     axes = _axes("mean", wide, dim)
     total = _reduced(r.reduce_sum, wide, axes, keepdim)
     count = product(wide.shape[i] for i in axes)
@@ -128,6 +135,8 @@ def _variance(
     name: str, input: Tensor, dim: Dim, correction: float, keepdim: bool
 ) -> tuple[Node, Node]:
     """Variance and mean, in float32 for 16-bit floats."""
+    if input.dtype.kind == "c":
+        return _complex_variance(name, input, dim, correction, keepdim)
     node = a.widened(_real(name, input.node))
     axes = _axes(name, node, dim)
     count = product(node.shape[i] for i in axes)
@@ -139,9 +148,25 @@ def _variance(
     return keep(biased, axes, node, keepdim), keep(mean_, axes, node, keepdim)
 
 
+def _spread_of(dim: Any, unbiased: bool, correction: float | None) -> tuple[Dim, float]:
+    """Dimensions and correction: ``var(x, False)`` names the latter in the place of the former."""
+    if isinstance(dim, bool):
+        dim, unbiased = None, dim
+    return dim, float(unbiased) if correction is None else correction
+
+
+def _complex_variance(
+    name: str, input: Tensor, dim: Dim, correction: float, keepdim: bool
+) -> tuple[Node, Node]:
+    """The mean of |x - mean|^2, the sum of the variances of both parts; and the mean."""
+    both = [_variance(name, wrap(p), dim, correction, keepdim) for p in parts(input.node)]
+    (first, real), (second, imaginary) = both
+    return e.add(first, second), join(real, imaginary)
+
+
 def _narrow(node: Node, input: Tensor) -> Tensor:
     """A result in the dtype of the input, rounded here and nowhere before."""
-    return wrap(a.cast(node, input.dtype))
+    return wrap(node if input.dtype.kind == "c" else a.cast(node, input.dtype))
 
 
 @composed
@@ -150,7 +175,7 @@ def var(
     correction: float | None = None,
 ) -> Tensor:  # fmt: skip
     """The variance, sum((x - mean)^2) / (n - correction); ``correction`` is 1 unless given."""
-    fix = float(unbiased) if correction is None else correction
+    dim, fix = _spread_of(dim, unbiased, correction)
     return _narrow(_variance("var", input, dim, fix, keepdim)[0], input)
 
 
@@ -160,7 +185,7 @@ def std(
     correction: float | None = None,
 ) -> Tensor:  # fmt: skip
     """The square root of the variance."""
-    fix = float(unbiased) if correction is None else correction
+    dim, fix = _spread_of(dim, unbiased, correction)
     return _narrow(_root(_variance("std", input, dim, fix, keepdim)[0]), input)
 
 
@@ -169,7 +194,7 @@ def var_mean(
     correction: float | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Variance and mean together."""
-    fix = float(unbiased) if correction is None else correction
+    dim, fix = _spread_of(dim, unbiased, correction)
     variance, mean_ = _variance("var_mean", input, dim, fix, keepdim)
     return _narrow(variance, input), _narrow(mean_, input)
 
@@ -179,7 +204,7 @@ def std_mean(
     correction: float | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Standard deviation and mean together."""
-    fix = float(unbiased) if correction is None else correction
+    dim, fix = _spread_of(dim, unbiased, correction)
     variance, mean_ = _variance("std_mean", input, dim, fix, keepdim)
     return _narrow(_root(variance), input), _narrow(mean_, input)
 
@@ -262,24 +287,57 @@ def count_nonzero(input: Tensor, dim: Dim = None) -> Tensor:
 
 
 @composed
-def norm(input: Tensor, p: float | str = "fro", dim: Dim = None, keepdim: bool = False) -> Tensor:
-    """The vector norm (sum |x|^p)^(1/p); "fro" is p = 2; infinities give the largest |x|."""
-    power = 2.0 if p == "fro" else float(p)
-    wide = wrap(a.widened(_real("norm", input.node)))
+def norm(
+    input: Tensor, p: float | str | None = "fro", dim: Dim = None, keepdim: bool = False, *,
+    dtype: DType | None = None,
+) -> Tensor:  # fmt: skip
+    """The vector norm (sum |x|^p)^(1/p); "fro" is p = 2; infinities give the largest |x|.
+
+    "nuc" is the sum of the singular values of matrices.
+    """
+    if dtype is not None:
+        input = wrap(a.cast(input.node, dtypes.as_dtype(dtype)))
+    if p == "nuc":
+        return _nuclear(input, dim, keepdim)
+    power = 2.0 if p in ("fro", None) else float(p)
+    wide = wrap(a.widened(_inexact("norm", input.node)))
     return _narrow(_norm(wide, power, dim, keepdim).node, input)
 
 
+def _nuclear(input: Tensor, dim: Dim, keepdim: bool) -> Tensor:
+    """The sum of the singular values of matrices."""
+    from treadle.ops.decompositions import svdvals
+
+    axes = _axes("norm", input.node, dim)
+    if len(axes) != 2:
+        raise located(ShapeError(
+            f"norm: got p='nuc' and dim={dim} for a tensor of shape {tuple(input.shape)}; it takes "
+            f"the two dimensions of matrices"
+        ))  # fmt: skip
+    rest = [i for i in range(len(input.shape)) if i not in axes]
+    total = r.reduce_sum(svdvals(permute(input.node, axes=(*rest, *axes))), axes=(len(rest),))
+    return wrap(keep(total, axes, input.node, keepdim))
+
+
 def _norm(x: Tensor, power: float, dim: Dim, keepdim: bool) -> Tensor:
+    if x.dtype.kind == "c":
+        x = a.abs(x)
     if power == 2.0:
         return wrap(_root(sum(a.square(x), dim, keepdim).node))
     size = a.abs(x)
     if power in (float("inf"), float("-inf")):
         return (amax if power > 0 else amin)(size, () if dim is None else dim, keepdim)
     if power == 0.0:
-        return sum(a.ne(x, 0), dim, keepdim)
+        return sum(a.ne(x, 0), dim, keepdim, dtype=x.dtype)
     if power == 1.0:
         return sum(size, dim, keepdim)
-    total = sum(a.pow(size, power), dim, keepdim)
+    if power < 1:  # the gradient at 0 is 0, not infinite
+        zero = a.eq(size, 0)
+        powers = a.pow(a.where(zero, 1.0, size), power)
+        size = a.where(zero, 0.0 if power > 0 else float("inf"), powers)
+    else:
+        size = a.pow(size, power)
+    total = sum(size, dim, keepdim)
     is_zero = a.eq(total, 0)  # there the gradient is 0 too
     return a.where(is_zero, 0.0, a.pow(a.where(is_zero, 1.0, total), 1.0 / power))
 
@@ -296,8 +354,10 @@ def _peak(node: Node, axes: tuple[int, ...]) -> Node:
 @composed
 def logsumexp(input: Tensor, dim: Dim, keepdim: bool = False) -> Tensor:
     """``log(sum(exp(x)))``, safe against overflow."""
-    node = a.widened(_real("logsumexp", input.node))
+    node = a.widened(_inexact("logsumexp", input.node))
     axes = _axes("logsumexp", node, dim)
+    if node.dtype.kind == "c":
+        return _complex_logsumexp(node, axes, keepdim)
     if not node.type.size:  # there is no maximum; log(0) = -inf
         total = e.log(r.reduce_sum(node, axes=axes))
         return wrap(a.cast(keep(total, axes, node, keepdim), input.dtype))
@@ -307,6 +367,20 @@ def logsumexp(input: Tensor, dim: Dim, keepdim: bool = False) -> Tensor:
     shifted = e.sub(node, expand(keep(top, axes, node), shape=node.shape))
     total = e.add(e.log(r.reduce_sum(e.exp(shifted), axes=axes)), top)
     return wrap(a.cast(keep(total, axes, node, keepdim), input.dtype))
+
+
+def _complex_logsumexp(node: Node, axes: tuple[int, ...], keepdim: bool) -> Tensor:
+    """As for real numbers, shifted by the largest real part."""
+    x = wrap(parts(node)[0])
+    top = detach((amax if x.numel() else sum)(x, axes, True).node)
+    finite = e.lt(e.abs_(top), e.full_like(top, float("inf")))
+    shift = e.cast(e.where(finite, top, e.full_like(top, 0)), node.dtype)
+    raised = e.exp(e.sub(node, expand(shift, shape=node.shape)))
+    total = keep(r.reduce_sum(raised, axes=axes), axes, node)
+    out = e.add(e.log(total), shift)
+    if not keepdim:
+        out = reshape(out, shape=tuple([s for i, s in enumerate(out.shape) if i not in axes]))
+    return wrap(out)
 
 
 def _softmax_input(name: str, input: Tensor, dim: int | None, dtype: DType | None) -> Any:

@@ -17,6 +17,9 @@ from treadle.base.record import Record
 from treadle.ir.call import Call, Template, call_template, collapse, template_of
 from treadle.ir.node import Leaf, Node, Recording, Scalar, user_site
 from treadle.ir.scan import Scan, scan
+from treadle.ir.segments import SEGMENTED, SHORTEST
+from treadle.ops.bundle import Bundled
+from treadle.tensor.segmented import segmented_backward
 
 _MOST = 1 << 18  # parts of the keys of all templates together
 _SIGHTINGS = 1 << 12
@@ -37,7 +40,7 @@ class _Passes:
 
     def __init__(self) -> None:
         self._plans: OrderedDict[Any, _Plan | None] = OrderedDict()
-        self._seen: OrderedDict[int, None] = OrderedDict()
+        self._seen: OrderedDict[int, float] = OrderedDict()
         self._length = 0
 
     def find(self, key: Any, is_ahead: bool) -> _Plan | bool | None:
@@ -46,12 +49,18 @@ class _Passes:
             self._plans.move_to_end(key)
             return self._plans[key]
         mark = hash(key)
-        if mark in self._seen or is_ahead:
+        times = self._seen.get(mark, 0.0)
+        if times >= 1 or is_ahead:
             return True
-        self._seen[mark] = None
+        self._seen[mark] = times + 1
         if len(self._seen) > _SIGHTINGS:
             self._seen.popitem(last=False)
         return False
+
+    def was_segmented(self, key: Any) -> None:
+        """The pass was recorded by segments, nearly as quickly: there is little need of a plan."""
+        mark = hash(key)
+        self._seen[mark] = self._seen.get(mark, 1) - 1 + SEGMENTED
 
     def put(self, key: Any, plan: _Plan | None) -> None:
         """Remembers what ``find`` is to give from now on."""
@@ -66,11 +75,13 @@ _passes = _Passes()
 
 
 def backward_of(
-    output: Node, retain: bool, state: Recording, ordinary: Callable[[], dict[Node, Node]]
-) -> dict[Node, Node]:
-    """The adjoints of the leaves that ``output`` depends on, recorded by ``ordinary`` or as before.
+    output: Node, retain: bool, state: Recording, seed: Callable[[], Node],
+    ordinary: Callable[[], dict[Node, Node]], wanted: Sequence[Node] | None = None,
+) -> dict[Node, Node]:  # fmt: skip
+    """The adjoints of the leaves that ``output`` depends on, or of the ``wanted`` nodes only,
+    recorded by ``ordinary`` or as before.
 
-    ``ordinary`` records the pass from a seed of ones, without gradients of its own.
+    ``ordinary`` records the pass from ``seed()``, ones, without gradients of its own.
     """
     if flags.PROGRAMS == "off" or state.capturing or state.site is not None:
         return ordinary()
@@ -78,37 +89,57 @@ def backward_of(
     number = scanned.known.get(output)
     if number is None or number < 0 or scanned.is_odd:
         return ordinary()
-    key = (scanned.key(), number, retain)
+    targets = None if wanted is None else tuple([scanned.known.get(n) for n in wanted])
+    if targets is not None and None in targets:
+        return ordinary()
+    key = (scanned.key(), number, retain, targets)
     plan = _passes.find(key, state.is_ahead)
     if plan is True:
-        found, plan = _captured(retain, state, scanned, ordinary)
+        found, plan = _captured(retain, state, scanned, ordinary, wanted is not None)
         _passes.put(key, plan)
         if plan is None:
             return found
-    return _called(plan, state, scanned) if isinstance(plan, _Plan) else ordinary()
+    if isinstance(plan, _Plan):
+        return _called(plan, state, scanned, wanted)
+    if plan is False and wanted is None and scanned.size >= SHORTEST:
+        by_segments = segmented_backward(output, retain, state, scanned, seed)
+        if by_segments is not None:
+            _passes.was_segmented(key)
+            return by_segments
+    return ordinary()
 
 
-def _called(plan: _Plan, state: Recording, scanned: Scan) -> dict[Node, Node]:
+def _called(
+    plan: _Plan, state: Recording, scanned: Scan, wanted: Sequence[Node] | None
+) -> dict[Node, Node]:
     items = scanned.items
+    node_at: Callable[[int], Node] = scanned.node_at
+    if wanted is not None:  # they are there; ``node_at`` might make a call's
+        node_at = {scanned.known[n]: n for n in wanted}.__getitem__
     for position in plan.released:
         item = items[position]
         item.spent = True
-        if type(item) is Call:
+        if type(item) is Bundled:
+            item.call = None
+        elif type(item) is Call:
             for n in item.outs if item.nodes is None else item.nodes:
                 n.spent = n.needs_grad
     outs = call_template(plan.template, plan.constants, (), state, user_site(), scanned)
     for n in outs:
         n.keep = True
-    return {scanned.node_at(leaf): outs[o] for leaf, o in zip(plan.leaves, plan.outs, strict=True)}
+    return {node_at(leaf): outs[o] for leaf, o in zip(plan.leaves, plan.outs, strict=True)}
 
 
 def _captured(
-    retain: bool, state: Recording, scanned: Scan, ordinary: Callable[[], dict[Node, Node]]
+    retain: bool, state: Recording, scanned: Scan, ordinary: Callable[[], dict[Node, Node]],
+    are_wanted: bool,
 ) -> tuple[dict[Node, Node], _Plan | None]:  # fmt: skip
     """The ordinary pass, and its plan, in whose favour the pass is taken back."""
     calls = [item for item in scanned.items if type(item) is Call]
     if any(call.nodes is not None and call.constants for call in calls):
         return ordinary(), None  # its numbers cannot be told apart any more
+    if any(type(item) is Bundled and not item.call.is_pure for item in scanned.items):
+        return ordinary(), None  # a user's function, which may do otherwise next time
     whole = [call for call in calls if call.nodes is None]
     _tell_scalars_apart(scanned)
     pending = state.pending
@@ -125,7 +156,7 @@ def _captured(
         or any(a is not b for a, b in zip(pending, scanned.items, strict=False))
     ):
         return found, None  # evaluated in between
-    leaves = _numbers_of(found, scanned)
+    leaves = _numbers_of(found, scanned, are_wanted)
     released = _released(scanned, before)
     made = pending[start:]
     args, numbers, origins = _arguments(scanned, made)
@@ -168,9 +199,9 @@ def _tell_scalars_apart(scanned: Scan) -> None:
             position += len(item.constants)
 
 
-def _numbers_of(found: dict[Node, Node], scanned: Scan) -> tuple[int, ...] | None:
-    """The numbers of the leaves, if that is all that has got an adjoint."""
-    numbers = [scanned.known.get(leaf) for leaf in found if type(leaf) is Leaf]
+def _numbers_of(found: dict[Node, Node], scanned: Scan, are_wanted: bool) -> tuple[int, ...] | None:
+    """The numbers of the leaves, if that is all that has got an adjoint (or of what was wanted)."""
+    numbers = [scanned.known.get(n) for n in found if are_wanted or type(n) is Leaf]
     if len(numbers) < len(found) or None in numbers:
         return None
     return tuple(numbers)  # type: ignore[arg-type]

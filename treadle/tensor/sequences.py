@@ -13,8 +13,9 @@ from treadle.ir.node import located
 from treadle.tensor import arithmetic as a
 from treadle.tensor.creation import full, tensor
 from treadle.tensor.cumulative import trapezoid
+from treadle.tensor.handle import Handle
 from treadle.tensor.joining import cat
-from treadle.tensor.movement import axis_of, narrow, needs_dims, whole
+from treadle.tensor.movement import axis_of, narrow, needs_dims, reshape, whole
 
 if TYPE_CHECKING:
     from treadle.tensor.tensor import Tensor
@@ -153,12 +154,13 @@ def kaiser_window(
 
 
 def gradient(
-    input: Tensor, *, spacing: float = 1, dim: Any = None, edge_order: int = 1
+    input: Tensor, *, spacing: Any = 1, dim: Any = None, edge_order: int = 1
 ) -> tuple[Tensor, ...]:
     """Slopes along each dimension of ``dim`` (all if None), from samples ``spacing`` apart.
 
-    Central differences inside; at the edges one-sided ones of two samples, or with ``edge_order`` 2
-    of three.
+    ``spacing`` is a number, a number for each dimension, or for each a tensor of the places of the
+    samples. Central differences inside; at the edges one-sided ones of two samples, or with
+    ``edge_order`` 2 of three.
 
     >>> import treadle
     >>> treadle.gradient(treadle.tensor([1.0, 4.0, 9.0, 16.0]))[0].tolist()
@@ -167,32 +169,58 @@ def gradient(
     shape = needs_dims("gradient", input)
     given = list(map(int, dim)) if isinstance(dim, (list, tuple)) else [dim]
     dims = [*builtins.range(len(shape))] if dim is None else given
-    if edge_order not in (1, 2) or any(shape[d] <= edge_order for d in dims):
+    gaps = list(spacing) if isinstance(spacing, (list, tuple)) else [spacing] * len(dims)
+    few = edge_order not in (1, 2) or any(shape[d] <= edge_order for d in dims)
+    if few or len(gaps) != len(dims):
         raise located(ValueError(
-            f"gradient: got edge_order {edge_order} for a tensor of shape {shape}; it is 1 or 2, "
-            f"and every dimension needs more samples than that"
+            f"gradient: got edge_order {edge_order} and {len(gaps)} spacings for a tensor of shape "
+            f"{shape}; the order is 1 or 2, every dimension needs more samples than that, and "
+            f"there is a spacing for each"
         ))  # fmt: skip
-    return tuple(_slope(input, axis_of("gradient", d, len(shape)), spacing, edge_order)
-                 for d in dims)  # fmt: skip
+    return tuple(
+        _slope(input, axis_of("gradient", d, len(shape)), 1 if gap is None else gap, edge_order)
+        for d, gap in zip(dims, gaps, strict=True)
+    )
 
 
-def _slope(x: Tensor, axis: int, spacing: float, edge_order: int) -> Tensor:
+def _slope(x: Tensor, axis: int, spacing: Any, edge_order: int) -> Tensor:
+    """The slopes along one axis: each from three samples, weighed by the gaps between them."""
     size = x.shape[axis]
+    shape = tuple(-1 if i == axis else 1 for i in builtins.range(x.ndim))
+    places = spacing if isinstance(spacing, Handle) else _steps(size, x, float(spacing))
+    places = reshape(places, shape)
+    gaps = a.sub(narrow(places, axis, 1, size - 1), narrow(places, axis, 0, size - 1))
+    steps = a.sub(narrow(x, axis, 1, size - 1), narrow(x, axis, 0, size - 1))
+    slopes = a.div(steps, gaps)  # between neighbours
 
-    def at(*weights: tuple[int, float]) -> Tensor:
-        """The sum of samples times weights, over the spacing."""
-        parts = [a.mul(narrow(x, axis, i % size, 1), w / spacing) for i, w in weights]
-        total = parts[0]
-        for part in parts[1:]:
-            total = a.add(total, part)
-        return total
+    def at(source: Tensor, start: int, count: int = 1) -> Tensor:
+        return narrow(source, axis, start, count)
 
-    inside = a.div(a.sub(narrow(x, axis, 2, size - 2), narrow(x, axis, 0, size - 2)), 2 * spacing)
+    inner = max(size - 2, 0)
+    before, after = at(gaps, 0, inner), at(gaps, 1, inner)
+    weighed = a.add(a.mul(at(slopes, 0, inner), after), a.mul(at(slopes, 1, inner), before))
+    inside = a.div(weighed, a.add(before, after))
     if edge_order == 1:
-        edges = at((1, 1.0), (0, -1.0)), at((-1, 1.0), (-2, -1.0))
+        edges = at(slopes, 0), at(slopes, size - 2)
     else:
-        edges = at((0, -1.5), (1, 2.0), (2, -0.5)), at((-1, 1.5), (-2, -2.0), (-3, 0.5))
+        edges = (
+            _edge(at(slopes, 0), at(slopes, 1), at(gaps, 0), at(gaps, 1)),
+            _edge(*[at(y, size - k) for y in (slopes, gaps) for k in (2, 3)]),
+        )
     return cat([edges[0], inside, edges[1]], axis)
+
+
+def _edge(near: Tensor, far: Tensor, near_gap: Tensor, far_gap: Tensor) -> Tensor:
+    """The slope at an end of the parabola through three samples."""
+    bend = a.div(a.sub(near, far), a.add(near_gap, far_gap))
+    return a.add(near, a.mul(bend, near_gap))
+
+
+def _steps(size: int, like: Tensor, spacing: float) -> Tensor:
+    """0, spacing, 2 spacing, ..."""
+    real = like.dtype.to_real()
+    dtype = real if real.is_floating_point else dtypes.get_default_dtype()
+    return tensor(np.arange(size) * spacing, dtype=dtype)
 
 
 trapz = trapezoid

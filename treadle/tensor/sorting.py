@@ -19,6 +19,7 @@ from treadle.ops.project import project, results
 from treadle.ops.reduce import argmax, reduce_sum
 from treadle.ops.source import iota, number
 from treadle.tensor import arithmetic as a
+from treadle.tensor.autocast import in_float32
 from treadle.tensor.cumulative import Picked, shaped, with_axis
 from treadle.tensor.handle import wrap
 from treadle.tensor.movement import node_of, whole
@@ -287,6 +288,7 @@ def _interpolated(values: Node, levels: Node, interpolation: str, ignores_nan: b
     return a.where(same, low, a.lerp(low, high, weight)).node
 
 
+@in_float32
 def quantile(
     input: Tensor, q: Any, dim: int | None = None, keepdim: bool = False, *,
     interpolation: str = "linear",
@@ -303,6 +305,7 @@ def quantile(
     return _quantile("quantile", input, q, dim, keepdim, interpolation, False)
 
 
+@in_float32
 def nanquantile(
     input: Tensor, q: Any, dim: int | None = None, keepdim: bool = False, *,
     interpolation: str = "linear",

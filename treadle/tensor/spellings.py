@@ -1,12 +1,11 @@
 """PyTorch's older and other names: ``FloatTensor(...)``, ``greater``, ``conj``, ``data_ptr`` ...
 
-What a CPU framework without complex, quantised or sparse tensors answers to the questions that
+What a CPU framework without quantised or sparse tensors answers to the questions that
 programs ask of tensors is here too.
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Self
 
 from treadle.base import dtypes
@@ -17,7 +16,7 @@ from treadle.tensor import arithmetic as a
 from treadle.tensor.creation import tensor, zeros
 from treadle.tensor.handle import Handle, view_of
 from treadle.tensor.methods import in_place
-from treadle.tensor.movement import chunk, matrix_transpose, node_of, split
+from treadle.tensor.movement import chunk, node_of, split
 from treadle.tensor.storage import array_of
 from treadle.tensor.tensor import Tensor, retained
 
@@ -28,7 +27,9 @@ _NAMES = {
     dtypes.float32: "FloatTensor", dtypes.float64: "DoubleTensor", dtypes.float16: "HalfTensor",
     dtypes.bfloat16: "BFloat16Tensor", dtypes.uint8: "ByteTensor", dtypes.int8: "CharTensor",
     dtypes.int16: "ShortTensor", dtypes.int32: "IntTensor", dtypes.int64: "LongTensor",
-    dtypes.bool_: "BoolTensor",
+    dtypes.bool_: "BoolTensor", dtypes.complex64: "ComplexFloatTensor",
+    dtypes.complex128: "ComplexDoubleTensor", dtypes.uint16: "UInt16Tensor",
+    dtypes.uint32: "UInt32Tensor", dtypes.uint64: "UInt64Tensor",
 }  # fmt: skip
 
 
@@ -37,23 +38,49 @@ def name_of(dtype: DType) -> str:
     return f"treadle.{_NAMES[dtype]}"
 
 
-def _legacy(dtype: DType) -> Any:
-    """The constructor of an older name: sizes give zeros, anything else is the data."""
+class LegacyTensor:
+    """A class of PyTorch's older days: a dtype by another name.
 
-    def make(*args: Any) -> Tensor:
+    Called with sizes it gives zeros, with anything else a tensor of that data; tensors of the dtype
+    are its instances, and ``x.type(...)`` takes it.
+    """
+
+    def __init__(self, dtype: DType) -> None:
+        self.dtype = dtype
+        self.__name__ = self.__qualname__ = _NAMES[dtype]
+
+    def __call__(self, *args: Any) -> Tensor:
         if len(args) == 1 and not isinstance(args[0], int):
-            return tensor(args[0], dtype=dtype)
-        return zeros(*args, dtype=dtype)
+            return tensor(args[0], dtype=self.dtype)
+        return zeros(*args, dtype=self.dtype)
 
-    make.__name__ = make.__qualname__ = _NAMES[dtype]
-    make.__doc__ = f"``tensor(data, dtype={dtype.name})``, or zeros of the sizes given."
-    return make
+    def __instancecheck__(self, value: object) -> bool:
+        return isinstance(value, Tensor) and value.dtype is self.dtype
+
+    def __repr__(self) -> str:
+        return f"<class 'treadle.{self.__name__}'>"
 
 
 (
     FloatTensor, DoubleTensor, HalfTensor, BFloat16Tensor, ByteTensor, CharTensor, ShortTensor,
-    IntTensor, LongTensor, BoolTensor,
-) = map(_legacy, _NAMES)  # fmt: skip
+    IntTensor, LongTensor, BoolTensor, *_,
+) = map(LegacyTensor, _NAMES)  # fmt: skip
+
+
+def dtype_named(kind: Any) -> DType:
+    """The dtype of ``"treadle.FloatTensor"``, of ``FloatTensor``, or of what names a dtype."""
+    if isinstance(kind, LegacyTensor):
+        return kind.dtype
+    if isinstance(kind, str):
+        for dtype, name in _NAMES.items():
+            if kind.rpartition(".")[2] == name:
+                return dtype
+    return dtypes.as_dtype(kind)
+
+
+def set_default_tensor_type(t: Any) -> None:
+    """``set_default_dtype`` by a name such as ``FloatTensor``."""
+    dtypes.set_default_dtype(dtype_named(t))
 
 
 class memory_format:
@@ -107,57 +134,7 @@ def fill(input: Tensor, value: Any) -> Tensor:
     return clone(input).fill_(value)
 
 
-def adjoint(input: Tensor) -> Tensor:
-    """Every matrix transposed (and conjugated, were it complex)."""
-    return matrix_transpose(input)
-
-
 unsafe_chunk, unsafe_split, unsafe_split_with_sizes = chunk, split, split
-
-
-# --- complex numbers, of which there are none yet -------------------------------------------------
-
-
-def real(input: Tensor) -> Tensor:
-    """The real part: the tensor itself, for there are no complex dtypes yet."""
-    node_of("real", input)
-    return input
-
-
-def _as_it_is(name: str, why: str) -> Callable[[Tensor], Tensor]:
-    def function(input: Tensor) -> Tensor:
-        node_of(name, input)
-        return input
-
-    function.__name__ = function.__qualname__ = name
-    function.__doc__ = f"The tensor itself: {why}."
-    return function
-
-
-conj = _as_it_is("conj", "it has no imaginary part")
-conj_physical = _as_it_is("conj_physical", "it has no imaginary part")
-resolve_conj = _as_it_is("resolve_conj", "no conjugation waits to be carried out")
-resolve_neg = _as_it_is("resolve_neg", "no negation waits to be carried out")
-
-
-def angle(input: Tensor) -> Tensor:
-    """The angle of the number in the complex plane: pi where negative, else 0; NaN stays."""
-    node = node_of("angle", input)
-    x = input if node.dtype.is_floating_point else input.to(dtypes.get_default_dtype())
-    turned = a.mul(a.lt(x, 0).to(x.dtype), math.pi)
-    return a.where(a.isnan(x), x, turned)
-
-
-def is_conj(input: Tensor) -> bool:
-    """False: no conjugation waits to be carried out."""
-    node_of("is_conj", input)
-    return False
-
-
-def is_neg(input: Tensor) -> bool:
-    """False: no negation waits to be carried out."""
-    node_of("is_neg", input)
-    return False
 
 
 # --- questions with one answer --------------------------------------------------------------------
@@ -182,12 +159,8 @@ class Methods(Handle):
     greater_, greater_equal_, less_, less_equal_ = gt_, ge_, lt_, le_
     not_equal_ = ne_
     clamp_min_, clamp_max_ = map(in_place, (clamp_min, clamp_max))
-    conj, conj_physical, resolve_conj, resolve_neg = conj, conj_physical, resolve_conj, resolve_neg
-    angle, is_conj, is_neg, adjoint = angle, is_conj, is_neg, adjoint
     unsafe_chunk, unsafe_split = unsafe_chunk, unsafe_split
     unsafe_split_with_sizes = unsafe_split_with_sizes
-    real = property(real)
-    H, mH = property(lambda self: self.T), property(lambda self: self.mT)
     is_cpu = property(lambda self: True, doc="True: this version runs on the CPU only.")
     is_cuda = _never("this version runs on the CPU only")
     is_mps = is_xpu = is_xla = is_ipu = is_vulkan = is_cuda
@@ -258,14 +231,13 @@ class Methods(Handle):
 
     def new(self: Any, *args: Any) -> Tensor:
         """A tensor of this dtype: of the data given, or zeros of the sizes given."""
-        return _legacy(self.dtype)(*args)
+        return LegacyTensor(self.dtype)(*args)
 
 
 __all__ = [
     "BFloat16Tensor", "BoolTensor", "ByteTensor", "CharTensor", "DoubleTensor", "FloatTensor",
-    "HalfTensor", "IntTensor", "LongTensor", "ShortTensor", "adjoint", "angle", "channels_last",
-    "channels_last_3d", "clamp_max", "clamp_min", "clone", "conj", "conj_physical",
-    "contiguous_format", "detach", "fill", "greater", "greater_equal", "is_conj", "is_neg", "less",
-    "less_equal", "memory_format", "not_equal", "preserve_format", "real", "resolve_conj",
-    "resolve_neg", "rsub", "unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes",
+    "HalfTensor", "IntTensor", "LongTensor", "ShortTensor", "channels_last", "channels_last_3d",
+    "clamp_max", "clamp_min", "clone", "contiguous_format", "detach", "fill", "greater",
+    "greater_equal", "less", "less_equal", "memory_format", "not_equal", "preserve_format", "rsub",
+    "set_default_tensor_type", "unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes",
 ]  # fmt: skip

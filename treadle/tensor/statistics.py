@@ -11,6 +11,8 @@ from treadle.base.errors import ShapeError
 from treadle.base.record import Record
 from treadle.ir.node import located
 from treadle.tensor import arithmetic as a
+from treadle.tensor.autocast import in_float32
+from treadle.tensor.complex_numbers import complex, conj, real
 from treadle.tensor.contraction import matmul
 from treadle.tensor.handle import wrap
 from treadle.tensor.methods import in_place
@@ -38,7 +40,7 @@ Dim = int | Sequence[int] | None
 
 def _no_nan(input: Tensor) -> Tensor:
     node = node_of("nansum", input)
-    return a.where(a.isnan(input), 0, input) if node.dtype.is_floating_point else input
+    return a.where(a.isnan(input), 0, input) if node.dtype.is_inexact else input
 
 
 def nansum(
@@ -83,6 +85,7 @@ def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> 
 # --- matrices -------------------------------------------------------------------------------------
 
 
+@in_float32
 def trace(input: Tensor) -> Tensor:
     """The sum of a matrix's diagonal."""
     if len(node_of("trace", input).shape) != 2:
@@ -111,8 +114,8 @@ def cov(
             f"cov: got a tensor of shape {shape}; it takes at most 2 dimensions: variables and "
             f"observations"
         ))  # fmt: skip
-    real = input if input.dtype.is_floating_point else input.to(dtypes.get_default_dtype())
-    x = reshape(real, shape if len(shape) == 2 else (1, -1))
+    source = input if input.dtype.is_inexact else input.to(dtypes.get_default_dtype())
+    x = reshape(source, shape if len(shape) == 2 else (1, -1))
     weights = None
     for given in (fweights, aweights):
         if given is not None:
@@ -131,8 +134,8 @@ def cov(
         share = a.div(sum_over(a.mul(weights, aweights)), count)
         left = a.sub(count, a.mul(share, correction))
     left = max(left, 0) if weights is None else a.clamp(left, min=0)
-    product = matmul(scaled, transpose(centred, 0, 1))
-    return reshape(a.div(product, left), (len(x), len(x)) if len(shape) == 2 else ())
+    product = matmul(scaled, conj(transpose(centred, 0, 1)))
+    return reshape(a.div(product, left), (len(x), len(x)) if len(x) > 1 else ())
 
 
 def corrcoef(input: Tensor) -> Tensor:
@@ -140,8 +143,10 @@ def corrcoef(input: Tensor) -> Tensor:
     covariances = cov(input)
     if not covariances.ndim:
         return a.div(covariances, covariances)
-    deviations = a.sqrt(diagonal(covariances))
+    deviations = a.sqrt(real(diagonal(covariances)))
     scaled = a.div(a.div(covariances, unsqueeze(deviations, 1)), unsqueeze(deviations, 0))
+    if scaled.dtype.kind == "c":
+        return complex(a.clamp(scaled.real, -1, 1), a.clamp(scaled.imag, -1, 1))
     return a.clamp(scaled, -1, 1)
 
 
@@ -153,6 +158,7 @@ def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
     return norm(a.sub(input, other), p)
 
 
+@in_float32
 def cdist(
     x1: Tensor, x2: Tensor, p: float = 2.0,
     compute_mode: str = "use_mm_for_euclid_dist_if_necessary",

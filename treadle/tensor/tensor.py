@@ -22,14 +22,17 @@ from treadle.tensor.storage import array_of, node_from_array
 
 if TYPE_CHECKING:
     from treadle.tensor import (
+        absent,
         assembly,
         closeness,
+        complex_numbers,
         contraction,
         counting,
         cumulative,
         einsum,
         exchange,
         functions,
+        further,
         hooks,
         indexing,
         joining,
@@ -38,10 +41,12 @@ if TYPE_CHECKING:
         products,
         queries,
         reduction,
+        scattering,
         selection,
         sorting,
         spellings,
         statistics,
+        strided,
         turning,
     )
 
@@ -50,7 +55,8 @@ if TYPE_CHECKING:
         reduction.Methods, closeness.Methods, contraction.Methods, printing.Methods,
         exchange.Methods, cumulative.Methods, sorting.Methods, counting.Methods,
         einsum.Methods, products.Methods, queries.Methods, spellings.Methods, hooks.Methods,
-        turning.Methods, statistics.Methods, assembly.Methods,
+        turning.Methods, statistics.Methods, assembly.Methods, complex_numbers.Methods,
+        strided.Methods, scattering.Methods, further.Methods, absent.Methods,
     ):  # fmt: skip
         """For type checkers: what the modules above have."""
 
@@ -248,8 +254,11 @@ class Tensor(Operators, ElementwiseMethods, LaterMethods):
     def __int__(self) -> int:
         return int(self.item())
 
+    def __complex__(self) -> complex:
+        return complex(self.item())
+
     def __index__(self) -> int:
-        if self.dtype.is_floating_point:
+        if self.dtype.is_inexact:
             raise located(TypeError(
                 f"an index must be an integer; got a tensor of dtype {self.dtype.name}"
             ))  # fmt: skip
@@ -292,10 +301,10 @@ class Tensor(Operators, ElementwiseMethods, LaterMethods):
                 ))  # fmt: skip
             self._node = detach(node)
             return self
-        if not node.dtype.is_floating_point:
+        if not node.dtype.is_inexact:
             raise located(GradientError(
                 f"requires_grad_: got a tensor of dtype {node.dtype.name}; only floating-point "
-                f"tensors have gradients; convert it with .float() first"
+                f"and complex tensors have gradients; convert it with .float() first"
             ))  # fmt: skip
         self._node = make_leaf(node, self)
         return self
@@ -409,8 +418,13 @@ class Tensor(Operators, ElementwiseMethods, LaterMethods):
         return self.to("cuda")
 
     def type(self, dtype: Any = None) -> Any:
-        """The dtype's name, or the tensor in another dtype."""
-        return f"treadle.{self.dtype.name}" if dtype is None else self.to(dtypes.as_dtype(dtype))
+        """``"treadle.FloatTensor"`` for float32 and so on, or the tensor in another dtype.
+
+        ``dtype`` may be one of these names, or ``FloatTensor`` itself.
+        """
+        from treadle.tensor.spellings import dtype_named, name_of  # names of PyTorch's old days
+
+        return name_of(self.dtype) if dtype is None else self.to(dtype_named(dtype))
 
     def type_as(self, other: Tensor) -> Tensor:
         """In the dtype of ``other``."""

@@ -12,10 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from treadle.autodiff.batching import vectorized
+from treadle.autodiff.forward import tangents
+from treadle.autodiff.reverse import backward
+from treadle.autodiff.variables import variable
 from treadle.base import dtypes
 from treadle.base.dtypes import DType
 from treadle.ir.node import Node
-from treadle.ir.op import Joint, NoGradient, NotYet, Op, Sample
+from treadle.ir.op import Forward, Joint, NoBatching, NoGradient, Op, Sample, Stacked
 from treadle.ops.project import results
 from treadle.ops.registry import OPS
 from treadle.tensor.handle import wrap
@@ -23,8 +27,9 @@ from treadle.tensor.storage import array_of, node_from_array
 from treadle.testing.gradients import check_grads
 from treadle.testing.layouts import strided_node as strided
 
-_FAMILIES = ("bundle", "checks", "contraction", "elementwise", "functions", "indexing", "movement",
-             "project", "random", "reduce", "scan", "sort", "source", "window")  # fmt: skip
+_FAMILIES = ("bundle", "checks", "complex", "contraction", "decompositions", "elementwise", "fft",
+             "functions", "host_elementwise", "indexing", "linalg", "movement", "project", "random",
+             "reduce", "scan", "scattering", "sort", "source", "strided", "window")  # fmt: skip
 # Relative error of one op against the reference, which computes in f64 (f32 for 16-bit inputs).
 TOLERANCE = {"f64": 1e-12, "f32": 2e-6, "f16": 2e-3, "bf16": 1.6e-2}
 
@@ -98,10 +103,10 @@ def check_values(op: Op, sample: Sample, dtype: DType) -> None:
         if g.dtype.kind in "biu":
             same = np.array_equal(g, e.astype(g.dtype))
         else:
-            tolerance = TOLERANCE[dtypes.from_numpy(g.dtype).short]
+            tolerance = TOLERANCE[dtypes.from_numpy(g.dtype).to_real().short]
             with np.errstate(all="ignore"):
                 same = np.allclose(
-                    g.astype(np.float64), e.astype(np.float64), tolerance,
+                    g.astype(np.complex128), e.astype(np.complex128), tolerance,
                     tolerance * (1 + np.nanmax(np.abs(e), initial=0)), equal_nan=True,
                 )  # fmt: skip
         if not same:
@@ -134,6 +139,60 @@ def check_gradients(op: Op, sample: Sample, order: int = 2) -> None:
             check_grads(function, tensors, order)
 
 
+def check_forward_mode(op: Op, sample: Sample) -> None:
+    """The tangents are right if the gradients are: <J v, u> is <v, J^T u>, in f64."""
+    random = np.random.default_rng(0)
+
+    def drawn(kind: Any) -> Node:
+        return node_from_array(random.standard_normal(kind.shape).astype(kind.dtype.numpy))
+
+    wide = {"f": np.float64, "c": np.complex128}
+    arrays = [x.astype(wide.get(x.dtype.kind, x.dtype)) for x in sample.args]
+    inputs = [node_from_array(x) for x in arrays]
+    given = {variable(n): drawn(n.type) for n in inputs if n.dtype.is_inexact}
+    leaves = iter(given)
+    out = op(*(next(leaves) if n.dtype.is_inexact else n for n in inputs), **sample.attrs)
+    outputs = [n for n in (results(out) if isinstance(out.type, tuple) else (out,)) if n.needs_grad]
+    weights = [drawn(n.type) for n in outputs]
+    pushed = tangents(outputs, given)
+    pulled = backward(outputs, weights, wanted=given, retain_graph=True)
+    ahead = [_product(t, w) for t, w in zip(pushed, weights, strict=True) if t is not None]
+    back = [_product(v, pulled[x]) for x, v in given.items() if x in pulled]
+    if not np.isclose(sum(ahead), sum(back), 1e-9, 1e-9):
+        raise AssertionError(f"{op.name}: <Jv, u> is {ahead}, <v, J^T u> is {back}: {sample}")
+
+
+def _product(a: Node, b: Node) -> float:
+    return float(np.real(np.vdot(array_of(a), array_of(b))))
+
+
+def check_batching(op: Op, sample: Sample) -> None:
+    """A batch gives the bits of its examples: all inputs batched, and each of them alone."""
+    arrays = usual(op, sample)
+    examples = [(x, x.reshape(-1)[::-1].reshape(x.shape)) for x in arrays]
+    alone = [tuple(i == j for i in range(len(arrays))) for j in range(len(arrays))]
+    for batched in {(True,) * len(arrays), *alone}:
+        pairs = list(zip(examples, batched, strict=True))
+        stacks = [node_from_array(np.stack(e)) for e, has in pairs if has]
+
+        def function(places: list[Node], batched: tuple[bool, ...] = batched) -> list[Node]:
+            left = iter(places)
+            fixed = (node_from_array(x) for x in arrays)
+            inputs = [next(left) if h else x for x, h in zip(fixed, batched, strict=True)]
+            node = op(*inputs, **sample.attrs)
+            return list(results(node)) if isinstance(node.type, tuple) else [node]
+
+        together = [array_of(n) for n, _ in vectorized(function, stacks, 2, "error")]
+        for example in range(2):
+            chosen = tuple(e[example if has else 0] for e, has in pairs)
+            for got, expected in zip(together, run(op, chosen, sample.attrs), strict=True):
+                if got[example].tobytes() != expected.tobytes():
+                    raise AssertionError(
+                        f"{op.name}: example {example} of a batch gives {got[example]}, by itself "
+                        f"{expected} (batched: {batched}): {sample}"
+                    )
+
+
 def check_errors(op: Op) -> int:
     """Every error sample is refused with its text; returns how many there are."""
     count = 0
@@ -164,7 +223,9 @@ def incomplete_fields(op: Op) -> Iterator[str]:
             yield "gradient"
     elif not isinstance(gradient, (Joint, tuple)):
         yield "gradient"
-    for name in ("jvp", "batch"):
-        rule = getattr(op, name)
-        if rule is None or (isinstance(rule, NotYet) and not rule.what):
-            yield name
+    if not (isinstance(op.jvp, (Forward, NoGradient)) or callable(op.jvp)):
+        yield "jvp"
+    batch = op.batch
+    has_none = isinstance(batch, NoBatching) and batch.reason
+    if not (isinstance(batch, Stacked) or callable(batch) or has_none):
+        yield "batch"

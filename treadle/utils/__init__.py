@@ -1,4 +1,4 @@
-"""PyTorch's paths (``treadle.utils.data``, ``treadle.utils.tensorboard``): re-exports only."""
+"""PyTorch's paths (``treadle.utils.data``, ``treadle.utils.checkpoint``): re-exports only."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from treadle.utils import data, tensorboard
+    from treadle.utils import checkpoint, data, tensorboard
 
-__all__ = ["data", "tensorboard"]
+__all__ = ["checkpoint", "data", "tensorboard"]
 
 
 def __getattr__(name: str) -> Any:
-    """Both are imported when they are first named."""
+    """They are imported when they are first named."""
     if name in __all__:
         return importlib.import_module(f"treadle.utils.{name}")
     raise AttributeError(f"module 'treadle.utils' has no attribute {name!r}")

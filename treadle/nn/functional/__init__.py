@@ -4,9 +4,11 @@ from treadle.nn.functional.activation import *  # noqa: F403
 from treadle.nn.functional.arrangement import *  # noqa: F403
 from treadle.nn.functional.attention import *  # noqa: F403
 from treadle.nn.functional.bags import *  # noqa: F403
+from treadle.nn.functional.combined import *  # noqa: F403
 from treadle.nn.functional.convolution import *  # noqa: F403
 from treadle.nn.functional.ctc import *  # noqa: F403
 from treadle.nn.functional.embedding import *  # noqa: F403
+from treadle.nn.functional.fractional import *  # noqa: F403
 from treadle.nn.functional.further_pooling import *  # noqa: F403
 from treadle.nn.functional.grid import *  # noqa: F403
 from treadle.nn.functional.loss import *  # noqa: F403

@@ -13,6 +13,7 @@ from treadle.random.sampling import rand_like
 from treadle.tensor import arithmetic as a
 from treadle.tensor import reduction
 from treadle.tensor.arithmetic import cast
+from treadle.tensor.autocast import lowered
 from treadle.tensor.composed import composed
 from treadle.tensor.creation import ones_like, zeros_like
 from treadle.tensor.handle import wrap
@@ -58,6 +59,7 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
     return _finished(input, out, inplace)
 
 
+@lowered
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """``x`` where x > 0, else ``weight * x``; weight (1,) or (C,) for input (N, C, ...)."""
     count = weight.numel()
@@ -96,11 +98,15 @@ def selu(input: Tensor, inplace: bool = False) -> Tensor:
 
 @composed
 @rounded_once
-def celu(input: Tensor, alpha: float = 1.0) -> Tensor:
-    """``max(x, 0) + min(alpha * (e^(x / alpha) - 1), 0)``."""
+def _celu(input: Tensor, alpha: float = 1.0) -> Tensor:
     positive = a.gt(input, 0)
     curve = a.mul(a.expm1(a.div(a.where(positive, 0.0, input), alpha)), alpha)
     return a.where(positive, input, curve)
+
+
+def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+    """``max(x, 0) + min(alpha * (e^(x / alpha) - 1), 0)``."""
+    return _finished(input, _celu(input, alpha), inplace)
 
 
 @composed
@@ -146,9 +152,13 @@ def silu(input: Tensor, inplace: bool = False) -> Tensor:
 
 @composed
 @rounded_once
-def mish(input: Tensor) -> Tensor:
-    """``x * tanh(softplus(x))``."""
+def _mish(input: Tensor) -> Tensor:
     return a.mul(input, a.tanh(softplus(input)))
+
+
+def mish(input: Tensor, inplace: bool = False) -> Tensor:
+    """``x * tanh(softplus(x))``."""
+    return _finished(input, _mish(input), inplace)
 
 
 @composed
@@ -185,16 +195,24 @@ def tanhshrink(input: Tensor) -> Tensor:
 
 @composed
 @rounded_once
-def hardsigmoid(input: Tensor) -> Tensor:
-    """``min(max(x + 3, 0), 6) / 6``."""
+def _hardsigmoid(input: Tensor) -> Tensor:
     return a.div(hardtanh(a.add(input, 3.0), 0.0, 6.0), 6.0)
+
+
+def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    """``min(max(x + 3, 0), 6) / 6``."""
+    return _finished(input, _hardsigmoid(input), inplace)
 
 
 @composed
 @rounded_once
-def hardswish(input: Tensor) -> Tensor:
-    """``x * hardsigmoid(x)``."""
+def _hardswish(input: Tensor) -> Tensor:
     return a.div(a.mul(input, hardtanh(a.add(input, 3.0), 0.0, 6.0)), 6.0)
+
+
+def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
+    """``x * hardsigmoid(x)``."""
+    return _finished(input, _hardswish(input), inplace)
 
 
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:

@@ -11,6 +11,7 @@ from treadle.nn.functional.common import node_of, real_node
 from treadle.nn.functional.embedding import dropout
 from treadle.tensor import arithmetic as a
 from treadle.tensor import reduction
+from treadle.tensor.autocast import lowered
 from treadle.tensor.composed import composed
 from treadle.tensor.contraction import matmul
 from treadle.tensor.creation import ones
@@ -18,6 +19,7 @@ from treadle.tensor.joining import tril
 from treadle.tensor.tensor import Tensor
 
 
+@lowered
 @composed
 def scaled_dot_product_attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,

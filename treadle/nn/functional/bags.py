@@ -20,15 +20,17 @@ _MODES = ("sum", "mean", "max")
 
 
 def embedding_bag(
-    input: Tensor, weight: Tensor, offsets: Tensor | None = None, *, mode: str = "mean",
-    per_sample_weights: Tensor | None = None, include_last_offset: bool = False,
-    padding_idx: int | None = None,
+    input: Tensor, weight: Tensor, offsets: Tensor | None = None, max_norm: float | None = None,
+    norm_type: float = 2.0, scale_grad_by_freq: bool = False, mode: str = "mean",
+    sparse: bool = False, per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False, padding_idx: int | None = None,
 ) -> Tensor:  # fmt: skip
     """The sum, mean or maximum of the rows of ``weight`` (num, dim) of each bag: (bags, dim).
 
     ``input`` (bags, n) has bags of equal size; a vector is cut into bags that begin at ``offsets``
     (the last one is the end with ``include_last_offset``). ``per_sample_weights`` multiply the rows
-    of a sum. Rows ``padding_idx`` do not count. An empty bag gives zeros.
+    of a sum. Rows ``padding_idx`` do not count. An empty bag gives zeros. The other
+    settings are those of ``embedding``.
     """
     name = "embedding_bag"
     index, table = node_of(name, input), real_node(name, weight, "a weight")
@@ -50,7 +52,7 @@ def embedding_bag(
         count = offsets.shape[0] - include_last_offset
         owners = a.sub(searchsorted(offsets[:count], arange(index.shape[0]), right=True), 1)
     flat = input.reshape(-1)
-    rows = embedding(flat, weight, padding_idx)
+    rows = embedding(flat, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq)
     counted = a.ne(flat, -1 if padding_idx is None else padding_idx % table.shape[0])
     if mode == "max":
         return _largest(rows, owners, counted, count)

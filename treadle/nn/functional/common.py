@@ -104,6 +104,19 @@ def check_reduction(name: str, reduction: str, *more: str) -> None:
         ))  # fmt: skip
 
 
+def old_reduction(reduction: str, size_average: bool | None, reduce: bool | None) -> str:
+    """The reduction; PyTorch's older ``size_average`` and ``reduce`` go first where they are given.
+
+    >>> old_reduction("mean", False, None), old_reduction("mean", None, False)
+    ('sum', 'none')
+    """
+    if size_average is None and reduce is None:
+        return reduction
+    if reduce is False:
+        return "none"
+    return "sum" if size_average is False else "mean"
+
+
 def reduced(node: Node, reduction: str, source: Node, count: int | None = None) -> Tensor:
     """The losses as they are, their sum, or the sum divided by ``count`` (of the losses)."""
     if reduction != "none":
@@ -115,6 +128,6 @@ def reduced(node: Node, reduction: str, source: Node, count: int | None = None) 
 
 
 __all__ = [
-    "Pair", "along_channels", "check_rank", "check_reduction", "node_of", "pair", "real_node",
-    "reduced", "rounded_once", "total", "widened",
+    "Pair", "along_channels", "check_rank", "check_reduction", "node_of", "old_reduction", "pair",
+    "real_node", "reduced", "rounded_once", "total", "widened",
 ]  # fmt: skip

@@ -11,6 +11,7 @@ from treadle.nn.functional.common import along_channels, check_rank, node_of, re
 from treadle.ops.contraction import conv_forward, conv_input
 from treadle.ops.elementwise import add
 from treadle.ops.movement import reshape
+from treadle.tensor.autocast import lowered
 from treadle.tensor.composed import composed
 from treadle.tensor.handle import wrap
 from treadle.tensor.joining import pad
@@ -101,6 +102,7 @@ def _convolve(
     return _biased(name, out, bias, single)
 
 
+@lowered
 @composed
 def conv1d(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
@@ -117,6 +119,7 @@ def conv1d(
     return _convolve(1, input, weight, bias, stride, padding, dilation, groups)
 
 
+@lowered
 @composed
 def conv2d(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
@@ -139,6 +142,7 @@ def conv2d(
     return _convolve(2, input, weight, bias, stride, padding, dilation, groups)
 
 
+@lowered
 @composed
 def conv3d(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
@@ -202,6 +206,7 @@ def _transpose(
     return _biased(name, out, bias, single)
 
 
+@lowered
 @composed
 def conv_transpose1d(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
@@ -211,6 +216,7 @@ def conv_transpose1d(
     return _transpose(1, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
+@lowered
 @composed
 def conv_transpose2d(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
@@ -227,6 +233,7 @@ def conv_transpose2d(
     return _transpose(2, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
+@lowered
 @composed
 def conv_transpose3d(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,

@@ -11,6 +11,7 @@ from treadle.ir.node import located
 from treadle.nn.functional.common import check_reduction, real_node, widened
 from treadle.tensor import arithmetic as a
 from treadle.tensor import reduction as r
+from treadle.tensor.autocast import in_float32
 from treadle.tensor.creation import full, tensor
 from treadle.tensor.handle import Handle, wrap
 from treadle.tensor.joining import pad, stack
@@ -20,6 +21,7 @@ from treadle.tensor.tensor import Tensor
 _IMPOSSIBLE = -1e30  # the logarithm of a probability of (as good as) 0, whose gradient is not NaN
 
 
+@in_float32
 def ctc_loss(
     log_probs: Tensor, targets: Tensor, input_lengths: Any, target_lengths: Any, blank: int = 0,
     reduction: str = "mean", zero_infinity: bool = False,

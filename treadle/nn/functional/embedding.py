@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from treadle.base import dtypes
 from treadle.base.errors import DTypeError, ShapeError
 from treadle.base.shapes import Shape
@@ -12,20 +14,69 @@ from treadle.ops.checks import check
 from treadle.ops.indexing import take
 from treadle.ops.movement import detach, expand, reshape
 from treadle.random.sampling import draw_bernoulli
+from treadle.tensor import arithmetic as a
+from treadle.tensor import reduction
 from treadle.tensor.arithmetic import cast
 from treadle.tensor.composed import composed
+from treadle.tensor.creation import zeros
+from treadle.tensor.function import Function
+from treadle.tensor.grad_mode import no_grad
 from treadle.tensor.handle import wrap
 from treadle.tensor.operators import write_back
+from treadle.tensor.selection import index_add
 from treadle.tensor.tensor import Tensor
 
 
-@composed
-def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
+def embedding(
+    input: Tensor, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None,
+    norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False,
+) -> Tensor:  # fmt: skip
     """The rows of ``weight`` (num, dim) that ``input`` names: (*input.shape, dim).
 
-    No gradient flows to row ``padding_idx``. An index outside [0, num) is an IndexError, raised
-    when the result is evaluated.
+    No gradient flows to row ``padding_idx``. With ``max_norm`` the rows that are named are first
+    scaled to that ``norm_type`` norm in place, where theirs is larger. ``scale_grad_by_freq``
+    divides the gradient of a row by how often it is named. Gradients are dense, so ``sparse``
+    changes nothing. An index outside [0, num) is an IndexError, raised when the result is
+    evaluated.
     """
+    if max_norm is not None:
+        limit_rows(input, weight, max_norm, norm_type)
+    if scale_grad_by_freq:
+        weight = _EvenGradient.apply(weight, input)
+    return _embedding(input, weight, padding_idx)
+
+
+@no_grad()
+def limit_rows(input: Tensor, weight: Tensor, max_norm: float, norm_type: float) -> None:
+    """Scales the rows that are named, in place, to a norm of at most ``max_norm``."""
+    index = input.reshape(-1)
+    rows = weight.detach().index_select(0, index)
+    norms = reduction.norm(rows, norm_type, 1, keepdim=True)
+    scaled = a.where(a.gt(norms, max_norm), a.mul(rows, a.div(max_norm, a.add(norms, 1e-7))), rows)
+    weight.index_copy_(0, index, scaled.to(weight.dtype))
+
+
+class _EvenGradient(Function):
+    """The weight; the gradient of a row is divided by how often it is named."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, index: Tensor) -> Tensor:
+        """The weight."""
+        ctx.save_for_backward(index)
+        return weight
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        """The gradient, divided by the counts."""
+        (index,) = ctx.saved_tensors
+        flat = index.reshape(-1).long()
+        ones = a.add(a.mul(flat, 0), 1)
+        counts = index_add(zeros(g.shape[0], dtype=dtypes.int64), 0, flat, ones)
+        return a.div(g, a.clamp(counts, min=1).to(g.dtype).unsqueeze(1)), None
+
+
+@composed
+def _embedding(input: Tensor, weight: Tensor, padding_idx: int | None) -> Tensor:
     index, table = node_of("embedding", input), real_node("embedding", weight, "a weight")
     if index.dtype.kind not in "iu":
         raise located(DTypeError(

@@ -16,6 +16,7 @@ from treadle.nn.functional.pooling import (
     avg_pool2d,
 )
 from treadle.tensor import arithmetic as a
+from treadle.tensor.autocast import in_float32
 from treadle.tensor.creation import zeros
 from treadle.tensor.selection import scatter
 from treadle.tensor.tensor import Tensor
@@ -34,7 +35,7 @@ def adaptive_avg_pool1d(input: Tensor, output_size: Any) -> Tensor:
 
 
 def adaptive_max_pool1d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
-    """The largest elements of windows that divide the sequence; the size must be divisible."""
+    """The largest elements of windows that divide the sequence."""
     check_rank("adaptive_max_pool1d", node_of("adaptive_max_pool1d", input), (3, 2), _SEQUENCES)
     out = adaptive_max_pool2d(input.unsqueeze(-2), (1, _one(output_size)), return_indices)
     return tuple(x.squeeze(-2) for x in out) if return_indices else out.squeeze(-2)
@@ -48,7 +49,7 @@ def lp_pool1d(
     ceil_mode: bool = False,
 ) -> Tensor:  # fmt: skip
     """``(sum of x^p)^(1/p)`` of every window of (N, C, L); 0 where the sum is negative."""
-    return _lp(input, norm_type, ceil_mode, avg_pool1d, kernel_size, stride, kernel_size)
+    return lp_pool(input, norm_type, ceil_mode, avg_pool1d, kernel_size, stride, kernel_size)
 
 
 def lp_pool2d(
@@ -56,13 +57,14 @@ def lp_pool2d(
 ) -> Tensor:
     """``(sum of x^p)^(1/p)`` of every window of (N, C, H, W); 0 where the sum is negative."""
     count = prod(pair("lp_pool2d", "kernel_size", kernel_size))
-    return _lp(input, norm_type, ceil_mode, avg_pool2d, kernel_size, stride, count)
+    return lp_pool(input, norm_type, ceil_mode, avg_pool2d, kernel_size, stride, count)
 
 
 @rounded_once
-def _lp(
+def lp_pool(
     input: Tensor, p: float, ceil_mode: bool, average: Any, kernel: Any, stride: Any, count: int
 ) -> Tensor:
+    """The p-norm of every window, by the means that ``average`` takes."""
     means = average(a.pow(input, p), kernel, stride, 0, ceil_mode)
     positive = a.clamp(means, min=0)
     is_zero = a.eq(positive, 0)  # there the gradient is 0 too
@@ -73,6 +75,7 @@ def _lp(
 # --- maxima put back ------------------------------------------------------------------------------
 
 
+@in_float32
 def max_unpool1d(
     input: Tensor, indices: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
     output_size: Sequence[int] | None = None,
@@ -84,10 +87,11 @@ def max_unpool1d(
     size = (1, (input.shape[-1] - 1) * step + kernel - 2 * around)
     if output_size is not None:
         size = (1, output_size[-1])
-    put = _put_back("max_unpool1d", input.unsqueeze(-2), indices.unsqueeze(-2), size)
+    put = put_back("max_unpool1d", input.unsqueeze(-2), indices.unsqueeze(-2), size)
     return put.squeeze(-2)
 
 
+@in_float32
 def max_unpool2d(
     input: Tensor, indices: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
     output_size: Sequence[int] | None = None,
@@ -106,20 +110,22 @@ def max_unpool2d(
     )
     if output_size is not None:
         height, width = output_size[-2:]
-    return _put_back(name, input, indices, (height, width))
+    return put_back(name, input, indices, (height, width))
 
 
-def _put_back(name: str, input: Tensor, indices: Tensor, size: tuple[int, int]) -> Tensor:
+def put_back(name: str, input: Tensor, indices: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Zeros of a size, with the input's elements at flat places."""
     shape = tuple(input.shape)
     if tuple(indices.shape) != shape:
         raise located(ShapeError(
             f"{name}: got an input of shape {shape} and indices of shape {tuple(indices.shape)}; "
             f"they must be equal"
         ))  # fmt: skip
-    rows = prod(shape[:-2])
-    empty = zeros(rows, size[0] * size[1], dtype=input.dtype)
+    outer = shape[: len(shape) - len(size)]
+    rows = prod(outer)
+    empty = zeros(rows, prod(size), dtype=input.dtype)
     put = scatter(empty, 1, indices.reshape(rows, -1), input.reshape(rows, -1))
-    return put.reshape(*shape[:-2], *size)
+    return put.reshape(*outer, *size)
 
 
 __all__ = [

@@ -9,6 +9,7 @@ from treadle.base.errors import ShapeError
 from treadle.ir.node import located
 from treadle.nn.functional.common import check_rank, node_of, real_node, rounded_once
 from treadle.tensor import arithmetic as a
+from treadle.tensor.autocast import in_float32
 from treadle.tensor.contraction import matmul
 from treadle.tensor.creation import arange, ones
 from treadle.tensor.joining import stack
@@ -43,6 +44,7 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool = False)
     return matmul(points, theta.mT).reshape(n, height, width, 2)
 
 
+@in_float32
 def grid_sample(
     input: Tensor, grid: Tensor, mode: str = "bilinear", padding_mode: str = "zeros",
     align_corners: bool = False,

@@ -15,6 +15,7 @@ from treadle.ir.node import Node, located
 from treadle.nn.functional.common import (
     check_reduction,
     node_of,
+    old_reduction,
     real_node,
     reduced,
     total,
@@ -27,8 +28,9 @@ from treadle.ops.movement import expand, reshape
 from treadle.ops.reduce import reduce_sum
 from treadle.tensor import arithmetic as a
 from treadle.tensor.arithmetic import cast
+from treadle.tensor.autocast import in_float32
 from treadle.tensor.composed import composed
-from treadle.tensor.gradients import Function
+from treadle.tensor.function import Function
 from treadle.tensor.handle import wrap
 from treadle.tensor.reduction import log_softmax
 from treadle.tensor.tensor import Tensor
@@ -128,16 +130,18 @@ def _weighted(node: Node, weights: Node | None, axis: int) -> Node:
     return e.mul(node, expand(reshape(weights, shape=shape), shape=node.shape))
 
 
+@in_float32
 @composed
 def nll_loss(
-    input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100,
-    reduction: str = "mean",
+    input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
+    ignore_index: int = -100, reduce: bool | None = None, reduction: str = "mean",
 ) -> Tensor:  # fmt: skip
     """``-weight[target] * input[target]`` for log-probabilities (N, C, ...) or (C,).
 
     The mean is the sum divided by the sum of the weights used; targets equal to ``ignore_index``
     do not count.
     """
+    reduction = old_reduction(reduction, size_average, reduce)
     check_reduction("nll_loss", reduction)
     source = real_node("nll_loss", input)
     loss, count = _class_losses("nll_loss", widened(source), target, weight, ignore_index, 0.0)
@@ -150,10 +154,12 @@ def _finished(loss: Node, count: Node, reduction: str, source: Node) -> Tensor:
     return reduced(loss, reduction, source)
 
 
+@in_float32
 @composed
 def cross_entropy(
-    input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100,
-    reduction: str = "mean", label_smoothing: float = 0.0,
+    input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
+    ignore_index: int = -100, reduce: bool | None = None, reduction: str = "mean",
+    label_smoothing: float = 0.0,
 ) -> Tensor:  # fmt: skip
     """``nll_loss(log_softmax(input), target)`` for scores (N, C, ...) or (C,).
 
@@ -165,6 +171,7 @@ def cross_entropy(
     >>> round(cross_entropy(scores, treadle.tensor([0, 1])).item(), 4)
     0.6931
     """
+    reduction = old_reduction(reduction, size_average, reduce)
     check_reduction("cross_entropy", reduction)
     if not 0 <= label_smoothing <= 1:
         raise located(ValueError(
@@ -205,44 +212,79 @@ def _operands(name: str, input: Any, target: Any) -> tuple[Node, Node, Node]:
     return widened(cast(source, kind)), widened(cast(goal, kind)), cast(source, kind)
 
 
+def _weighed(
+    name: str, losses: Node, weight: Tensor | None, reduction: str, source: Node
+) -> Tensor:
+    """The losses reduced; with a weight for each the mean is divided by the sum of the weights."""
+    if weight is None:
+        return reduced(losses, reduction, source)
+    if weight.node.shape != losses.shape:
+        raise located(ShapeError(
+            f"{name}: got a weight of shape {weight.node.shape} for losses of shape "
+            f"{losses.shape}; they must be equal"
+        ))  # fmt: skip
+    w = cast(weight.node, losses.dtype)
+    if reduction != "mean":
+        return reduced(e.mul(losses, w), reduction, source)
+    return wrap(cast(e.div(total(e.mul(losses, w)), total(w)), source.dtype))
+
+
+@in_float32
 @composed
-def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """``(input - target)^2``."""
+def mse_loss(
+    input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
+    reduction: str = "mean", weight: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """``(input - target)^2``, times ``weight``, by whose sum the mean is then divided."""
+    reduction = old_reduction(reduction, size_average, reduce)
     check_reduction("mse_loss", reduction)
     x, y, source = _operands("mse_loss", input, target)
     difference = e.sub(x, y)
-    return reduced(e.mul(difference, difference), reduction, source)
+    return _weighed("mse_loss", e.mul(difference, difference), weight, reduction, source)
 
 
+@in_float32
 @composed
-def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """``|input - target|``."""
+def l1_loss(
+    input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
+    reduction: str = "mean", weight: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """``|input - target|``, times ``weight``, by whose sum the mean is then divided."""
+    reduction = old_reduction(reduction, size_average, reduce)
     check_reduction("l1_loss", reduction)
     x, y, source = _operands("l1_loss", input, target)
-    return reduced(e.abs_(e.sub(x, y)), reduction, source)
+    return _weighed("l1_loss", e.abs_(e.sub(x, y)), weight, reduction, source)
 
 
+@in_float32
 @composed
 def smooth_l1_loss(
-    input: Tensor, target: Tensor, reduction: str = "mean", beta: float = 1.0
-) -> Tensor:
+    input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
+    reduction: str = "mean", beta: float = 1.0,
+) -> Tensor:  # fmt: skip
     """With d = |input - target|: ``0.5 * d^2 / beta`` where d < beta, else ``d - 0.5 * beta``."""
+    reduction = old_reduction(reduction, size_average, reduce)
     check_reduction("smooth_l1_loss", reduction)
     if beta < 0:
         raise located(ValueError(f"smooth_l1_loss: got beta {beta}; it must not be negative"))
     if beta == 0:
-        return l1_loss(input, target, reduction)
+        return l1_loss(input, target, reduction=reduction)
     x, y, source = _operands("smooth_l1_loss", input, target)
     d = a.abs(wrap(e.sub(x, y)))
     loss = a.where(a.lt(d, beta), a.div(a.mul(a.mul(d, 0.5), d), beta), a.sub(d, 0.5 * beta))
     return reduced(loss.node, reduction, source)
 
 
+@in_float32
 @composed
 def huber_loss(
-    input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0
-) -> Tensor:
-    """With d = |input - target|: ``0.5 * d^2`` where d <= delta, else ``delta * (d - delta/2)``."""
+    input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0,
+    weight: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """With d = |input - target|: ``0.5 * d^2`` where d <= delta, else ``delta * (d - delta/2)``.
+
+    ``weight`` multiplies the losses.
+    """
     check_reduction("huber_loss", reduction)
     if delta <= 0:
         raise located(ValueError(f"huber_loss: got delta {delta}; it must be positive"))
@@ -250,18 +292,21 @@ def huber_loss(
     d = a.abs(wrap(e.sub(x, y)))
     inner = a.mul(a.mul(d, 0.5), d)
     loss = a.where(a.le(d, delta), inner, a.mul(a.sub(d, 0.5 * delta), delta))
-    return reduced(loss.node, reduction, source)
+    return reduced(_rescaled("huber_loss", loss.node, weight), reduction, source)
 
 
+@in_float32
 @composed
 def kl_div(
-    input: Tensor, target: Tensor, reduction: str = "mean", log_target: bool = False
-) -> Tensor:
+    input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
+    reduction: str = "mean", log_target: bool = False,
+) -> Tensor:  # fmt: skip
     """``target * (log(target) - input)`` for log-probabilities ``input``; 0 log 0 is 0.
 
     "batchmean" divides the sum by the first size, which is the mathematical definition; "mean" by
     the number of elements. ``log_target`` says that the target is logarithms too.
     """
+    reduction = old_reduction(reduction, size_average, reduce)
     check_reduction("kl_div", reduction, "batchmean")
     x, y, source = _operands("kl_div", input, target)
     if log_target:
@@ -311,15 +356,18 @@ def _rescaled(name: str, loss: Node, weight: Tensor | None) -> Node:
     return e.mul(loss, node if node.shape == loss.shape else expand(node, shape=loss.shape))
 
 
+@in_float32
 @composed
 def binary_cross_entropy(
-    input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean"
-) -> Tensor:
+    input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
+    reduce: bool | None = None, reduction: str = "mean",
+) -> Tensor:  # fmt: skip
     """``-weight * (y log x + (1 - y) log(1 - x))`` for probabilities x and targets y in [0, 1].
 
     Logarithms are at least -100, so the loss stays finite at 0 and 1. A probability outside [0, 1]
     is an error when the loss is evaluated. ``binary_cross_entropy_with_logits`` is safer.
     """
+    reduction = old_reduction(reduction, size_average, reduce)
     name = "binary_cross_entropy"
     check_reduction(name, reduction)
     x, y, source = _operands(name, input, target)
@@ -332,15 +380,17 @@ def binary_cross_entropy(
     return reduced(_rescaled(name, loss, weight), reduction, source)
 
 
+@in_float32
 @composed
 def binary_cross_entropy_with_logits(
-    input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean",
-    pos_weight: Tensor | None = None,
+    input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
+    reduce: bool | None = None, reduction: str = "mean", pos_weight: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """``binary_cross_entropy(sigmoid(input), target)`` without overflow.
 
     ``weight * ((1 - y) * x + (1 + (pos_weight - 1) * y) * log(1 + e^-x))``
     """
+    reduction = old_reduction(reduction, size_average, reduce)
     name = "binary_cross_entropy_with_logits"
     check_reduction(name, reduction)
     x, y, source = _operands(name, input, target)

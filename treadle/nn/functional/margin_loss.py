@@ -9,9 +9,16 @@ from typing import Any
 from treadle.base.errors import ShapeError
 from treadle.ir.node import located
 from treadle.nn.functional.activation import logsigmoid, softplus
-from treadle.nn.functional.common import check_reduction, real_node, reduced, widened
+from treadle.nn.functional.common import (
+    check_reduction,
+    old_reduction,
+    real_node,
+    reduced,
+    widened,
+)
 from treadle.tensor import arithmetic as a
 from treadle.tensor import reduction as r
+from treadle.tensor.autocast import in_float32
 from treadle.tensor.creation import arange
 from treadle.tensor.grad_mode import no_grad
 from treadle.tensor.handle import wrap
@@ -45,20 +52,26 @@ def pairwise_distance(
     return distance.to(a.common_dtype("pairwise_distance", x1, x2))
 
 
+@in_float32
 def margin_ranking_loss(
-    input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, reduction: str = "mean"
-) -> Tensor:
+    input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0,
+    size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean",
+) -> Tensor:  # fmt: skip
     """``max(0, -target * (input1 - input2) + margin)``; target 1 wants input1 larger, -1 input2."""
+    reduction = old_reduction(reduction, size_average, reduce)
     check_reduction("margin_ranking_loss", reduction)
     x, y = _wide("margin_ranking_loss", input1, input2)
     losses = _above(a.mul(a.neg(target), a.sub(x, y)), margin)
     return _finished(losses, reduction, input1)
 
 
+@in_float32
 def hinge_embedding_loss(
-    input: Tensor, target: Tensor, margin: float = 1.0, reduction: str = "mean"
-) -> Tensor:
+    input: Tensor, target: Tensor, margin: float = 1.0, size_average: bool | None = None,
+    reduce: bool | None = None, reduction: str = "mean",
+) -> Tensor:  # fmt: skip
     """``input`` where the target is 1, ``max(0, margin - input)`` where it is -1."""
+    reduction = old_reduction(reduction, size_average, reduce)
     check_reduction("hinge_embedding_loss", reduction)
     (x,) = _wide("hinge_embedding_loss", input)
     zero = a.mul(x, 0)
@@ -67,13 +80,16 @@ def hinge_embedding_loss(
     return _finished(losses, reduction, input)
 
 
+@in_float32
 def cosine_embedding_loss(
-    input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, reduction: str = "mean"
-) -> Tensor:
+    input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0,
+    size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean",
+) -> Tensor:  # fmt: skip
     """``1 - cos(input1, input2)`` where the target is 1, ``max(0, cos - margin)`` where it is -1.
 
     Inputs (N, D) or (D,), target (N,) or ().
     """
+    reduction = old_reduction(reduction, size_average, reduce)
     name = "cosine_embedding_loss"
     check_reduction(name, reduction)
     x, y = _wide(name, input1, input2)
@@ -93,14 +109,17 @@ def cosine_embedding_loss(
 # --- triplets -------------------------------------------------------------------------------------
 
 
+@in_float32
 def triplet_margin_loss(
     anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 1.0, p: float = 2.0,
-    eps: float = 1e-6, swap: bool = False, reduction: str = "mean",
+    eps: float = 1e-6, swap: bool = False, size_average: bool | None = None,
+    reduce: bool | None = None, reduction: str = "mean",
 ) -> Tensor:  # fmt: skip
     """``max(0, d(anchor, positive) - d(anchor, negative) + margin)``, d by ``pairwise_distance``.
 
     ``swap`` takes the distance between positive and negative where that is smaller.
     """
+    reduction = old_reduction(reduction, size_average, reduce)
     return triplet_margin_with_distance_loss(
         anchor, positive, negative, margin=margin, swap=swap, reduction=reduction,
         distance_function=lambda x, y: pairwise_distance(x, y, p, eps),
@@ -139,14 +158,16 @@ def _rows(name: str, input: Tensor) -> Tensor:
     return x.reshape(-1, x.shape[-1])
 
 
+@in_float32
 def multi_margin_loss(
     input: Tensor, target: Tensor, p: int = 1, margin: float = 1.0, weight: Tensor | None = None,
-    reduction: str = "mean",
+    size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean",
 ) -> Tensor:  # fmt: skip
     """``sum over i != y of weight[y] * max(0, margin - x[y] + x[i])^p / C`` for scores (N, C).
 
     The target holds the classes y: (N,), or () for an input (C,).
     """
+    reduction = old_reduction(reduction, size_average, reduce)
     name = "multi_margin_loss"
     check_reduction(name, reduction)
     if p not in (1, 2):
@@ -162,11 +183,16 @@ def multi_margin_loss(
     return _finished(total.reshape(target.shape), reduction, input)
 
 
-def multilabel_margin_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+@in_float32
+def multilabel_margin_loss(
+    input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:  # fmt: skip
     """``sum over targets j, others i of max(0, 1 - (x[j] - x[i])) / C`` for scores (N, C).
 
     The target, of the input's shape, names classes up to the first -1.
     """
+    reduction = old_reduction(reduction, size_average, reduce)
     name = "multilabel_margin_loss"
     check_reduction(name, reduction)
     x = _rows(name, input)
@@ -187,8 +213,13 @@ def multilabel_margin_loss(input: Tensor, target: Tensor, reduction: str = "mean
     return _finished(total.reshape(input.shape[:-1]), reduction, input)
 
 
-def soft_margin_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+@in_float32
+def soft_margin_loss(
+    input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:  # fmt: skip
     """``log(1 + exp(-target * input))`` for targets 1 and -1."""
+    reduction = old_reduction(reduction, size_average, reduce)
     check_reduction("soft_margin_loss", reduction)
     (x,) = _wide("soft_margin_loss", input)
     losses = softplus(a.mul(a.neg(target.to(x.dtype)), x), threshold=math.inf)
@@ -196,12 +227,14 @@ def soft_margin_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> 
 
 
 def multilabel_soft_margin_loss(
-    input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean"
-) -> Tensor:
+    input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
+    reduce: bool | None = None, reduction: str = "mean",
+) -> Tensor:  # fmt: skip
     """``-(y log sigmoid(x) + (1 - y) log sigmoid(-x))``: the mean over the last dimension.
 
     ``weight`` (C,) weighs the classes.
     """
+    reduction = old_reduction(reduction, size_average, reduce)
     check_reduction("multilabel_soft_margin_loss", reduction)
     (x,) = _wide("multilabel_soft_margin_loss", input)
     y = target.to(x.dtype)
@@ -213,14 +246,17 @@ def multilabel_soft_margin_loss(
 # --- densities ------------------------------------------------------------------------------------
 
 
+@in_float32
 def poisson_nll_loss(
-    input: Tensor, target: Tensor, log_input: bool = True, full: bool = False, eps: float = 1e-8,
+    input: Tensor, target: Tensor, log_input: bool = True, full: bool = False,
+    size_average: bool | None = None, eps: float = 1e-8, reduce: bool | None = None,
     reduction: str = "mean",
 ) -> Tensor:  # fmt: skip
     """``exp(x) - y * x``, or without ``log_input`` ``x - y * log(x + eps)``.
 
     ``full`` adds Stirling's ``y log y - y + log(2 pi y) / 2`` where y > 1.
     """
+    reduction = old_reduction(reduction, size_average, reduce)
     check_reduction("poisson_nll_loss", reduction)
     (x,) = _wide("poisson_nll_loss", input)
     y = target.to(x.dtype)

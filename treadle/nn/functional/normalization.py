@@ -66,10 +66,11 @@ def batch_norm(
             f"batch_norm: got an input of shape {source.shape}; it must be (N, C, ...)"
         ))  # fmt: skip
     shape, channels = source.shape, source.shape[1:2]
-    scale = _vector("batch_norm", "weight", weight, channels, source)
-    shift = _vector("batch_norm", "bias", bias, channels, source)
-    known_mean = _vector("batch_norm", "running_mean", running_mean, channels, source)
-    known_var = _vector("batch_norm", "running_var", running_var, channels, source)
+    for what, value in (
+        ("weight", weight), ("bias", bias), ("running_mean", running_mean),
+        ("running_var", running_var),
+    ):  # fmt: skip
+        _vector("batch_norm", what, value, channels, source)
     if training:
         axes = (0, *range(2, len(shape)))
         count = prod(shape[i] for i in axes)
@@ -78,31 +79,47 @@ def batch_norm(
                 f"batch_norm: got an input of shape {shape}, one value per channel; training needs "
                 f"more than one; use a larger batch, or .eval()"
             ))  # fmt: skip
-        mean, variance = results(moments(source, axes=axes))
+        mean, variance = map(wrap, results(moments(source, axes=axes)))
         if running_mean is not None and running_var is not None:
             unbiased = count / max(count - 1, 1)
             _move(running_mean, mean, momentum, 1.0)
             _move(running_var, variance, momentum, unbiased)
-    elif known_mean is None or known_var is None:
+    elif running_mean is None or running_var is None:
         raise located(ValueError(
             "batch_norm: got no running statistics and training=False; pass running_mean and "
             "running_var, or training=True"
         ))  # fmt: skip
     else:
-        mean, variance = known_mean, known_var
-    factor = _inverse_deviation(variance, eps)
-    if scale is not None:
-        factor = e.mul(factor, scale)
-    centred = e.sub(widened(source), along_channels(mean, shape))
-    out = e.mul(centred, along_channels(factor, shape))
-    if shift is not None:
-        out = e.add(out, along_channels(shift, shape))
-    return wrap(cast(out, source.dtype))
+        mean, variance = running_mean, running_var
+    return _by_channels(input, mean, variance, weight, bias, eps)
+
+
+@composed
+def _by_channels(
+    input: Tensor, mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None,
+    eps: float,
+) -> Tensor:  # fmt: skip
+    """``batch_norm`` with this mean and this variance of every channel."""
+    x, wide = input.node, widened(input.node)
+    factor = _inverse_deviation(cast(variance.node, wide.dtype), eps)
+    if weight is not None:
+        factor = e.mul(factor, cast(weight.node, wide.dtype))
+    centred = e.sub(wide, along_channels(cast(mean.node, wide.dtype), x.shape))
+    out = e.mul(centred, along_channels(factor, x.shape))
+    if bias is not None:
+        out = e.add(out, along_channels(cast(bias.node, wide.dtype), x.shape))
+    return wrap(cast(out, x.dtype))
 
 
 @no_grad()  # not a `with` block, at whose end Ctrl-C could leave gradients off
-def _move(running: Tensor, observed: Node, momentum: float | Tensor, scale: float) -> None:
-    """``running = (1 - momentum) * running + momentum * scale * observed``."""
+def _move(running: Tensor, observed: Tensor, momentum: float | Tensor, scale: float) -> None:
+    running._write(_moved(running, observed, momentum, scale).node)
+
+
+@composed
+def _moved(running: Tensor, seen: Tensor, momentum: float | Tensor, scale: float) -> Tensor:
+    """``(1 - momentum) * running + momentum * scale * seen``."""
+    observed = seen.node
     dtype, shape = observed.dtype, observed.shape
     if isinstance(momentum, Tensor):
         kept, fresh = (cast(rate.node, dtype) for rate in (1 - momentum, momentum * scale))
@@ -110,7 +127,7 @@ def _move(running: Tensor, observed: Node, momentum: float | Tensor, scale: floa
         kept, fresh = number(1 - momentum, dtype), number(momentum * scale, dtype)
     old = e.mul(expand(kept, shape=shape), cast(running.node, dtype))
     new = e.mul(expand(fresh, shape=shape), observed)
-    running._write(cast(e.add(old, new), running.dtype))
+    return wrap(cast(e.add(old, new), running.dtype))
 
 
 @composed
@@ -231,7 +248,7 @@ def instance_norm(
             (running_mean, mean, 1.0), (running_var, variance, count / (count - 1))
         ):  # fmt: skip
             total = reduce_sum(observed, axes=(0,))
-            _move(running, e.div(total, e.full_like(total, source.shape[0])), momentum, scale)
+            _move(running, wrap(e.div(total, e.full_like(total, source.shape[0]))), momentum, scale)
     return out
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from treadle.base.errors import ShapeError
 from treadle.base.lazy_numpy import np
+from treadle.base.shapes import prod
 from treadle.ir.node import Node, located
 from treadle.nn.functional.common import Pair, check_rank, node_of, pair, real_node, widened
 from treadle.ops import elementwise as e
@@ -16,8 +17,10 @@ from treadle.ops.reduce import reduce_sum
 from treadle.ops.window import max_pool, window_sum
 from treadle.tensor.arithmetic import cast
 from treadle.tensor.composed import composed
+from treadle.tensor.creation import from_numpy
 from treadle.tensor.handle import wrap
 from treadle.tensor.reduction import keep
+from treadle.tensor.selection import gather
 from treadle.tensor.storage import node_from_array
 from treadle.tensor.tensor import Tensor
 
@@ -134,7 +137,7 @@ def _target(name: str, output_size: Any, size: Pair) -> Pair:
     return wanted[0], wanted[1]
 
 
-def _parts(size: int, count: int) -> list[Pair]:
+def parts_of(size: int, count: int) -> list[Pair]:
     """Part i is the elements from floor(i * size / count) to ceil((i + 1) * size / count)."""
     return [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
 
@@ -167,7 +170,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
         total = window_sum(node, window=window, stride=window, padding=((0, 0), (0, 0)))
         out = e.div(total, e.full_like(total, window[0] * window[1]))
     else:
-        down, across = _parts(height, rows), _parts(width, columns)
+        down, across = parts_of(height, rows), parts_of(width, columns)
         axis = len(node.shape) - 2
         total = _sum_parts(_sum_parts(node, axis, down), axis + 1, across)
         sizes = np.multiply.outer(*([end - start for start, end in p] for p in (down, across)))
@@ -176,18 +179,46 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
 
 
 def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
-    """The largest elements of windows that divide the image; the sizes must be divisible."""
+    """The largest elements of windows that divide the image; with ``return_indices`` their places.
+
+    Where the sizes do not divide, windows overlap and differ in size.
+    """
     node = node_of("adaptive_max_pool2d", input)
     check_rank("adaptive_max_pool2d", node, (4, 3), _IMAGES)
     size = node.shape[-2], node.shape[-1]
     wanted = _target("adaptive_max_pool2d", output_size, size)
-    if size[0] % wanted[0] or size[1] % wanted[1]:
-        raise located(ShapeError(
-            f"adaptive_max_pool2d: got an image of {size} and output_size {wanted}; here the image "
-            f"must be divisible by it; pad it or use max_pool2d"
-        ))  # fmt: skip
-    window = size[0] // wanted[0], size[1] // wanted[1]
-    return max_pool2d(input, window, return_indices=return_indices)
+    if size[0] % wanted[0] == 0 and size[1] % wanted[1] == 0:
+        window = size[0] // wanted[0], size[1] // wanted[1]
+        return max_pool2d(input, window, return_indices=return_indices)
+    parts = [parts_of(n, out) for n, out in zip(size, wanted, strict=True)]
+    values, places = largest_of_parts(input, parts)
+    return (values, places) if return_indices else values
+
+
+def largest_of_parts(input: Tensor, parts: Sequence[list[Pair]]) -> tuple[Tensor, Tensor]:
+    """The largest element of every box of parts of the last dimensions, and its flat place.
+
+    Parts are (start, end); shorter ones repeat their last element, which changes no maximum.
+    """
+    sizes = tuple(input.shape)[input.ndim - len(parts) :]
+    index = np.zeros((1,), np.int64)
+    for size, spans in zip(sizes, parts, strict=True):
+        longest = max(end - start for start, end in spans)
+        starts, ends = (np.array(side)[:, None] for side in zip(*spans, strict=True))
+        along = np.minimum(starts + np.arange(longest), ends - 1)
+        index = (index[..., None, None] * size + along) if index.ndim > 1 else along
+    count = len(parts)
+    if count > 1:  # (o1, k1, o2, k2, ...) -> (o1, o2, ..., k1 * k2 * ...)
+        index = index.transpose(*range(0, 2 * count, 2), *range(1, 2 * count, 2))
+    outs = index.shape[:count]
+    flat = input.flatten(input.ndim - count)
+    table = from_numpy(np.ascontiguousarray(index.reshape(prod(outs), -1)))
+    boxes = flat.index_select(-1, table.reshape(-1)).reshape(*flat.shape[:-1], *table.shape)
+    best = boxes.argmax(-1, keepdim=True)
+    values = gather(boxes, -1, best).squeeze(-1)
+    places = gather(table.expand(boxes.shape), -1, best).squeeze(-1)
+    shape = (*flat.shape[:-1], *outs)
+    return values.reshape(shape), places.reshape(shape)
 
 
 # --- sequences ----------------------------------------------------------------------------------

@@ -23,7 +23,8 @@ from treadle.ops import elementwise as e
 from treadle.ops.contraction import matmul
 from treadle.ops.movement import concatenate, expand, permute, reshape, slice_, zeros_of
 from treadle.ops.reduce import reduce_sum
-from treadle.tensor.gradients import Function
+from treadle.tensor.composed import composed
+from treadle.tensor.function import Function
 from treadle.tensor.handle import wrap
 from treadle.tensor.tensor import Tensor
 
@@ -114,12 +115,13 @@ class _Recurrence(Function):
     differentiated forms them again, from what was saved and with the same bits.
     """
 
-    sums: list[Node]
+    _is_pure = True
+    sums: Tensor
     spans: list[_Span]
 
     def formed(self, again: Callable[[], Node]) -> Node:
         """The sums of all steps; ``again`` forms them anew."""
-        return again() if recorder.state.grad_enabled else _join(self.sums)
+        return again() if recorder.state.grad_enabled else self.sums.node
 
 
 class RNNSequence(_Recurrence):
@@ -135,12 +137,7 @@ class RNNSequence(_Recurrence):
     ) -> Tensor:
         """All states."""
         ctx.relu, ctx.spans = relu, _spans(sizes)
-        h, across, states = h0.node, _across(weight.node), []
-        for span in ctx.spans:
-            total = e.add(_rows(x.node, span), matmul(_first(h, span.size), across))
-            h = e.maximum(total, e.full_like(total, 0)) if relu else e.tanh(total)
-            states.append(h)
-        out = wrap(_join(states))
+        out = _rnn_states(x, weight, h0, tuple(sizes), relu)
         ctx.save_for_backward(x, weight, h0, out)
         return out
 
@@ -179,20 +176,10 @@ class LSTMSequence(_Recurrence):
     ) -> tuple[Tensor, Tensor]:
         """All states."""
         ctx.set_materialize_grads(False)
-        ctx.spans, ctx.sums = _spans(sizes), []
-        h, c, across = h0.node, c0.node, _across(weight.node)
-        hs, cs = [], []
-        for span in ctx.spans:
-            total = e.add(_rows(x.node, span), matmul(_first(h, span.size), across))
-            ctx.sums.append(total)
-            i, f, g, o = LSTMSequence.gates(total)
-            c = e.add(e.mul(f, _first(c, span.size)), e.mul(i, g))
-            h = e.mul(o, e.tanh(c))
-            hs.append(h)
-            cs.append(c)
-        results = wrap(_join(hs)), wrap(_join(cs))
-        ctx.save_for_backward(x, weight, h0, c0, *results)
-        return results
+        ctx.spans = _spans(sizes)
+        hs, cs, ctx.sums = _lstm_states(x, weight, h0, c0, tuple(sizes))
+        ctx.save_for_backward(x, weight, h0, c0, hs, cs)
+        return hs, cs
 
     @staticmethod
     def gates(total: Node) -> tuple[Node, Node, Node, Node]:
@@ -248,16 +235,8 @@ class GRUSequence(_Recurrence):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, h0: Tensor, sizes: Sequence[int]
     ) -> Tensor:
         """All states."""
-        ctx.spans, ctx.sums = _spans(sizes), []
-        h, across, states = h0.node, _across(weight.node), []
-        for span in ctx.spans:
-            h = _first(h, span.size)
-            y = GRUSequence.biased(matmul(h, across), bias)
-            ctx.sums.append(y)
-            _, z, n = GRUSequence.gates(_rows(x.node, span), y)
-            h = e.add(n, e.mul(z, e.sub(h, n)))
-            states.append(h)
-        out = wrap(_join(states))
+        ctx.spans = _spans(sizes)
+        out, ctx.sums = _gru_states(x, weight, bias, h0, tuple(sizes))
         ctx.save_for_backward(x, weight, bias, h0, out)
         return out
 
@@ -302,6 +281,57 @@ class GRUSequence(_Recurrence):
         dw = _weight_gradient(dy, before, w)
         db = None if bias is None else wrap(reduce_sum(dy, axes=(0, 1)))
         return wrap(dx), wrap(dw), db, wrap(dh), None
+
+
+# --- all steps of a sequence, which are recorded as one call where they were before ---------------
+
+
+@composed
+def _rnn_states(
+    x: Tensor, weight: Tensor, h0: Tensor, sizes: tuple[int, ...], relu: bool
+) -> Tensor:
+    """The states of ``RNNSequence``."""
+    h, across, states = h0.node, _across(weight.node), []
+    for span in _spans(sizes):
+        total = e.add(_rows(x.node, span), matmul(_first(h, span.size), across))
+        h = e.maximum(total, e.full_like(total, 0)) if relu else e.tanh(total)
+        states.append(h)
+    return wrap(_join(states))
+
+
+@composed
+def _lstm_states(
+    x: Tensor, weight: Tensor, h0: Tensor, c0: Tensor, sizes: tuple[int, ...]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The states h and c of ``LSTMSequence``, and the sums of all steps."""
+    h, c, across = h0.node, c0.node, _across(weight.node)
+    hs, cs, sums = [], [], []
+    for span in _spans(sizes):
+        total = e.add(_rows(x.node, span), matmul(_first(h, span.size), across))
+        i, f, g, o = LSTMSequence.gates(total)
+        c = e.add(e.mul(f, _first(c, span.size)), e.mul(i, g))
+        h = e.mul(o, e.tanh(c))
+        hs.append(h)
+        cs.append(c)
+        sums.append(total)
+    return wrap(_join(hs)), wrap(_join(cs)), wrap(_join(sums))
+
+
+@composed
+def _gru_states(
+    x: Tensor, weight: Tensor, bias: Tensor | None, h0: Tensor, sizes: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
+    """The states of ``GRUSequence``, and the biased products of all steps."""
+    h, across = h0.node, _across(weight.node)
+    states, sums = [], []
+    for span in _spans(sizes):
+        h = _first(h, span.size)
+        y = GRUSequence.biased(matmul(h, across), bias)
+        _, z, n = GRUSequence.gates(_rows(x.node, span), y)
+        h = e.add(n, e.mul(z, e.sub(h, n)))
+        states.append(h)
+        sums.append(y)
+    return wrap(_join(states)), wrap(_join(sums))
 
 
 __all__ = ["GRUSequence", "LSTMSequence", "RNNSequence"]

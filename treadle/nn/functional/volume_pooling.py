@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from treadle.base.shapes import prod
 from treadle.ir.node import located
 from treadle.nn.functional.common import check_rank, node_of, rounded_once
-from treadle.nn.functional.pooling import adaptive_avg_pool2d, avg_pool2d, max_pool2d
+from treadle.nn.functional.further_pooling import lp_pool, put_back
+from treadle.nn.functional.pooling import (
+    adaptive_avg_pool2d,
+    avg_pool2d,
+    largest_of_parts,
+    max_pool2d,
+    parts_of,
+)
 from treadle.tensor import arithmetic as a
+from treadle.tensor.autocast import in_float32
+from treadle.tensor.selection import gather
 from treadle.tensor.tensor import Tensor
 
 _VOLUMES = "(N, C, D, H, W) or (C, D, H, W)"
@@ -33,23 +43,42 @@ def _pooled(
     return flat.reshape(*batch, flat.shape[-2], rows, columns)
 
 
+@in_float32
 def max_pool3d(
     input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
-    ceil_mode: bool = False,
-) -> Tensor:  # fmt: skip
-    """The largest element of every window of (N, C, D, H, W)."""
+    ceil_mode: bool = False, return_indices: bool = False,
+) -> Any:  # fmt: skip
+    """The largest element of every window of (N, C, D, H, W).
+
+    With ``return_indices`` also its place (z * H + y) * W + x.
+    """
     name = "max_pool3d"
     check_rank(name, node_of(name, input), (5, 4), _VOLUMES)
     k, p, d = (_three(name, what, value) for what, value in (
         ("kernel_size", kernel_size), ("padding", padding), ("dilation", dilation)
     ))  # fmt: skip
     s = k if stride is None else _three(name, "stride", stride)
-    return _pooled(
-        input, lambda x: max_pool2d(x, k[1:], s[1:], p[1:], d[1:], ceil_mode),
-        lambda x: max_pool2d(x, (k[0], 1), (s[0], 1), (p[0], 0), (d[0], 1), ceil_mode),
+    if not return_indices:
+        return _pooled(
+            input, lambda x: max_pool2d(x, k[1:], s[1:], p[1:], d[1:], ceil_mode),
+            lambda x: max_pool2d(x, (k[0], 1), (s[0], 1), (p[0], 0), (d[0], 1), ceil_mode),
+        )  # fmt: skip
+    *batch, depth, height, width = input.shape
+    images, within = max_pool2d(
+        input.reshape(-1, depth, height, width), k[1:], s[1:], p[1:], d[1:], ceil_mode, True
+    )
+    rows, columns = images.shape[-2:]
+    flat, at = max_pool2d(
+        images.reshape(-1, 1, depth, rows * columns), (k[0], 1), (s[0], 1), (p[0], 0), (d[0], 1),
+        ceil_mode, True,
     )  # fmt: skip
+    places = gather(within.reshape(-1, depth * rows * columns), 1, at.reshape(at.shape[0], -1))
+    layers = a.floor_divide(at.reshape(at.shape[0], -1), rows * columns)
+    shape = (*batch, flat.shape[-2], rows, columns)
+    return flat.reshape(shape), a.add(a.mul(layers, height * width), places).reshape(shape)
 
 
+@in_float32
 def avg_pool3d(
     input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
     count_include_pad: bool = True, divisor_override: int | None = None,
@@ -74,6 +103,7 @@ def _averaged(
     return out if divisor is None else a.div(out, divisor)
 
 
+@in_float32
 def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
     """Means over windows that divide the volume into ``output_size`` parts (None keeps a size)."""
     name = "adaptive_avg_pool3d"
@@ -89,4 +119,44 @@ def _adapted(input: Tensor, size: tuple[Any, Any, Any]) -> Tensor:
     )  # fmt: skip
 
 
-__all__ = ["adaptive_avg_pool3d", "avg_pool3d", "max_pool3d"]
+def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
+    """The largest elements of windows that divide the volume (None keeps a size)."""
+    name = "adaptive_max_pool3d"
+    check_rank(name, node_of(name, input), (5, 4), _VOLUMES)
+    sizes = tuple(input.shape)[-3:]
+    wanted = (o or n for o, n in zip(_three(name, "output_size", output_size), sizes, strict=True))
+    values, places = largest_of_parts(
+        input, [parts_of(n, out) for n, out in zip(sizes, wanted, strict=True)]
+    )
+    return (values, places) if return_indices else values
+
+
+def lp_pool3d(
+    input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False
+) -> Tensor:
+    """``(sum of x^p)^(1/p)`` of every window of (N, C, D, H, W); 0 where the sum is negative."""
+    k = _three("lp_pool3d", "kernel_size", kernel_size)
+    return lp_pool(input, norm_type, ceil_mode, avg_pool3d, k, stride, prod(k))
+
+
+@in_float32
+def max_unpool3d(
+    input: Tensor, indices: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
+    output_size: Sequence[int] | None = None,
+) -> Tensor:  # fmt: skip
+    """Zeros, with the maxima that ``max_pool3d`` found where its indices say."""
+    name = "max_unpool3d"
+    check_rank(name, node_of(name, input), (5, 4), _VOLUMES)
+    k, around = _three(name, "kernel_size", kernel_size), _three(name, "padding", padding)
+    s = k if stride is None else _three(name, "stride", stride)
+    size = tuple(
+        (n - 1) * step + window - 2 * pad
+        for n, step, window, pad in zip(input.shape[-3:], s, k, around, strict=True)
+    )
+    return put_back(name, input, indices, size if output_size is None else tuple(output_size[-3:]))
+
+
+__all__ = [
+    "adaptive_avg_pool3d", "adaptive_max_pool3d", "avg_pool3d", "lp_pool3d", "max_pool3d",
+    "max_unpool3d",
+]  # fmt: skip

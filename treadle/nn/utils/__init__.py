@@ -1,114 +1,53 @@
-"""Gradients and parameters of a network taken together."""
+"""What is done with the parameters of networks: clipping, norms, pruning, parametrisations.
+
+What a program may not use is loaded when it is first named.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from treadle.base.errors import ShapeError
-from treadle.base.shapes import prod
-from treadle.ir.node import Node, located
 from treadle.nn.utils import rnn as rnn
-from treadle.ops import elementwise as e
-from treadle.ops.movement import expand
-from treadle.tensor import arithmetic as a
-from treadle.tensor import reduction
-from treadle.tensor.creation import zeros
-from treadle.tensor.grad_mode import no_grad
-from treadle.tensor.handle import Handle, wrap
-from treadle.tensor.joining import cat, stack
-from treadle.tensor.tensor import Tensor
+from treadle.nn.utils.clip_grad import *  # noqa: F403
+from treadle.nn.utils.convert_parameters import *  # noqa: F403
 
-Tensors = Tensor | Iterable[Tensor]
+if TYPE_CHECKING:
+    from treadle.nn.utils import parametrizations as parametrizations
+    from treadle.nn.utils import parametrize as parametrize
+    from treadle.nn.utils import prune as prune
+    from treadle.nn.utils import stateless as stateless
+    from treadle.nn.utils.fusion import *  # noqa: F403
+    from treadle.nn.utils.init import *  # noqa: F403
+    from treadle.nn.utils.memory_format import *  # noqa: F403
+    from treadle.nn.utils.spectral_norm_hook import *  # noqa: F403
+    from treadle.nn.utils.weight_norm_hook import *  # noqa: F403
 
-
-def _gradients(parameters: Tensors) -> list[Tensor]:
-    items = [parameters] if isinstance(parameters, Handle) else list(parameters)
-    return [p.grad for p in items if p.grad is not None]
-
-
-@no_grad()  # not a `with` block, at whose end Ctrl-C could leave gradients off
-def clip_grad_norm_(
-    parameters: Tensors, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
-) -> Tensor:
-    """Scales the gradients so that their norm, taken as one vector, is at most ``max_norm``.
-
-    The factor is ``min(max_norm / (norm + 1e-6), 1)``. Returns the norm before; nothing waits for
-    it unless ``error_if_nonfinite``.
-    """
-    items = [parameters] if isinstance(parameters, Handle) else list(parameters)
-    total = get_total_norm(_gradients(items), norm_type)
-    if error_if_nonfinite and not bool(a.isfinite(total).item()):
-        raise located(RuntimeError(
-            f"clip_grad_norm_: the norm of the gradients is {total.item()}; it must be finite; "
-            f"look for the layer with treadle.isfinite(p.grad).all()"
-        ))  # fmt: skip
-    clip_grads_with_norm_(items, max_norm, total)
-    return total
+_MODULES = ("parametrizations", "parametrize", "prune", "stateless")
+_WHERE = {
+    name: module
+    for module, names in {
+        "fusion": "fuse_conv_bn_eval fuse_conv_bn_weights fuse_linear_bn_eval "
+                  "fuse_linear_bn_weights",
+        "init": "skip_init",
+        "memory_format": "convert_conv2d_weight_memory_format convert_conv3d_weight_memory_format",
+        "spectral_norm_hook": "remove_spectral_norm spectral_norm",
+        "weight_norm_hook": "remove_weight_norm weight_norm",
+    }.items()
+    for name in names.split()
+}  # fmt: skip
 
 
-clip_grad_norm = clip_grad_norm_  # PyTorch's older name
+def __getattr__(name: str) -> Any:
+    """Modules and functions are loaded when they are first named."""
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name in _WHERE:
+        found = getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+        globals()[name] = found  # also where a module has the function's name
+        return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def get_total_norm(
-    tensors: Tensors, norm_type: float = 2.0, error_if_nonfinite: bool = False
-) -> Tensor:
-    """The norm of several tensors taken as one vector."""
-    items = [tensors] if isinstance(tensors, Handle) else list(tensors)
-    if not items:
-        return zeros(())
-    wide = [wrap(x.node) if x.node.dtype.bits > 16 else x.float() for x in items]
-    total = reduction.norm(stack([reduction.norm(x, norm_type) for x in wide]), norm_type)
-    if error_if_nonfinite and not bool(a.isfinite(total).item()):
-        raise located(RuntimeError(
-            f"get_total_norm: the norm is {total.item()}; it must be finite; look for the tensor "
-            f"with treadle.isfinite(x).all()"
-        ))  # fmt: skip
-    return total
-
-
-@no_grad()  # as above
-def clip_grads_with_norm_(parameters: Tensors, max_norm: float, total_norm: Tensor) -> None:
-    """Scales the gradients by ``min(max_norm / (total_norm + 1e-6), 1)``."""
-    factor = a.clamp(a.div(max_norm, a.add(total_norm, 1e-6)), max=1.0)
-    for g in _gradients(parameters):
-        g._write(_scaled(g.node, factor.node))
-
-
-def _scaled(node: Node, factor: Node) -> Node:
-    wide = a.cast(node, factor.dtype)
-    return a.cast(e.mul(wide, expand(factor, shape=node.shape)), node.dtype)
-
-
-@no_grad()  # not a `with` block, at whose end Ctrl-C could leave gradients off
-def clip_grad_value_(parameters: Tensors, clip_value: float) -> None:
-    """Clamps every element of the gradients to [-clip_value, clip_value]."""
-    for g in _gradients(parameters):
-        g._write(a.clamp(g, min=-clip_value, max=clip_value).node)
-
-
-def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
-    """All parameters as one vector."""
-    return cat([p.reshape(-1) for p in parameters])
-
-
-def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
-    """Gives the parameters the values of one vector, as ``parameters_to_vector`` made it."""
-    items = list(parameters)
-    needed = sum(p.numel() for p in items)
-    if tuple(vec.shape) != (needed,):
-        raise located(ShapeError(
-            f"vector_to_parameters: got a vector of shape {tuple(vec.shape)} for {needed} numbers; "
-            f"its shape must be ({needed},)"
-        ))  # fmt: skip
-    with no_grad():
-        at = 0
-        for p in items:
-            count = prod(p.shape)
-            p.copy_(vec.detach()[at : at + count].reshape(tuple(p.shape)))
-            at += count
-
-
-__all__ = [
-    "clip_grad_norm", "clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_",
-    "get_total_norm", "parameters_to_vector", "vector_to_parameters",
-]  # fmt: skip
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_WHERE, *_MODULES})
