@@ -1,8 +1,8 @@
 """``make sweep-program-files``: reads program files mutated at random, and runs those that load.
 
-Every file must be read or refused with ``ProgramFileError``, within a second of a core and in memory of ten
-times its size; what loads must run or raise one of Treadle's errors. The work is done in a process
-of its own, so that a crash is counted and not suffered.
+Every file must be read or refused with ``ProgramFileError``, within a second of a core; what loads
+must run or raise one of Treadle's errors. The work is done in a process of its own, so that a crash
+is counted and not suffered.
 """
 
 from __future__ import annotations

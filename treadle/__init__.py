@@ -157,7 +157,23 @@ if TYPE_CHECKING:
         utils,
         vision,
     )
-    from treadle.amp import *  # noqa: F403
+    from treadle.amp import (
+        GradScaler,
+        autocast,
+        clear_autocast_cache,
+        get_autocast_cpu_dtype,
+        get_autocast_dtype,
+        get_autocast_gpu_dtype,
+        is_autocast_cache_enabled,
+        is_autocast_cpu_enabled,
+        is_autocast_enabled,
+        set_autocast_cache_enabled,
+        set_autocast_cpu_dtype,
+        set_autocast_cpu_enabled,
+        set_autocast_dtype,
+        set_autocast_enabled,
+        set_autocast_gpu_dtype,
+    )
     from treadle.backends import (
         are_deterministic_algorithms_enabled,
         get_float32_matmul_precision,
@@ -165,8 +181,8 @@ if TYPE_CHECKING:
         use_deterministic_algorithms,
     )
     from treadle.compiler.explain import explain
-    from treadle.func import vmap
     from treadle.fft.short_time import istft, stft
+    from treadle.func import vmap
     from treadle.io import load, save
     from treadle.linalg.aliases import (
         cholesky,

@@ -55,7 +55,9 @@ def test_a_result_takes_over_what_it_replaces():
 %2 = add(%0, %1) : f32[32,32] kept
 """
     assert assembled(turned).takeovers == []  # an element is read again after it was replaced
-    shown = before + "%3 = reshape(%0, shape=(512,)) : f32[512] kept\n%4 = neg(%1) : f32[512] kept\n"
+    shown = (
+        before + "%3 = reshape(%0, shape=(512,)) : f32[512] kept\n%4 = neg(%1) : f32[512] kept\n"
+    )
     assert all(t.external != 0 for t in assembled(shown).takeovers)
 
 

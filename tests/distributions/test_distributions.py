@@ -250,9 +250,7 @@ def test_divergences_of_counts_and_what_is_not_known():
         wanted = (p.log_prob(k).exp() * (p.log_prob(k) - q.log_prob(k))).sum().item()
         assert D.kl_divergence(p, q).item() == pytest.approx(wanted)
     assert D.kl_divergence(D.Exponential(t(1.0)), D.Uniform(t(0.0), t(1.0))).item() == math.inf
-    with pytest.raises(
-        NotImplementedError, match="kl_divergence: got Cauchy and Normal, for"
-    ):
+    with pytest.raises(NotImplementedError, match="kl_divergence: got Cauchy and Normal, for"):
         D.kl_divergence(D.Cauchy(0.0, 1.0), D.Normal(0.0, 1.0))
 
     class Mine(D.Normal):
@@ -268,18 +266,14 @@ def test_bad_parameters_and_values_are_told():
         D.Normal(0.0, -1.0)
     with pytest.raises(ValueError, match=r"Categorical: got neither of probs and logits; give one"):
         D.Categorical()
-    with pytest.raises(
-        ValueError, match=r"got a value of shape \(\) with elements outside"
-    ):
+    with pytest.raises(ValueError, match=r"got a value of shape \(\) with elements outside"):
         D.Exponential(1.0).log_prob(treadle.tensor(-1.0))
     with pytest.raises(ValueError, match="Bernoulli: got the value 1; it must be a tensor"):
         D.Bernoulli(0.5).log_prob(1)
     assert D.Normal(0.0, -1.0, validate_args=False).scale.item() == -1
     width = treadle.nn.Linear(1, 1)(treadle.ones(1)) * 0 - 1  # still to be computed
     value = D.Normal(0.0, width).rsample()
-    with pytest.raises(
-        RuntimeError, match=r"Normal: got scale = -1 at \[0\]; it must be in Pos"
-    ):
+    with pytest.raises(RuntimeError, match=r"Normal: got scale = -1 at \[0\]; it must be in Pos"):
         value.item()
 
 

@@ -78,7 +78,7 @@ def test_the_dynamic_net_uses_its_layer_zero_to_three_times():
     assert model.middle.weight.grad is None
 
 
-# --- networks that differ from step to step ---------------------------------------------------------
+# --- networks that differ from step to step -------------------------------------------------------
 
 
 def test_a_network_learns_to_write():
@@ -92,9 +92,9 @@ def test_a_network_learns_to_write():
 def test_a_network_in_the_shape_of_a_tree():
     module = example("11_tree_lstm")
     assert module.value(("-", 3, ("+", 1, 4))) == -2
-    losses, share = module.main(steps=120)
-    assert np.median(losses[-20:]) < 0.7 * np.median(losses[:20])
-    assert share > 0.75
+    losses, share = module.main(steps=120, num_trees=4)
+    assert np.median(losses[-40:]) < 0.8 * np.median(losses[:20])
+    assert share > 0.7
 
 
 def test_a_network_for_each_question():
@@ -103,6 +103,6 @@ def test_a_network_for_each_question():
     both = ("and", ("find", "red"), ("find", "round"))
     assert module.true_answer(("count", both), cells) == "1"
     assert module.true_answer(("exists", ("not", ("find", "red"))), cells) == "yes"
-    losses, share = module.main(steps=200)
-    assert np.median(losses[-20:]) < 0.5 * np.median(losses[:20])
-    assert share > 0.6
+    losses, share = module.main(steps=150, num_questions=8)
+    assert np.median(losses[-20:]) < 0.6 * np.median(losses[:20])
+    assert share > 0.5

@@ -189,7 +189,6 @@ def _cases() -> dict[str, Any]:
     """Calls by name: a function of a namespace and of what makes arrays in it."""
     x, y, v = _draw("float32"), _draw("float32"), _draw("int64", (5,))
     square = _draw("float64", (2, 3, 3))
-    positive = square @ np.swapaxes(square, 1, 2) + np.eye(3)
     wave = _draw("complex128", (2, 6))
     repeated = RNG.integers(0, 4, (4, 3))
     return {
@@ -236,6 +235,16 @@ def _cases() -> dict[str, Any]:
         "full": lambda m, a: m.full((2,), True),
         "tril": lambda m, a: m.tril(a(square), k=1),
         "real": lambda m, a: (m.real(a(wave)), m.imag(a(wave)), m.conj(a(wave))),
+    }  # fmt: skip
+
+
+def _extensions() -> dict[str, Any]:
+    """The same for linalg and fft."""
+    x, y, v = _draw("float32"), _draw("float32"), _draw("int64", (5,))
+    square = _draw("float64", (2, 3, 3))
+    positive = square @ np.swapaxes(square, 1, 2) + np.eye(3)
+    wave = _draw("complex128", (2, 6))
+    return {
         "cholesky": lambda m, a: m.linalg.cholesky(a(positive)),
         "cross": lambda m, a: m.linalg.cross(a(x[:, :3]), a(y[:, :3])),
         "det": lambda m, a: m.linalg.det(a(square)),
@@ -266,7 +275,7 @@ def _cases() -> dict[str, Any]:
     }  # fmt: skip
 
 
-CASES = _cases()
+CASES = _cases() | _extensions()
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -227,3 +227,12 @@ def test_what_the_info_says() -> None:
 def test_errors(what: object, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         what()
+
+
+def test_ldl_factors() -> None:
+    pytest.importorskip("scipy")
+    A = COMPLEX + COMPLEX.mT
+    factors = linalg.ldl_factor(t(A))
+    close(t(A) @ linalg.ldl_solve(*factors, t(COMPLEX)), COMPLEX)
+    with pytest.raises(ValueError, match="got pivots that ldl_factor does not give"):
+        linalg.ldl_solve(factors.LD, factors.pivots + 9, t(COMPLEX))

@@ -152,7 +152,11 @@ def test_the_bound_of_a_variance_does_not_count_for_its_gradient():
 @pytest.mark.parametrize(
     "call, error, text",
     [
-        (lambda x: F.soft_margin_loss(x, x, "avg"), ValueError, "soft_margin_loss: got reduction"),
+        (
+            lambda x: F.soft_margin_loss(x, x, reduction="avg"),
+            ValueError,
+            "soft_margin_loss: got reduction",
+        ),
         (lambda x: F.multi_margin_loss(x, x[0], p=3), ValueError, "got p=3; it is 1 or 2"),
         (lambda x: F.triplet_margin_loss(x, x, x, 0.0), ValueError, "margin 0.0; it must be pos"),
         (lambda x: F.multi_margin_loss(x[None], x), ShapeError, r"it is \(N, C\) or \(C,\)"),

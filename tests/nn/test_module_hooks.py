@@ -40,7 +40,9 @@ def test_backward_hooks_see_the_gradients_of_inputs_and_outputs():
     (layer(x) * 2).sum().backward()
     ((grad_input,), (grad_output,)) = seen[0]
     assert grad_output.tolist() == [[2.0]] * 3
-    np.testing.assert_allclose(grad_input.numpy(), np.tile(2 * layer.weight.detach().numpy(), (3, 1)))
+    np.testing.assert_allclose(
+        grad_input.numpy(), np.tile(2 * layer.weight.detach().numpy(), (3, 1))
+    )
     handle.remove()
     (layer(x) * 2).sum().backward()
     assert len(seen) == 1

@@ -172,7 +172,7 @@ def test_schedule_errors():
         schedules.ExponentialLR(make(), 0.9, last_epoch=3)
     with pytest.raises(ValueError, match="OneCycleLR: got total_steps=None, epochs=None"):
         schedules.OneCycleLR(make(), 1.0)
-    rates = treadle.optim.Adagrad([treadle.nn.Parameter([1.0])])
+    rates = optim.Adagrad([nn.Parameter([1.0])])
     with pytest.raises(ValueError, match="has no momentum; pass cycle_momentum=False"):
         schedules.OneCycleLR(rates, 1.0, total_steps=3)
     cycle = schedules.OneCycleLR(make(), 1.0, total_steps=2)

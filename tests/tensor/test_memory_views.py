@@ -49,8 +49,14 @@ def test_tensors_that_become_others() -> None:
 
 def test_copies_share_nothing() -> None:
     x = treadle.arange(6.0).view(2, 3)
-    for name, args in (("t_copy", ()), ("unsqueeze_copy", (0,)), ("select_copy", (0, 1)),
-                       ("slice_copy", (1, 1)), ("view_copy", (6,)), ("diagonal_copy", ())):
+    for name, args in (
+        ("t_copy", ()),
+        ("unsqueeze_copy", (0,)),
+        ("select_copy", (0, 1)),
+        ("slice_copy", (1, 1)),
+        ("view_copy", (6,)),
+        ("diagonal_copy", ()),
+    ):
         getattr(treadle, name)(x, *args).fill_(9)  # fmt: skip
     for part in treadle.split_copy(x, 1):
         part.fill_(9)
@@ -174,3 +180,15 @@ def test_what_is_absent_says_what_to_use() -> None:
     with pytest.raises(NotImplementedError, match="to_sparse: there are no sparse tensors: use a"):
         treadle.ones(2).to_sparse()
     assert treadle.ones(2).to_dense().tolist() == [1, 1]
+
+
+def test_slopes_between_uneven_samples() -> None:
+    x = np.array([0.0, 0.5, 2.0, 2.5, 4.0])
+    y = np.stack([x**2, np.sin(x)])
+    for order in (1, 2):
+        got = treadle.gradient(
+            treadle.tensor(y), spacing=[treadle.tensor(x)], dim=1, edge_order=order
+        )
+        np.testing.assert_allclose(got[0].numpy(), np.gradient(y, x, axis=1, edge_order=order))
+    assert treadle.tensor([1.26, -123.4]).round(decimals=1).tolist() == pytest.approx([1.3, -123.4])
+    assert treadle.tensor([1.26, -123.4]).round(decimals=-1).tolist() == [0, -120]

@@ -64,14 +64,14 @@ def vectorized(
     write_out(inner)
     drawn = [n for n in inner.pending if "random" in n.op.traits]
     if drawn and randomness == "error":
-        outer.site = drawn[0].site
+        before, outer.site = outer.site, drawn[0].site
         try:
             raise located(RuntimeError(
                 "vmap: a random operation was called; say randomness='different' to draw numbers "
                 "for every example, or randomness='same' for one draw that all of them share"
             ))  # fmt: skip
         finally:
-            outer.site = None
+            outer.site = before
     varying = _varying(inner.pending, [*places, *(drawn if randomness == "different" else ())])
     for n in inner.pending:
         if n not in varying:

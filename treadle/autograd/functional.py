@@ -14,7 +14,6 @@ from treadle.autograd.recorded import Recorded, matching
 from treadle.base.errors import GradientError, ShapeError
 from treadle.ir.node import Node, located
 from treadle.ops.elementwise import full_like
-from treadle.tensor.handle import wrap
 from treadle.tensor.tensor import Tensor
 
 Tensors = Tensor | tuple[Tensor, ...]
@@ -32,7 +31,7 @@ def _run(name: str, func: Callable[..., Any], inputs: Any, strict: bool) -> Reco
     return run
 
 
-def _given(name: str, run: Recorded, inputs: Any, nodes: Sequence[Node], create_graph: bool) -> Any:
+def _given(run: Recorded, inputs: Any, nodes: Sequence[Node], create_graph: bool) -> Any:
     """Results, a tuple if the inputs are one."""
     tensors = run.settled(nodes, run.first)
     if not create_graph:
@@ -70,7 +69,7 @@ def vjp(
     run = _run("vjp", func, inputs, strict)
     weights = _weights("vjp", v, run.nodes, "outputs")
     found = run.pull(dict(enumerate(weights)))
-    return _values(run, create_graph), _given("vjp", run, inputs, found, create_graph)
+    return _values(run, create_graph), _given(run, inputs, found, create_graph)
 
 
 def jvp(
@@ -190,8 +189,8 @@ def _hessian_product(
 ) -> tuple[Tensor, Any]:
     run = _run(name, _gradient(name, func, strict), inputs, strict)
     moved = run.push(dict(enumerate(_weights(name, v, run.variables, "inputs"))))
-    value = wrap(run.settled(run.nodes[-1:], run.first)[0].node)
-    product = _given(name, run, inputs, moved[:-1], create_graph)
+    (value,) = run.settled(run.nodes[-1:], run.first)
+    product = _given(run, inputs, moved[:-1], create_graph)
     return value if create_graph else value.detach(), product
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from treadle.autodiff.batching import vectorized
@@ -43,18 +44,13 @@ class Recorded:
         leaves, structure = flatten(tree if not isinstance(argnums, int) else tree[0])
         self.inputs: Structure = structure
         self.variables: list[Leaf] = []
-        state = recorder.state
-        before = state.grad_enabled, state.capturing
-        state.grad_enabled = state.capturing = True  # node by node, all of which are wanted
-        try:
+        with _differentiable():
             self.variables += [variable(_checked(name, x).node) for x in leaves]
             given = structure.rebuild([wrap(v) for v in self.variables])
             new = list(args)
             for p, x in zip(positions, [given] if isinstance(argnums, int) else given, strict=True):
                 new[p] = x
             result = function(*new, **(kwargs or {}))
-        finally:
-            state.grad_enabled, state.capturing = before
         self.aux: Any = None
         if has_aux:
             if not isinstance(result, tuple) or len(result) != 2:
@@ -79,31 +75,19 @@ class Recorded:
 
     def pull(self, adjoints: dict[int, Node]) -> list[Node]:
         """The adjoints of the variables, from those of some outputs (by their numbers)."""
-        state = recorder.state
-        before = state.grad_enabled, state.capturing
-        state.grad_enabled = state.capturing = True
-        try:
+        with _differentiable():
             found = backward(
                 [self.nodes[i] for i in adjoints], list(adjoints.values()), wanted=self.variables,
                 retain_graph=True, create_graph=True,
             )  # fmt: skip
             return [found[v] if v in found else zeros_of(v.type) for v in self.variables]
-        finally:
-            state.grad_enabled, state.capturing = before
 
     def push(self, given: dict[int, Node]) -> list[Node]:
         """The tangents of the outputs, from those of some variables (by their numbers)."""
-        state = recorder.state
-        before = state.grad_enabled, state.capturing
-        state.grad_enabled = state.capturing = True
-        try:
+        with _differentiable():
             found = tangents_of(self.nodes, {self.variables[i]: t for i, t in given.items()})
-            return [
-                zeros_of(n.type) if t is None else t
-                for n, t in zip(self.nodes, found, strict=True)
-            ]  # fmt: skip
-        finally:
-            state.grad_enabled, state.capturing = before
+            pairs = zip(self.nodes, found, strict=True)
+            return [zeros_of(n.type) if t is None else t for n, t in pairs]
 
     def rows(self, chunk_size: int | None = None) -> list[list[Node]]:
         """The Jacobian of every output by every variable, in reverse mode."""
@@ -145,6 +129,18 @@ class Recorded:
         return structure.rebuild([next(tensors) if isinstance(x, Handle) else x for x in leaves])
 
 
+@contextmanager
+def _differentiable() -> Iterator[None]:
+    """Records with gradients, and node by node: all of them are wanted."""
+    state = recorder.state
+    before = state.grad_enabled, state.capturing
+    state.grad_enabled = state.capturing = True
+    try:
+        yield
+    finally:
+        state.grad_enabled, state.capturing = before
+
+
 def _positions(name: str, argnums: int | Sequence[int], count: int) -> list[int]:
     positions = []
     for p in [argnums] if isinstance(argnums, int) else argnums:
@@ -180,7 +176,7 @@ def matching(name: str, what: str, tree: Any, nodes: Sequence[Node]) -> list[Nod
     for x, n in zip(leaves, nodes, strict=True):
         if not isinstance(x, Handle):
             raise located(TypeError(f"{name}: got a {type(x).__name__} among the {what}"))
-        if x.node.type is not n.type:
+        if x.node.type.layout != n.type.layout:
             raise located(ShapeError(
                 f"{name}: got {x.node.type} among the {what} for a tensor {n.type}; shapes and "
                 f"dtypes must be equal"

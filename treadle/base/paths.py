@@ -18,7 +18,7 @@ class Path(ModuleType):
         self.names = names
 
     def __getattr__(self, name: str) -> Any:
-        for source in self.sources:
+        for source in () if name.startswith("__") else self.sources:
             found = getattr(importlib.import_module(source), self.names.get(name, name), None)
             if found is not None:
                 return found

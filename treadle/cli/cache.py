@@ -161,8 +161,7 @@ def _summary(entries: list[kernel_cache.Entry]) -> str:
     if programs:
         counted += f" and {programs:,} program{'' if programs == 1 else 's'}"
     return (
-        f"{counted}, {size:.1f} MB of at most {flags.CACHE_LIMIT_MB} MB, "
-        f"in {kernel_cache.folder()}"
+        f"{counted}, {size:.1f} MB of at most {flags.CACHE_LIMIT_MB} MB, in {kernel_cache.folder()}"
     )
 
 

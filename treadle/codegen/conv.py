@@ -21,18 +21,10 @@ _NO_RIDERS = Riders()
 
 @lru_cache(maxsize=4096)
 def plan_conv(
-    kind: Kind,
-    x: Layout,
-    y: Layout,
-    out: Layout,
-    stride: Numbers,
-    padding: Sides,
-    dilation: Numbers,
-    groups: int,
-    threads: int,
-    vector_bits: int = 256,
+    kind: Kind, x: Layout, y: Layout, out: Layout, stride: Numbers, padding: Sides,
+    dilation: Numbers, groups: int, threads: int, vector_bits: int = 256,
     riders: Riders = _NO_RIDERS,
-) -> Plan:
+) -> Plan:  # fmt: skip
     """A convolution over one, two or three axes, or one of its gradients.
 
     Images are (N, C, *spatial), weights (O, C / groups, *window).

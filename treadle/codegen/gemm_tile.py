@@ -39,7 +39,7 @@ from treadle.codegen.gemm_pack import (
     pack,
 )
 from treadle.codegen.hooks import Attached, Hooks
-from treadle.ir.loop import BEGIN, BOOL, END, I64, THREAD, Builder, Const, Kernel, Operand
+from treadle.ir.loop import BEGIN, END, I64, THREAD, Builder, Const, Kernel, Operand
 
 SIZES = (
     "m", "n", "depth",
@@ -299,22 +299,29 @@ class _Gemm:
     def _store(self, here: SimpleNamespace, part: _Part) -> None:
         """``sums = (0 if first else sums) + acc``; complete sums go on to the result."""
         k = self.k
-        flush, full = self.tile.flush, self._is_full(part)
         if not self.finishes:
-            self._store_sums(here, part, full)
-            return
-        if self.hooks.is_short and not flush:
+            self._store_sums(here, part)
+        elif self.hooks.is_short and not self.tile.flush:
+            full = self._is_full(part)
             with k.when(full):
                 self._finish_tile(here, part)
-            there = negate(k, full)
-        else:
-            there = Const(True, BOOL)
-        with k.when(both(k, there, here.last)):
-            if not flush:
+            with k.when(negate(k, full)):
                 self._spill()
-            self._finish_rows(here, part, full)
-        with k.when(both(k, there, negate(k, here.last))):
-            self._store_sums(here, part, full)
+                with k.when(here.last):
+                    self._finish_rows(here, part, part.begin, part.end)
+                with k.when(negate(k, here.last)):
+                    self._store_rows(here, part)
+        else:
+            with k.when(here.last):
+                if not self.tile.flush:
+                    self._spill()
+                full, columns = self._is_full(part), self.tile.columns
+                with k.when(full):
+                    self._finish_rows(here, part, Const(0, I64), Const(columns, I64))
+                with k.when(negate(k, full)):
+                    self._finish_rows(here, part, part.begin, part.end)
+            with k.when(negate(k, here.last)):
+                self._store_sums(here, part)
 
     def _is_full(self, part: _Part) -> Operand:
         """Whether all of the tile is stored."""
@@ -322,11 +329,12 @@ class _Gemm:
         count = k.sub(part.end, part.begin)
         return both(k, k.compare("eq", part.rows, tile.rows), k.compare("eq", count, tile.columns))
 
-    def _store_sums(self, here: SimpleNamespace, part: _Part, full: Operand) -> None:
+    def _store_sums(self, here: SimpleNamespace, part: _Part) -> None:
         k, tile = self.k, self.tile
         if tile.flush:
             self._store_rows(here, part)
             return
+        full = self._is_full(part)
         starts = [k.add(part.start, k.mul(self.size.out_row, row)) for row in range(tile.rows)]
         for first in (True, False):
             with k.when(both(k, full, here.first if first else negate(k, here.first))):
@@ -408,24 +416,27 @@ class _Gemm:
 
             each(row, store)
 
-        uses = ((here.first, begin), (negate(k, here.first), go_on), (negate(k, here.last), keep))
-        for condition, use in uses:
+        rows = range(tile.rows)
+        for condition, use in ((here.first, begin), (negate(k, here.first), go_on)):
             with k.when(condition):
-                for row in range(tile.rows):
+                for row in rows:
                     each(row, use)
         with k.when(here.last):
-            for row in range(tile.rows):
+            for row in rows:
                 finish(row)
+        with k.when(negate(k, here.last)):
+            for row in rows:
+                each(row, keep)
 
-    def _finish_rows(self, here: SimpleNamespace, part: _Part, full: Operand) -> None:
-        """The complete sums of a tile that was spilled to the result, row by row."""
+    def _finish_rows(
+        self, here: SimpleNamespace, part: _Part, begin: Operand, end: Operand
+    ) -> None:
+        """The columns begin..end of a tile that was spilled to the result, row by row."""
         k, tile = self.k, self.tile
-        whole = (Const(0, I64), Const(tile.columns, I64))
-        for wanted, columns in ((full, whole), (negate(k, full), (part.begin, part.end))):
-            with k.when(wanted), k.loop(0, part.rows) as row:
-                start = k.add(part.start, k.mul(row, self.size.out_row))
-                line = self.hooks.line(here.batch, k.add(part.row, row))
-                with k.loop(*columns, kind="vector") as column:
-                    at, place = k.add(start, column), k.add(part.column, column)
-                    total = self._total(here, at, k.add(k.mul(row, tile.columns), column))
-                    self.hooks.finish(self.out, at, total, self.key.dtype, line, place)
+        with k.loop(0, part.rows) as row:
+            start = k.add(part.start, k.mul(row, self.size.out_row))
+            line = self.hooks.line(here.batch, k.add(part.row, row))
+            with k.loop(begin, end, kind="vector") as column:
+                at, place = k.add(start, column), k.add(part.column, column)
+                total = self._total(here, at, k.add(k.mul(row, tile.columns), column))
+                self.hooks.finish(self.out, at, total, self.key.dtype, line, place)

@@ -112,7 +112,8 @@ def verify_arena(storages: Iterable[Storage], end: int) -> None:
         placed = [other for other in placed if other.last >= s.first]
         over = any(
             s.offset < other.offset + other.nbytes and other.offset < s.offset + s.nbytes
-            for other in placed if other is not s.inherits
+            for other in placed
+            if other is not s.inherits
         )
         if over or s.offset + s.nbytes > end or s.offset % _ALIGNMENT:
             raise CompileError(

@@ -89,9 +89,8 @@ class Assembly:
         """Gives what is temporary its place in the arena, and the rest a slot in the table."""
         self.slots, self.results = self._number_results([place for _, place in self.kept])
         uses = Uses(self.calls, self.alike)
-        temporary = [n for n in range(self.fixed, len(self.storages))
-                     if not (self.storages[n].is_result or self.storages[n].is_constant)]  # fmt: skip
-        uses.within(self.storages, temporary)
+        inside = {*self.temporary()}
+        uses.within(self.storages, [n for n, s in enumerate(self.storages) if s in inside])
         results = {s: self.storages[s].nbytes for s in self.slots if s >= self.fixed}
         if not self.once:
             self.takeovers = uses.from_outside(results, self._replaceable(), self.failing)
@@ -173,7 +172,9 @@ class Assembly:
             calls = prepared(sig, layouts, self.device, self.threads)
         outs = self._results(sig.types)
         if isinstance(sig.op.lower, Elementwise):
-            self._note_alike(outs, sources, [*map(Out, range(len(outs))), *map(In, range(len(sources)))])
+            args: list[Argument] = [Out(j) for j in range(len(outs))]
+            args += (In(j) for j in range(len(sources)))
+            self._note_alike(outs, sources, args)
         ahead = _NOTHING_AHEAD
         if value in self.weights:
             bits, types = self.device.vector_bits, [kind.layout for kind in sig.types]

@@ -1,8 +1,8 @@
 """Maps that ride on a contraction: bias, activation, residual, scale, the mask of a gradient.
 
 A map that reads a contraction's result element by element is computed where the contraction has
-its complete sums at hand, strip by strip from the nearest cache, and what nobody else reads of
-the result is never written. The contraction is the *head* of such a group.
+its complete sums at hand, in registers or the nearest cache, and what nobody else reads of the
+result is never written. The contraction is the *head* of such a group.
 """
 
 from __future__ import annotations

@@ -126,7 +126,8 @@ class Program:
         # Whether a result lies among the numbers (storage 1), as one that only repeats a number.
         self.gives_numbers = any(
             p.storage == 1
-            for _, place in kept for p in (place if type(place) is tuple else (place,))
+            for _, place in kept
+            for p in (place if type(place) is tuple else (place,))
         )
         self.kept = kept  # (position of the entry, its place or places) with storages as in run
 

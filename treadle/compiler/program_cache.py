@@ -17,9 +17,6 @@ for the first time need not be spelled out where there is no program of its size
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -75,13 +72,15 @@ class ProgramCache:
 
     def key(self, trace: Trace, threads: int, mark: str) -> str | None:
         """What the program of a trace is kept under; None where none can be."""
-        stamp = self._device.stamp()
-        if stamp is None or not flags.KEEP_PROGRAMS or flags.TUNE or not _SHOWING.isdisjoint(flags.DEBUG):
+        stamp = self._device.stamp() if flags.KEEP_PROGRAMS and not flags.TUNE else None
+        if stamp is None or not _SHOWING.isdisjoint(flags.DEBUG):
             return None
+        from hashlib import sha256
+
         from treadle.compiler.trace_text import print_trace
 
         text = "\n".join((str(_VERSION), stamp, str(threads), print_trace(trace)))
-        return f"{mark}-{hashlib.sha256(text.encode()).hexdigest()}"
+        return f"{mark}-{sha256(text.encode()).hexdigest()}"
 
     def alias(self, trace: Trace, numbers: Sequence[bytes], threads: int, mark: str) -> Alias:
         """Where the program of a trace with these numbers is found the first time."""
@@ -90,10 +89,12 @@ class ProgramCache:
 
     def load_alias(self, alias: Alias, trace: Trace, threads: int) -> Aliased | None:
         """The program, and which of the numbers it takes, in its order."""
+        from json import loads  # not while Treadle is imported, as all of these
+
         found = None if alias.key is None else self._device.load_program(alias.key)
         if found is None:
             return None
-        stored = json.loads(found)
+        stored = loads(found)
         program = self.load(stored["key"], trace, threads)
         if not isinstance(program, Program):
             return None
@@ -101,10 +102,12 @@ class ProgramCache:
 
     def load(self, key: str, trace: Trace, threads: int) -> Program | str | None:
         """The program kept under ``key``; ``SLOWER``; or None."""
+        from json import loads
+
         found = self._device.load_program(key)
         if found is None or found == SLOWER:
             return found
-        stored = json.loads(found)
+        stored = loads(found)
         entries = [self._device.named_kernel(name) for name in stored["kernels"]]
         if None in entries:
             return None  # one of its kernels has left the cache
@@ -132,12 +135,16 @@ class ProgramCache:
 
     def store_alias(self, alias: Alias, key: str) -> None:
         """Has the program kept under ``key`` found by its alias, too."""
+        from json import dumps
+
         if alias.key is not None:
-            text = json.dumps({"key": key, "places": alias.places})
+            text = dumps({"key": key, "places": alias.places})
             self._device.store_program(alias.key, text)
 
     def _text(self, program: Program) -> str | None:
         """None where it has kernels that are of this process alone."""
+        from json import dumps
+
         entries: dict[int, int] = {}
         for image in program.images:
             for at in image.entries:
@@ -146,7 +153,7 @@ class ProgramCache:
         if None in names:
             return None
         once = program.once
-        return json.dumps({
+        return dumps({
             "kernels": names,
             "images": [_spelled(image, entries) for image in program.images],
             "arena": program.arena,
@@ -186,8 +193,10 @@ def _word(tape: bytes, at: int) -> int:
 
 
 def _spelled(image: Image, entries: dict[int, int]) -> dict[str, Any]:
+    from base64 import b64encode
+
     return {
-        "tape": base64.b64encode(image.tape).decode(),
+        "tape": b64encode(image.tape).decode(),
         "entries": [(at, entries[_word(image.tape, at)]) for at in image.entries],
         "calls": image.calls,
         "patches": image.patches,
@@ -196,7 +205,9 @@ def _spelled(image: Image, entries: dict[int, int]) -> dict[str, Any]:
 
 
 def _image(spelled: dict[str, Any], entries: Sequence[int | None]) -> Image:
-    tape = bytearray(base64.b64decode(spelled["tape"]))
+    from base64 import b64decode
+
+    tape = bytearray(b64decode(spelled["tape"]))
     for at, number in spelled["entries"]:
         tape[8 * at : 8 * at + 8] = (entries[number] or 0).to_bytes(8, "little")
     return Image(
@@ -222,9 +233,10 @@ def _place(spelled: Any) -> Any:
 
     short, shape, strides = spelled["layout"]
     plain = type_of(dtypes.by_short(short), tuple(shape)).layout
-    same = plain.strides == tuple(strides)
+    if plain.strides != tuple(strides):
+        plain = Layout(plain.dtype, plain.shape, tuple(strides))
     storage, offset = spelled["at"]
-    return Place(storage, plain if same else Layout(plain.dtype, plain.shape, tuple(strides)), offset)
+    return Place(storage, plain, offset)
 
 
 __all__ = ["SLOWER", "ProgramCache", "mark_of"]

@@ -27,7 +27,7 @@ from treadle.compiler.trace import Trace, Traced, make_trace
 from treadle.ir.call import Call
 from treadle.ir.node import Site
 from treadle.ir.scan import Key, Scan
-from treadle.ir.segments import SEGMENTED
+from treadle.ir.segments import RECENT, SEGMENTED
 
 if TYPE_CHECKING:
     from treadle.compiler.program import Program
@@ -139,6 +139,7 @@ class Programs:
         self.device = device
         self._structures: OrderedDict[Key, _Structure] = OrderedDict()
         self._seen: OrderedDict[int, float] = OrderedDict()
+        self._recent: deque[int] = deque(maxlen=RECENT)
         self._length = 0
         self.replays = 0
         self.fused = 0  # programs whose nodes have been fused
@@ -288,8 +289,9 @@ class Programs:
 
     def _seen_before(self, mark: int) -> bool:
         times = self._seen.get(mark, 0.0)
-        if times >= 1:
+        if times >= 1 or mark in self._recent:
             return True
+        self._recent.append(mark)
         self._seen[mark] = times + 1
         if len(self._seen) > _SIGHTINGS:
             self._seen.popitem(last=False)

@@ -231,7 +231,7 @@ class Run:
             before = len(engine.owners)
             engine._step(n)
             if n.error is not None:
-                raise n.error
+                raise CompileError(str(n.error))
             self.values[number] = n.value
             count = len(engine.owners) - before
             self.ran.append(Odd(n.sig, n.site, self.calls, count))

@@ -520,7 +520,7 @@ def value_of(n: Node) -> Value:
     if n.value is None and recorder.state.outer is not None:
         from treadle.autodiff.batching import value_under_vmap  # only there
 
-        return value_under_vmap(n, value_of)  # type: ignore[no-any-return]
+        return value_under_vmap(n, value_of)
     engine = evaluator()
     # Locked, because a value that another thread has set counts only when its tape has run.
     with engine.lock:

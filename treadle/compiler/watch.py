@@ -32,7 +32,8 @@ _MOST = 64  # evaluations that are remembered
 _MOST_STEPS = 1 << 16  # operations that ran one by one and are remembered
 _NEWS = 8  # evaluations with something new that are remembered
 _LINES = 32  # lines whose last evaluation is remembered, to say what is new about the next one
-_SELDOM = 63
+_SELDOM = 63  # every 64th run of a program is timed call by call
+_NEARLY_ALL = 0.9  # of the operations of an evaluation
 _LONG = 1 << 15  # operations of an evaluation that is not remembered for that
 _STANDARD = os.path.dirname(os.__file__) + os.sep  # the standard library
 
@@ -135,9 +136,20 @@ class Evaluation:
         self.sites = known.sites
 
     def segmented(self, ran: Sequence[Any], timed: Timed | None) -> None:
-        """It ran by segments."""
+        """It ran by segments. Where they are not nearly all of it, it is told what was new."""
         self.ran = ran
         self.timed = timed
+        inside = sum([len(r.known.sites) for r in ran if type(r) is Ran])
+        if inside < _NEARLY_ALL * self.size:
+            sigs: list[Signature] = []
+            kept: list[bool] = []
+            sites: list[Site | None] = []
+            for r in ran:
+                entries = r.program.made.trace.entries if type(r) is Ran else ()
+                sigs += [entry.sig for entry in entries] if type(r) is Ran else [r.sig]
+                kept += [entry.keep for entry in entries] if type(r) is Ran else [False]
+                sites += r.known.sites if type(r) is Ran else [r.site]
+            self.sigs, self.kept, self.sites = sigs, kept, sites
 
     def stepped(self, nodes: Sequence[Node], owners: Sequence[Node], timed: Timed | None) -> None:
         """Its ``nodes`` ran one by one; ``owners`` has the node of every call."""
@@ -197,6 +209,8 @@ def finish(evaluation: Evaluation) -> None:
     """The evaluation is done: keeps its record, and tells the watchers."""
     if evaluation.ran:
         Watchers.steps += len(evaluation.ran)
+        if evaluation.sigs:
+            _compare(evaluation)
     elif evaluation.program is None:
         if not evaluation.sigs:
             return  # there was nothing to do

@@ -27,7 +27,6 @@ from treadle.ir.node import (
     Scalar,
     describe_site,
     from_value,
-    is_internal,
     recorder,
     user_site,
 )
@@ -86,7 +85,7 @@ class Tracer:
                 f"export: {describe_site(user_site())} takes a second step of the same optimizer; "
                 f"export a function that takes one, and call it as often as you like"
             )
-        if not is_internal(inspect.getfile(type(optimizer))):
+        if not type(optimizer).__module__.startswith("treadle."):
             raise ExportError(
                 f"export: the optimizer {type(optimizer).__name__} is a class of yours, whose code "
                 f"no file holds; use one of treadle.optim"

@@ -106,7 +106,7 @@ def _look(state: State, name: str, found: Any, seen: set[int], depth: int) -> No
     elif isinstance(found, LRScheduler):
         _look(state, _join(name, "optimizer"), found.optimizer, seen, depth + 1)
     elif isinstance(found, FunctionType):
-        if not is_internal(found.__code__.co_filename):
+        if _is_users_code(found.__code__):
             for key, value in _surroundings(found).items():
                 _look(state, key, value, seen, depth + 1)
     elif isinstance(found, dict):
@@ -127,14 +127,15 @@ def _is_users(found: Any) -> bool:
         return False
     call = getattr(type(found), "__init__", None)
     code = getattr(call, "__code__", None)
-    return code is not None and not is_internal(code.co_filename) and _is_near(code)
+    return code is not None and _is_users_code(code)
 
 
-def _is_near(code: CodeType) -> bool:
-    """False for the standard library and installed packages."""
-    return "site-packages" not in code.co_filename and not code.co_filename.startswith(
-        (_STANDARD, "<frozen")
-    )
+def _is_users_code(code: CodeType) -> bool:
+    """False for Treadle, the standard library and installed packages; True for ``python -c``."""
+    name = code.co_filename
+    if is_internal(name) and name != "<string>":
+        return False
+    return "site-packages" not in name and not name.startswith((_STANDARD, "<frozen"))
 
 
 _STANDARD = inspect.__file__.rpartition("inspect")[0]
@@ -144,8 +145,6 @@ def _surroundings(function: FunctionType) -> dict[str, Any]:
     """The variables that a function reads from outside, by name."""
     code = function.__code__
     found: dict[str, Any] = {}
-    if not _is_near(code):
-        return found
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
         try:
             found[name] = cell.cell_contents

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from treadle.ir.scan import Scan
 
 SHORTEST = 64  # nodes of a graph that is worth cutting
+RECENT = 4  # graphs: one that comes again within so many others repeats as a whole
 SEGMENTED = 0.125  # how much it counts that a graph was seen, if it ran by segments
 _FEW = 2  # nodes
 _LONGEST = 512  # items of a stretch
@@ -218,7 +219,7 @@ class Segments:
         self._known: dict[Any, Segment] = {}
         self._length = 0
         self._clock = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def cut(self, scanned: Scan) -> list[Stretch]:
         """The stretches of a scan that is up to date; what was cut before stays as it is."""
@@ -301,12 +302,13 @@ segments = Segments()
 
 
 def _new_lock() -> None:
-    segments._lock = threading.Lock()
+    segments._lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_new_lock)  # another thread may have held it
 
 __all__ = [
-    "SCALAR", "SEGMENTED", "SHORTEST", "Piece", "Segment", "Segments", "Stretch", "segments",
+    "RECENT", "SCALAR", "SEGMENTED", "SHORTEST", "Piece", "Segment", "Segments", "Stretch",
+    "segments",
 ]  # fmt: skip

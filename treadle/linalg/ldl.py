@@ -50,7 +50,6 @@ def ldl_factor_ex(A: Tensor, *, hermitian: bool = False, check_errors: bool = Fa
     for index in np.ndindex(*array.shape[:-2]):
         factor, exchanged, code = function(array[index], lower=1)
         packed[index], pivots[index], info[index] = np.tril(factor), exchanged, code
-    pivots = np.where(pivots >= 0, pivots + 1, pivots)
     if check_errors and info.any():
         raise located(LinAlgError(
             f"linalg.ldl_factor: matrix {np.argwhere(info)[0].tolist()} has a pivot that is 0"
@@ -72,9 +71,16 @@ def ldl_solve(LD: Tensor, pivots: Tensor, B: Tensor, *, hermitian: bool = False)
     factors = np.broadcast_to(factors, batch + factors.shape[-2:])
     right = np.broadcast_to(right, batch + right.shape[-2:])
     exchanged = np.broadcast_to(pivots.numpy(), batch + pivots.shape[-1:])
-    exchanged = np.where(exchanged > 0, exchanged - 1, exchanged)
-    function = _function("solve", factors.dtype, hermitian)
     out = np.empty(right.shape, right.dtype)
+    if not out.size:
+        return from_numpy(out)
+    size = factors.shape[-1]
+    if exchanged.shape[-1] != size or not ((exchanged != 0) & (np.abs(exchanged) <= size)).all():
+        raise located(ValueError(
+            f"{name}: got pivots that ldl_factor does not give: there must be {size} for every "
+            f"matrix, from 1 to {size}, negative ones for blocks"
+        ))  # fmt: skip
+    function = _function("solve", factors.dtype, hermitian)
     for index in np.ndindex(*batch):
         out[index] = function(factors[index], exchanged[index], right[index], lower=1)[0]
     return from_numpy(out)

@@ -291,7 +291,7 @@ def _refusal(
 
 
 def _shape_of(value: Any) -> str:
-    shape = getattr(value, "shape", None)
+    shape = None if is_lazy(value) else getattr(value, "shape", None)
     return "" if shape is None else f" {tuple(shape)}"
 
 

@@ -12,7 +12,7 @@
 True
 """
 
-from treadle.optim import lr_scheduler, swa_utils
+from treadle.optim import hooks, lr_scheduler, swa_utils
 from treadle.optim.adadelta import Adadelta
 from treadle.optim.adafactor import Adafactor
 from treadle.optim.adam import Adam, AdamW
@@ -27,5 +27,6 @@ from treadle.optim.sgd import SGD
 
 __all__ = [
     "ASGD", "LBFGS", "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "Muon",
-    "NAdam", "Optimizer", "RAdam", "RMSprop", "Rprop", "SparseAdam", "lr_scheduler", "swa_utils",
+    "NAdam", "Optimizer", "RAdam", "RMSprop", "Rprop", "SparseAdam", "hooks", "lr_scheduler",
+    "swa_utils",
 ]  # fmt: skip

@@ -1,11 +1,11 @@
 """Memory of the CPU: a caching allocator, and buffers that give their block back when they die.
 
-Sizes are rounded up to classes, four to each doubling and sixteen from 64 KiB on; blocks up to that
-are carved from slabs, larger ones are mapped one by one, from 2 MiB on in huge pages as far as these
-go. A block that dies goes to its
-class's list of free blocks and is the next to be handed out. So a program that repeats itself asks
-the system once; when one needs new memory that would take more than it ever used at once, and a
-quarter and 256 MiB on top, free mapped blocks are returned first, in the order they died.
+Sizes are rounded up to classes, four to each doubling and sixteen from 64 KiB on; blocks of at most
+that are carved from slabs, larger ones are mapped one by one, from 2 MiB on in huge pages as far as
+these go. A block that dies goes to its class's list of free blocks and is the next to be handed
+out. So a program that repeats itself asks the system once; when one needs new memory that would
+take more than it ever used at once, and a quarter and 256 MiB on top, free mapped blocks are
+returned first, in the order they died.
 
 A buffer dies between any two instructions of any thread, also inside ``allocate``. No Python code
 runs then, in which Ctrl-C would be swallowed: the buffer's weak reference, which knows the block,

@@ -8,7 +8,7 @@ differentiated, users' functions in the graph, a graph part of which was evaluat
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +17,7 @@ from treadle.base.record import Record
 from treadle.ir.call import Call, Template, call_template, collapse, template_of
 from treadle.ir.node import Leaf, Node, Recording, Scalar, user_site
 from treadle.ir.scan import Scan, scan
-from treadle.ir.segments import SEGMENTED, SHORTEST
+from treadle.ir.segments import RECENT, SEGMENTED, SHORTEST
 from treadle.ops.bundle import Bundled
 from treadle.tensor.segmented import segmented_backward
 
@@ -41,6 +41,7 @@ class _Passes:
     def __init__(self) -> None:
         self._plans: OrderedDict[Any, _Plan | None] = OrderedDict()
         self._seen: OrderedDict[int, float] = OrderedDict()
+        self._recent: deque[int] = deque(maxlen=RECENT)
         self._length = 0
 
     def find(self, key: Any, is_ahead: bool) -> _Plan | bool | None:
@@ -50,8 +51,9 @@ class _Passes:
             return self._plans[key]
         mark = hash(key)
         times = self._seen.get(mark, 0.0)
-        if times >= 1 or is_ahead:
+        if times >= 1 or is_ahead or mark in self._recent:
             return True
+        self._recent.append(mark)
         self._seen[mark] = times + 1
         if len(self._seen) > _SIGHTINGS:
             self._seen.popitem(last=False)
@@ -138,7 +140,7 @@ def _captured(
     calls = [item for item in scanned.items if type(item) is Call]
     if any(call.nodes is not None and call.constants for call in calls):
         return ordinary(), None  # its numbers cannot be told apart any more
-    if any(type(item) is Bundled and not item.call.is_pure for item in scanned.items):
+    if any(type(i) is Bundled and not (i.call and i.call.is_pure) for i in scanned.items):
         return ordinary(), None  # a user's function, which may do otherwise next time
     whole = [call for call in calls if call.nodes is None]
     _tell_scalars_apart(scanned)

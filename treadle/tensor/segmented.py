@@ -14,7 +14,14 @@ from treadle.autodiff.reverse import reachable, release, released_before, step
 from treadle.base.collector import without_collector
 from treadle.base.record import Record
 from treadle.ir.call import (
-    Call, Expansions, Template, call_template, collapse, nodes_of, parts_of, template_of,
+    Call,
+    Expansions,
+    Template,
+    call_template,
+    collapse,
+    nodes_of,
+    parts_of,
+    template_of,
 )  # fmt: skip
 from treadle.ir.node import Leaf, Node, Recording, Scalar, Type
 from treadle.ir.scan import Scan

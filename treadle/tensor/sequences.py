@@ -187,7 +187,7 @@ def _slope(x: Tensor, axis: int, spacing: Any, edge_order: int) -> Tensor:
     """The slopes along one axis: each from three samples, weighed by the gaps between them."""
     size = x.shape[axis]
     shape = tuple(-1 if i == axis else 1 for i in builtins.range(x.ndim))
-    places = spacing if isinstance(spacing, Handle) else _steps(size, x, float(spacing))
+    places: Any = spacing if isinstance(spacing, Handle) else _steps(size, x, float(spacing))
     places = reshape(places, shape)
     gaps = a.sub(narrow(places, axis, 1, size - 1), narrow(places, axis, 0, size - 1))
     steps = a.sub(narrow(x, axis, 1, size - 1), narrow(x, axis, 0, size - 1))

@@ -22,6 +22,8 @@ class _Functions:
             if hasattr(module, name):
                 break
         else:
+            if name not in WHERE:
+                raise AttributeError(f"treadle has no function {name!r}")
             module = import_module(WHERE[name])
         found = getattr(module, name)
         setattr(self, name, found)

@@ -19,7 +19,7 @@ _PATHS = {
     "instancenorm": "normalization lazy", "lazy": "lazy", "linear": "linear bilinear lazy",
     "loss": "loss margin_loss", "module": "module module_hooks module_state parameter",
     "normalization": "normalization", "padding": "padding", "pixelshuffle": "arrangement",
-    "pooling": "pooling volume_pooling", "rnn": "recurrent", "sparse": "embedding bilinear",
+    "pooling": "pooling", "rnn": "recurrent", "sparse": "embedding bilinear",
     "transformer": "transformer", "upsampling": "upsampling", "utils": "tuples",
 }  # fmt: skip
 # Classes that programs ask for although they are private.

@@ -1,4 +1,7 @@
-"""Gradients of a network clipped, taken together or one by one."""
+"""Gradients of a network clipped, taken together or one by one.
+
+``foreach`` is PyTorch's and changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,9 @@ def _gradients(parameters: Tensors) -> list[Tensor]:
 
 @no_grad()  # not a `with` block, at whose end Ctrl-C could leave gradients off
 def clip_grad_norm_(
-    parameters: Tensors, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
-) -> Tensor:
+    parameters: Tensors, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:  # fmt: skip
     """Scales the gradients so that their norm, taken as one vector, is at most ``max_norm``.
 
     The factor is ``min(max_norm / (norm + 1e-6), 1)``. Returns the norm before; nothing waits for
@@ -47,8 +51,9 @@ clip_grad_norm = clip_grad_norm_  # PyTorch's older name
 
 
 def get_total_norm(
-    tensors: Tensors, norm_type: float = 2.0, error_if_nonfinite: bool = False
-) -> Tensor:
+    tensors: Tensors, norm_type: float = 2.0, error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:  # fmt: skip
     """The norm of several tensors taken as one vector."""
     items = [tensors] if isinstance(tensors, Handle) else list(tensors)
     if not items:
@@ -64,7 +69,9 @@ def get_total_norm(
 
 
 @no_grad()  # as above
-def clip_grads_with_norm_(parameters: Tensors, max_norm: float, total_norm: Tensor) -> None:
+def clip_grads_with_norm_(
+    parameters: Tensors, max_norm: float, total_norm: Tensor, foreach: bool | None = None
+) -> None:
     """Scales the gradients by ``min(max_norm / (total_norm + 1e-6), 1)``."""
     factor = a.clamp(a.div(max_norm, a.add(total_norm, 1e-6)), max=1.0)
     for g in _gradients(parameters):
@@ -77,7 +84,7 @@ def _scaled(node: Node, factor: Node) -> Node:
 
 
 @no_grad()  # not a `with` block, at whose end Ctrl-C could leave gradients off
-def clip_grad_value_(parameters: Tensors, clip_value: float) -> None:
+def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: bool | None = None) -> None:
     """Clamps every element of the gradients to [-clip_value, clip_value]."""
     for g in _gradients(parameters):
         g._write(a.clamp(g, min=-clip_value, max=clip_value).node)
