@@ -154,6 +154,7 @@ class Evaluator:
                 self.programs.was_segmented(scanned)
             return True
         program = known.program
+        watch.note_lines(known, scanned)
 
         def run(moves: Moves) -> bool:
             if known.alone is None:
@@ -169,7 +170,7 @@ class Evaluator:
         if not self._commit(state, scanned, known.targets, run):
             record.reason = record.reason or program.failure
             return False
-        record.replayed(known, scanned)
+        record.replayed(known)
         self.programs.replays += 1
         return True
 
