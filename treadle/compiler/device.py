@@ -104,6 +104,9 @@ class Device(Protocol):
     def compile(self, spec: KernelSpec) -> int:
         """The kernel's entry, compiled at most once."""
 
+    def control(self) -> tuple[int, int]:
+        """The kernel of control flow, and the word that its descriptions begin with."""
+
     def has_kernel(self, spec: KernelSpec) -> bool:
         """True where ``compile`` has nothing left to do."""
 
