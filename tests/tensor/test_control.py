@@ -182,6 +182,9 @@ def test_the_branch_that_is_not_taken_does_not_fail():
         i = treadle.tensor([index])
         found = treadle.cond((i < 3).all(), lambda i: table[i], lambda i: i * 1.0, (i,))
         assert found.tolist() == [float(index)]
+        j = treadle.tensor([index])
+        found = treadle.cond((j < 3).all(), lambda j=j: table[j], lambda j=j: j * 1.0)
+        assert found.tolist() == [float(index)]
     with pytest.raises(IndexError, match="cond: an operation of its body refused a value"):
         treadle.cond(treadle.tensor(True), lambda i: table[i], lambda i: i * 1.0, (i,)).tolist()
 

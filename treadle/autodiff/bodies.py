@@ -50,45 +50,40 @@ def words_for(name: str) -> Words:
     )
 
 
-_INSIDE = words_for("a gradient")
-
-
 def traced(
-    name: str, function: Function, kinds: Sequence[Type], needs_grad: Sequence[bool] | None = None
-) -> tuple[Body, list[Node]]:
+    name: str, function: Function, kinds: Sequence[Type], needs_grad: Sequence[bool],
+    hoist: bool = False,
+) -> tuple[Body, list[Node]]:  # fmt: skip
     """The body of a function of values of these types, and the values from outside that it reads,
     which are its last arguments.
 
-    What does not depend on the arguments is recorded outside of it, once.
+    With ``hoist``, what does not depend on the arguments is recorded outside of it, once.
     """
-    words = _INSIDE if needs_grad is None else words_for(name)
-    wants = needs_grad or [False] * len(kinds)
-    places = [Placeholder(k, w, words) for k, w in zip(kinds, wants, strict=True)]
+    words = words_for(name)
+    places = [Placeholder(k, w, words) for k, w in zip(kinds, needs_grad, strict=True)]
     inner, outputs = recorded(function, places)
     nodes: Sequence[Node] = inner.pending
-    varying = varying_of(nodes, places)
-    if needs_grad is not None:
-        outer = recorder.state
-        for n in nodes:
-            if "random" in n.op.traits:
-                raise _located_at(n, RuntimeError(
-                    f"{name}: a random operation is called inside of a traced function, which "
-                    f"would draw the same numbers again and again; draw before, and hand the "
-                    f"numbers in"
-                ))  # fmt: skip
-            if n not in varying:
-                outer.pending.append(n)
-                outer.nbytes += n.sig.nbytes
-        nodes = [n for n in nodes if n in varying]
-    chosen = needed_for(outputs, {*nodes})
-    nodes = [n for n in nodes if n in chosen]
     for n in nodes:
+        if "random" in n.op.traits:
+            raise _located_at(n, RuntimeError(
+                f"{name}: a random operation is called inside of a traced function, which would "
+                f"draw the same numbers again and again; draw before, and hand the numbers in"
+            ))  # fmt: skip
         if isinstance(n.op.lower, Bundle):
             raise _located_at(n, RuntimeError(
                 f"{name}: a function with a gradient of its own (autograd.Function) is called "
                 f"inside of a traced function; its Python would not run again; write it in "
                 f"operations"
             ))  # fmt: skip
+    if hoist:
+        outer, varying = recorder.state, varying_of(nodes, places)
+        for n in nodes:
+            if n not in varying:
+                outer.pending.append(n)
+                outer.nbytes += n.sig.nbytes
+        nodes = [n for n in nodes if n in varying]
+    chosen = needed_for(outputs, {*nodes})
+    nodes = [n for n in nodes if n in chosen]
     inside = {*nodes, *places}
     found = dict.fromkeys(i for n in [*nodes] for i in n.inputs if i not in inside)
     found.update(dict.fromkeys(n for n in outputs if n not in inside))
@@ -111,7 +106,7 @@ def _derived(
 ) -> tuple[Body, list[Node]]:
     """A body made of another one, once; all that it captures is numbers."""
     if key not in body.derived:
-        body.derived[key] = traced("a gradient", function, kinds)
+        body.derived[key] = traced("a gradient", function, kinds, [False] * len(kinds))
     made: tuple[Body, list[Node]] = body.derived[key]
     return made
 

@@ -51,20 +51,7 @@ def scan(
     (tensor(10), tensor([ 0,  1,  3,  6, 10]))
     """
     carries, structure = _flat("scan", "init", init)
-    leaves, slices = _flat("scan", "xs", xs)
-    if not leaves:
-        raise located(TypeError(
-            "scan: got no tensor in xs, along which it is to go; loop with while_loop where there "
-            "is none"
-        ))  # fmt: skip
-    over = [_leading(x, dim) for x in leaves]
-    length = over[0].shape[0]
-    for x in over:
-        if x.shape[0] != length:
-            raise located(ShapeError(
-                f"scan: got xs of sizes {[t.shape[0] for t in over]} along dimension {dim}; "
-                f"expected equal ones"
-            ))  # fmt: skip
+    over, slices = _sliced(xs, dim)
     count = len(carries)
     kinds = [x.type for x in carries]
     shapes: list[Structure] = []
@@ -86,14 +73,14 @@ def scan(
     operands = [*carries, *over]
     slice_kinds = [type_of(x.dtype, x.shape[1:], x.type.device) for x in over]
     body, captured = traced(
-        "scan", function, [*kinds, *slice_kinds], [x.needs_grad for x in operands]
+        "scan", function, [*kinds, *slice_kinds], [x.needs_grad for x in operands], True
     )
     operands += captured
     outs: list[Node] = []
     if body.results:
         keep = recorder.state.grad_enabled and any(x.needs_grad for x in operands)
         outs = several(control.scan(
-            *operands, body=body, length=length, carries=count, scanned=len(over),
+            *operands, body=body, length=over[0].shape[0], carries=count, scanned=len(over),
             reverse=bool(reverse), keep=keep,
         ))  # fmt: skip
     carry = structure.rebuild([wrap(n) for n in outs[count : 2 * count]])
@@ -194,8 +181,8 @@ def while_loop(
         made = tuple(made) if type(made) is list else made
         return _same_carry("while_loop", "body_fn", structure, kinds, made)
 
-    test, first = traced("while_loop", ask, kinds, wants)
-    body, second = traced("while_loop", step, kinds, wants)
+    test, first = traced("while_loop", ask, kinds, wants, True)
+    body, second = traced("while_loop", step, kinds, wants, True)
     test = with_arguments(test, len(nodes), [], [n.type for n in second])
     body = with_arguments(body, len(nodes), [n.type for n in first], [])
     made = control.while_loop(*nodes, *first, *second, test=test, body=body, carries=len(nodes))
@@ -227,6 +214,23 @@ def _flat(name: str, what: str, tree: Any) -> tuple[list[Node], Structure]:
                 f"lists and dictionaries of them (make numbers tensors with treadle.tensor)"
             ))  # fmt: skip
     return [leaf.node for leaf in leaves], structure
+
+
+def _sliced(xs: Any, dim: int) -> tuple[list[Node], Structure]:
+    """What a scan goes over, with the dimension in front."""
+    leaves, structure = _flat("scan", "xs", xs)
+    if not leaves:
+        raise located(TypeError(
+            "scan: got no tensor in xs, along which it is to go; loop with while_loop where there "
+            "is none"
+        ))  # fmt: skip
+    over = [_leading(x, dim) for x in leaves]
+    sizes = [x.shape[0] for x in over]
+    if len(set(sizes)) > 1:
+        raise located(ShapeError(
+            f"scan: got xs of sizes {sizes} along dimension {dim}; expected equal ones"
+        ))  # fmt: skip
+    return over, structure
 
 
 def _leading(x: Node, dim: int) -> Node:
