@@ -242,11 +242,11 @@ typedef struct treadle_threads {
 } treadle_threads;
 #endif
 """
-_STATE = """/* Fills in the state: memory of yours, at a multiple of 64 bytes, that all calls share.
-{more} */
+_STATE = """/* Fills in the state: memory of yours, at a multiple of 64 bytes, that all calls share.{more} */
 int {name}_init(void *state{given});
 """
-_BESIDE = """ * ``weights`` is the content of the .weights file, at a multiple of 64 bytes; it must stay. */"""
+_BESIDE = """
+ * ``weights`` is the content of the .weights file, at a multiple of 64 bytes; it must stay."""
 _SEED = """
 /* Where random numbers start: as treadle.manual_seed(seed), where ``stream`` is 0. */
 int {name}_seed(void *state, uint64_t seed, uint64_t stream);
