@@ -67,7 +67,8 @@ def prepared(
     """
     # With the threads, since a program may be made for a number that is no longer the device's.
     key = threads, layouts
-    known: Prepared | None = sig.plans.get(key)
+    plans = device.plans_of(sig)
+    known: Prepared | None = plans.get(key)
     if known is None:
         if isinstance(sig.op.lower, Nested):
             from treadle.compiler.control import prepare_control  # only for control flow
@@ -80,15 +81,16 @@ def prepared(
         plan = lower.plan(sig.op, sig.attrs, layouts, outputs, threads, device.vector_bits)
         if compile_ahead and not all(device.has_kernel(x.kernel) for x in plan.launches):
             compile_ahead()
-        known = sig.plans[key] = compile_plan(plan, outputs, layouts, device)
+        known = plans[key] = compile_plan(plan, outputs, layouts, device)
     return known
 
 
 def moved(sig: Signature, layout: Layout, device: Device) -> Moved:
     """What the view ``sig`` makes of a value that lies so."""
-    known: Moved | None = sig.plans.get(layout)
+    plans = device.plans_of(sig)
+    known: Moved | None = plans.get(layout)
     if known is None:
-        known = sig.plans[layout] = _moved(sig, layout, device)
+        known = plans[layout] = _moved(sig, layout, device)
     return known
 
 

@@ -26,7 +26,7 @@ from treadle.ops.source import number
 from treadle.random.generator import default_generator
 
 _HALF, _WHOLE = 1 << 63, 1 << 64
-_KEYS = ("seed", "stream", "offset")
+DRAWN = ("seed", "stream", "offset")
 _BODY = {(0, "Body")}  # the kind of an attribute that is one
 
 
@@ -179,14 +179,15 @@ def scalars_of(
         if n.rule == "draw":
             if n.value == "seed":
                 key = default_generator.next_offset(bound.draws.get(first + position, 0))
-            x = key[_KEYS.index(n.value)]
+            x = key[DRAWN.index(n.value)]
             made.append(number((x + _HALF) % _WHOLE - _HALF, dtypes.int64))
         else:
-            made.append(number(_plain(n, bound, step_number), n.dtype))
+            made.append(number(plain_number(n, bound, step_number), n.dtype))
     return tuple(made)
 
 
-def _plain(n: Number, bound: Bound, step_number: Callable[[int, int], float]) -> Any:
+def plain_number(n: Number, bound: Bound, step_number: Callable[[int, int], float]) -> Any:
+    """What a number is that nobody draws."""
     if n.rule == "optimizer":
         return step_number(*n.value)
     if n.rule == "ratio":
@@ -212,4 +213,6 @@ def call(bound: Bound, nodes: Sequence[Node], scalars: tuple[Scalar, ...]) -> di
     return {v: known[v] for v in bound.results}
 
 
-__all__ = ["Bound", "GraphError", "bind", "call", "op_of", "scalars_of"]
+__all__ = [
+    "DRAWN", "Bound", "GraphError", "bind", "call", "op_of", "plain_number", "scalars_of",
+]  # fmt: skip

@@ -51,16 +51,11 @@ _NUMBERS = {
     "MOST": 200 * _MICROSECOND,  # and at most
 }  # fmt: skip
 
-# How to pause, to read the time, and to read and set the floating-point state on each CPU.
-_CPUS = {
+# How to read and set the floating-point state on each CPU.
+_FLOAT_STATES = {
     "x86_64": """
-declare i64 @llvm.readcyclecounter()
-declare void @llvm.x86.sse2.pause()
 declare void @llvm.x86.sse.stmxcsr(ptr)
 declare void @llvm.x86.sse.ldmxcsr(ptr)
-define internal void @pause() alwaysinline { call void @llvm.x86.sse2.pause() ret void }
-define internal i64 @ticks() alwaysinline {
-  %now = call i64 @llvm.readcyclecounter() ret i64 %now }
 define internal void @save_float_state(ptr %at) alwaysinline {
   call void @llvm.x86.sse.stmxcsr(ptr %at) ret void }
 define internal void @restore_float_state(ptr %at) alwaysinline {
@@ -70,21 +65,34 @@ define internal void @set_float_state(ptr %scratch) alwaysinline {
   call void @llvm.x86.sse.ldmxcsr(ptr %scratch) ret void }
 """,
     "aarch64": """
-declare void @llvm.aarch64.isb(i32)
 declare i64 @llvm.aarch64.get.fpcr()
 declare void @llvm.aarch64.set.fpcr(i64)
-define internal void @pause() alwaysinline { call void @llvm.aarch64.isb(i32 15) ret void }
-define internal i64 @ticks() alwaysinline {
-  %now = call i64 asm sideeffect "mrs $0, cntvct_el0", "=r"()
-  %hertz = call i64 asm "mrs $0, cntfrq_el0", "=r"()
-  %scale = udiv i64 3000000000, %hertz
-  %ticks = mul i64 %now, %scale ret i64 %ticks }
 define internal void @save_float_state(ptr %at) alwaysinline {
   %state = call i64 @llvm.aarch64.get.fpcr() store i64 %state, ptr %at ret void }
 define internal void @restore_float_state(ptr %at) alwaysinline {
   %state = load i64, ptr %at call void @llvm.aarch64.set.fpcr(i64 %state) ret void }
 define internal void @set_float_state(ptr %scratch) alwaysinline {
   call void @llvm.aarch64.set.fpcr(i64 0) ret void }
+""",
+}
+
+# How to pause, and to read the time.
+_CLOCKS = {
+    "x86_64": """
+declare i64 @llvm.readcyclecounter()
+declare void @llvm.x86.sse2.pause()
+define internal void @pause() alwaysinline { call void @llvm.x86.sse2.pause() ret void }
+define internal i64 @ticks() alwaysinline {
+  %now = call i64 @llvm.readcyclecounter() ret i64 %now }
+""",
+    "aarch64": """
+declare void @llvm.aarch64.isb(i32)
+define internal void @pause() alwaysinline { call void @llvm.aarch64.isb(i32 15) ret void }
+define internal i64 @ticks() alwaysinline {
+  %now = call i64 asm sideeffect "mrs $0, cntvct_el0", "=r"()
+  %hertz = call i64 asm "mrs $0, cntfrq_el0", "=r"()
+  %scale = udiv i64 3000000000, %hertz
+  %ticks = mul i64 %now, %scale ret i64 %ticks }
 """,
 }
 
@@ -542,18 +550,29 @@ define i32 @treadle_pool_stop(ptr %state) nounwind {
 """
 
 
-def module(entry: str, triple: str) -> str:
-    """The LLVM module with ``treadle_pool_`` + ``entry``, one of worker, run, stop and control."""
+def float_state(triple: str) -> str:
+    """LLVM functions that save, set and restore the floating-point state."""
+    return _FLOAT_STATES[_cpu(triple)]
+
+
+def _cpu(triple: str) -> str:
     cpu = triple.split("-")[0].replace("arm64", "aarch64")
-    if cpu not in _CPUS:
+    if cpu not in _CLOCKS:
         raise DeviceError(
             f"the CPU of this machine is {cpu}; Treadle generates code for "
-            f"{' and '.join(_CPUS)}; use a machine with one of them"
+            f"{' and '.join(_CLOCKS)}; use a machine with one of them"
         )
+    return cpu
+
+
+def module(entry: str, triple: str) -> str:
+    """The LLVM module with ``treadle_pool_`` + ``entry``, one of worker, run, stop and control."""
+    cpu = _cpu(triple)
     wait = _WINDOWS if sys.platform == "win32" else _POSIX
     if sys.platform == "linux":
         wait = _FUTEX.replace("FUTEX", _FUTEX_NUMBERS[cpu])
-    text = _CPUS[cpu] + wait + _COMMON + (_WORKER if entry == "worker" else _RUNNER)
+    loops = _WORKER if entry == "worker" else _RUNNER
+    text = float_state(triple) + _CLOCKS[cpu] + wait + _COMMON + loops
     if entry == "control":
         text += CONTROL
     return re.sub(r"\b[A-Z_]{3,}\b", lambda match: str(_NUMBERS[match[0]]), text)
