@@ -327,8 +327,8 @@ def _norm(x: Tensor, power: float, dim: Dim, keepdim: bool) -> Tensor:
     size = a.abs(x)
     if power in (float("inf"), float("-inf")):
         return (amax if power > 0 else amin)(size, () if dim is None else dim, keepdim)
-    if power == 0.0:
-        return sum(a.ne(x, 0), dim, keepdim, dtype=x.dtype)
+    if power == 0.0:  # by the sign, whose gradient is 0
+        return sum(a.where(a.isnan(size), 1.0, a.sign(size)), dim, keepdim)
     if power == 1.0:
         return sum(size, dim, keepdim)
     if power < 1:  # the gradient at 0 is 0, not infinite

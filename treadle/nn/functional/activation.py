@@ -17,7 +17,7 @@ from treadle.tensor.autocast import lowered
 from treadle.tensor.composed import composed
 from treadle.tensor.creation import ones_like, zeros_like
 from treadle.tensor.handle import wrap
-from treadle.tensor.movement import axis_of
+from treadle.tensor.movement import axis_of, broadcast_tensors
 from treadle.tensor.operators import write_back
 from treadle.tensor.selection import scatter
 from treadle.tensor.tensor import Tensor
@@ -321,7 +321,7 @@ leaky_relu_, hardtanh_, rrelu_, threshold_ = map(
 @composed
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """``sum(x1 * x2) / (max(norm(x1), eps) * max(norm(x2), eps))`` along ``dim``."""
-    wide = (wrap(widened(real_node("cosine_similarity", x))) for x in (x1, x2))
+    wide = (wrap(widened(real_node("cosine_similarity", x))) for x in broadcast_tensors(x1, x2))
     units = (normalize(x, 2.0, dim, eps) for x in wide)
     kind = promote_types(x1.dtype, x2.dtype)
     return wrap(cast(reduction.sum(a.mul(*units), dim).node, kind))

@@ -9,6 +9,7 @@ from treadle.ir.node import located
 from treadle.nn.functional.common import check_rank, node_of
 from treadle.nn.functional.pooling import largest_of_parts
 from treadle.random.sampling import rand
+from treadle.tensor.creation import zeros
 from treadle.tensor.joining import stack
 from treadle.tensor.tensor import Tensor
 
@@ -73,6 +74,9 @@ def _fractional(
         ]
         found.append(largest_of_parts(plane, parts))
     shape = (*input.shape[: input.ndim - rank], *outs)
+    if not found:
+        empty = zeros(shape, dtype=input.dtype)
+        return (empty, empty.long()) if return_indices else empty
     values, places = (stack(list(items)).reshape(shape) for items in zip(*found, strict=True))
     return (values, places) if return_indices else values
 

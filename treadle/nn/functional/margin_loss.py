@@ -149,13 +149,13 @@ def triplet_margin_with_distance_loss(
 
 
 def _rows(name: str, input: Tensor) -> Tensor:
-    """(N, C) from that or (C,)."""
+    """(N, C) from that or (C,), or from () for one class."""
     (x,) = _wide(name, input)
-    if x.ndim not in (1, 2) or not x.shape[-1]:
+    if x.ndim > 2 or (x.ndim and not x.shape[-1]):
         raise located(ShapeError(
             f"{name}: got an input of shape {tuple(x.shape)}; it is (N, C) or (C,)"
         ))  # fmt: skip
-    return x.reshape(-1, x.shape[-1])
+    return x.reshape(-1, x.shape[-1] if x.ndim else 1)
 
 
 @in_float32
