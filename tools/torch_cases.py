@@ -6,6 +6,7 @@ Imported by the processes of ``tools.sweep_torch`` only: it needs both framework
 
 from __future__ import annotations
 
+import functools
 import types
 import warnings
 from collections.abc import Callable, Iterator
@@ -338,7 +339,7 @@ class Entry:
                 expected = expected.clone()
             is_fixed = self.info.name not in _UNSET and all(
                 _same(expected, self.theirs(sample.input, *sample.args, **sample.kwargs))
-                for _ in range(4 if self.is_seeded else 1)
+                for _ in range(16 if self.is_seeded else 1)
             )
         except Exception:
             return None
@@ -369,33 +370,36 @@ class Entry:
         for form, function in (("method", info.method_variant), ("in-place", info.inplace_variant)):
             if function is None or not isinstance(sample.input, torch.Tensor):
                 continue
-            settings = getattr(function, "keywords", {})  # of a partial function
-            called = None if settings else function.__name__
+            ours = self._ours(function)
             try:
                 with torch.no_grad():
                     expected = function(sample.input.detach().clone(), *sample.args,
                                         **sample.kwargs)  # fmt: skip
             except Exception:
                 continue
-            yield form, self._form(called, settings, sample, expected, allowed)
+            yield form, self._form(ours, sample, expected, allowed)
         if info.supports_out:
             with torch.no_grad():
                 expected = self.theirs(sample.input, *sample.args, **sample.kwargs)
             if isinstance(expected, torch.Tensor):
                 yield "out", self._out(sample, expected, allowed)
 
-    def _form(
-        self, called: str | None, settings: dict, sample: Any, expected: Any, allowed: tol | None
-    ) -> str:
+    def _ours(self, function: Any) -> Callable:
+        """What in Treadle is the same as a method, a lambda or a partial function of PyTorch's."""
+        if made := _for(treadle, function):
+            return made
+        if isinstance(function, functools.partial):
+            return functools.partial(self.function, **function.keywords)
+        name = function.__name__
+        return lambda input, *args, **kwargs: getattr(input, name)(*args, **kwargs)
+
+    def _form(self, ours: Callable, sample: Any, expected: Any, allowed: tol | None) -> str:
         convert = Converter()
         with treadle.no_grad():
             try:
                 target = convert(sample.input).detach().clone()
                 args, kwargs = convert(sample.args), convert(sample.kwargs)
-                if called is None:
-                    got = self.function(target, *args, **kwargs, **settings)
-                else:
-                    got = getattr(target, called)(*args, **kwargs)
+                got = ours(target, *args, **kwargs)
                 compare(*_process(sample.output_process_fn_grad, expected, got), allowed,
                         any_index=self.info.name in _ANY_INDEX)  # fmt: skip
             except Exception as error:

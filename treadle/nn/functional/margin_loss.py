@@ -11,8 +11,8 @@ from treadle.ir.node import located
 from treadle.nn.functional.activation import logsigmoid, softplus
 from treadle.nn.functional.common import (
     check_reduction,
+    number_node,
     old_reduction,
-    real_node,
     reduced,
     widened,
 )
@@ -27,8 +27,8 @@ from treadle.tensor.tensor import Tensor
 
 
 def _wide(name: str, *tensors: Tensor) -> list[Tensor]:
-    """Floating-point tensors, in f32 where they have 16 bits."""
-    return [wrap(widened(real_node(name, x))) for x in tensors]
+    """Numbers as floats, in f32 where they have 16 bits."""
+    return [wrap(widened(number_node(name, x))) for x in tensors]
 
 
 def _finished(losses: Tensor, reduction: str, source: Tensor) -> Tensor:
@@ -49,7 +49,8 @@ def pairwise_distance(
     """``norm(x1 - x2 + eps, p)`` along the last dimension."""
     x, y = _wide("pairwise_distance", x1, x2)
     distance = r.norm(a.add(a.sub(x, y), eps), p, -1, keepdim)
-    return distance.to(a.common_dtype("pairwise_distance", x1, x2))
+    dtype = a.common_dtype("pairwise_distance", x1, x2)
+    return distance.to(dtype) if dtype.is_floating_point else distance
 
 
 @in_float32
