@@ -353,7 +353,9 @@ def _peak(node: Node, axes: tuple[int, ...]) -> Node:
 
 @composed
 def logsumexp(input: Tensor, dim: Dim, keepdim: bool = False) -> Tensor:
-    """``log(sum(exp(x)))``, safe against overflow."""
+    """``log(sum(exp(x)))``, safe against overflow; integers become floats."""
+    if not input.dtype.is_inexact:
+        input = wrap(a.cast(input.node, dtypes.get_default_dtype()))
     node = a.widened(_inexact("logsumexp", input.node))
     axes = _axes("logsumexp", node, dim)
     if node.dtype.kind == "c":

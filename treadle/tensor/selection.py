@@ -17,6 +17,7 @@ from treadle.ops.checks import check
 from treadle.ops.source import iota
 from treadle.tensor import arithmetic as a
 from treadle.tensor.arithmetic import cast, stretch
+from treadle.tensor.creation import empty
 from treadle.tensor.handle import Handle, wrap
 from treadle.tensor.indexing import adding, get_item, set_item, value_for
 from treadle.tensor.methods import in_place
@@ -146,6 +147,8 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
     [[2], [3]]
     """
     node, axis, at = _elements("gather", input, dim, index)
+    if not at.type.size:
+        return empty(at.shape, dtype=node.dtype)
     picked = pick.gather(_at_least_1d(node), _at_least_1d(at), axis=axis)
     return wrap(op.reshape(picked, shape=at.shape))
 
@@ -155,7 +158,7 @@ def _elements(name: str, input: Any, dim: int, index: Any) -> tuple[Node, int, N
     node = node_of(name, input)
     axis = axis_of(name, dim, len(node.shape))
     at = _index_node(name, index)
-    if max(len(at.shape), 1) != max(len(node.shape), 1):
+    if at.type.size and max(len(at.shape), 1) != max(len(node.shape), 1):
         raise located(ShapeError(
             f"{name}: got a tensor of shape {node.shape} and an index of shape {at.shape}; they "
             f"must have equally many dimensions"

@@ -181,11 +181,12 @@ _LOWEST_SELU = -1.7580993408473766
 def _alpha_dropped(
     name: str, input: Tensor, p: float, training: bool, inplace: bool, shape: Shape
 ) -> Tensor:
-    node = real_node(name, input)
+    node_of(name, input)
     if not 0 <= p <= 1:
         raise located(ValueError(f"{name}: got p={p}; a probability is from 0 to 1"))
     if not training or p == 0:
         return input
+    node = real_node(name, input)
     kept = 1 - p
     scale = (kept + _LOWEST_SELU**2 * kept * p) ** -0.5 if kept else 0.0
     dropped = draw_bernoulli(shape, p)

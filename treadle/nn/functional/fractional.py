@@ -63,7 +63,7 @@ def _fractional(
     x = input if input.ndim == rank + 2 else input.unsqueeze(0)
     count = x.shape[0] * x.shape[1]
     drawn = rand(*x.shape[:2], rank, dtype=dtypes.float32) if samples is None else samples
-    numbers = drawn.reshape(count, rank).tolist()
+    numbers = drawn.reshape(-1, rank)[:count].tolist()
     found = []
     for plane, row in zip(x.reshape(count, *sizes).unbind(0), numbers, strict=True):
         if rank == 2:

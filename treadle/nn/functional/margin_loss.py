@@ -279,7 +279,7 @@ def gaussian_nll_loss(
 ) -> Tensor:  # fmt: skip
     """``(log(v) + (input - target)^2 / v) / 2`` with v = max(var, eps).
 
-    ``var`` is a number, has the input's shape, a last size of 1, or no last dimension. The bound
+    ``var`` is a number, has the input's shape, with sizes of 1, or no last dimension. The bound
     does not count for the gradient. ``full`` adds ``log(2 pi) / 2``.
     """
     name = "gaussian_nll_loss"
@@ -293,10 +293,12 @@ def gaussian_nll_loss(
         if tuple(v.shape) != shape:
             if tuple(v.shape) == shape[:-1]:
                 v = v.unsqueeze(-1)
-            elif tuple(v.shape) != (*shape[:-1], 1):
+            elif v.ndim != len(shape) or any(
+                n not in (1, m) for n, m in zip(v.shape, shape, strict=True)
+            ):
                 raise located(ShapeError(
                     f"{name}: got an input of shape {shape} and a var of shape {tuple(v.shape)}; "
-                    f"the var has the input's shape, a last size of 1, or no last dimension"
+                    f"the var has the input's shape, with sizes of 1, or no last dimension"
                 ))  # fmt: skip
     v = v.clone()
     with no_grad():
