@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from treadle.base.record import Record
 from treadle.base.shapes import prod
@@ -21,6 +21,9 @@ from treadle.ir.body import Body
 from treadle.ir.launch import HOST_CALL, Layout, Out, Plan, contiguous
 from treadle.ir.nest import copy_launch
 from treadle.ir.node import Signature, Type
+
+if TYPE_CHECKING:
+    from treadle.compiler.program import Program
 
 _ENDLESS = (1 << 63) - 1
 _CHOICE = -1
@@ -64,24 +67,16 @@ class _Part:
         self, body: Body, args: Sequence[int], results: Sequence[int], rows: _Rows,
         device: Device, threads: int,
     ) -> None:  # fmt: skip
-        from treadle.compiler.pipeline import BODY_PASSES, build_program  # which knows this room
-
         self.rows, self.device = rows, device
         self.tape, self.patches, self.calls = bytearray(), array("q"), 0
         layouts = [kind.layout for kind in body.args]
-        kept = {r for r in body.results if r >= 0}
-        entries = tuple([
-            Entry(spec.sig, tuple([_number(r, len(layouts)) for r in spec.inputs]), i in kept)
-            for i, spec in enumerate(body.specs)
-        ])  # fmt: skip
         found: dict[int, tuple[int, Layout, int]] = {  # where values lie: place, layout, offset
             ~i: (place, layout, 0)
             for i, (place, layout) in enumerate(zip(args, layouts, strict=True))
         }  # fmt: skip
         taken: set[int] = set()
-        if kept:
-            trace = Trace(tuple(layouts), (), entries)
-            program = build_program(trace, device, threads, True, BODY_PASSES)
+        program = _program(body, device, threads)
+        if program is not None:
             taken = self._take(body, program, args, results, found)
         for k, reference in enumerate(body.results):
             if k not in taken:
@@ -145,6 +140,26 @@ class _Part:
         """The part as the description has it."""
         tape, patches = self.words.buffer_info()[0], self.patches.buffer_info()[0]
         return tape, self.calls, patches, len(self.patches) // 3
+
+
+def _program(body: Body, device: Device, threads: int) -> Program | None:
+    """The body's program, the same for loops of any length; None where it only hands on."""
+    from treadle.compiler.pipeline import BODY_PASSES, build_program  # which knows this room
+
+    key = ("program", device.name, device.vector_bits, threads)
+    if key not in body.derived:
+        args = len(body.args)
+        kept = {r for r in body.results if r >= 0}
+        entries = tuple([
+            Entry(spec.sig, tuple([_number(r, args) for r in spec.inputs]), i in kept)
+            for i, spec in enumerate(body.specs)
+        ])  # fmt: skip
+        trace = Trace(tuple([kind.layout for kind in body.args]), (), entries)
+        body.derived[key] = (
+            build_program(trace, device, threads, True, BODY_PASSES) if kept else None
+        )
+    found: Program | None = body.derived[key]
+    return found
 
 
 def _number(reference: Any, args: int) -> int:
