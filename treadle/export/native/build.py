@@ -32,7 +32,8 @@ class Built(Record):
     weights: bytes | None
     module: bytes | None
     signatures: tuple[Signature, ...]
-    state: int  # bytes
+    state: int  # bytes of these two
+    arena: int
     kernels: int
 
 
@@ -90,13 +91,13 @@ def build(
     table = bytes(layout.table)
     text += f"@table = internal constant [{len(table)} x i8] {constant(table)}, align 64\n"
     code = compiled(text, levels, on, image if weights_inside else None, says)
-    exported = [f"{name}_{suffix}" for suffix in ("init", "seed", "error", *(s.name for s in signatures))]
-    module = link(code, exported) if on.is_wasm else None
+    functions = ("init", "seed", "error", *(s.name for s in signatures))
+    module = link(code, [f"{name}_{f}" for f in functions]) if on.is_wasm else None
     header = Header(name, on, target, signatures, layout, texts, weights_inside)
     beside = stamp.to_bytes(8, "little", signed=True).ljust(64, b"\0") + image
     return Built(
         name, on, code, header.text(), None if weights_inside else beside, module, signatures,
-        layout.state, sum(len(k.specs) for k in levels),
+        layout.state, max(e.arena for e in texts), sum(len(k.specs) for k in levels),
     )  # fmt: skip
 
 
