@@ -51,8 +51,13 @@ static int jobs;
 static const treadle_threads several = {3, &jobs, spread};
 """
 
+_OWN = """
+    treadle_threads own;
+    int code = {name}_threads_start(&own, 3);
+    if (code) return 7;"""
 
-def run_built(built, calls, folder: Path, arena="NULL", threads="NULL", seed=None, flags=()):
+
+def run_built(built, calls, folder: Path, arena="NULL", threads="NULL", seed=None, own_threads=False):
     """The outputs of calls, each (entry, {input: array}), one after the other on one state."""
     stem = built.name
     (folder / f"{stem}.o").write_bytes(built.object_code)
@@ -83,12 +88,15 @@ def run_built(built, calls, folder: Path, arena="NULL", threads="NULL", seed=Non
             )
     init.append(f"if (code) {{ puts({stem}_error(code)); return 8; }}")
     text = _MAIN.format(
-        name=stem, upper=upper, threads=_SPREAD if threads != "NULL" else "", arena=arena,
+        name=stem, upper=upper, threads=_SPREAD if threads == "&several" else "", arena=arena,
         init="\n    ".join(init), calls="\n    ".join(body),
     )  # fmt: skip
     (folder / "main.c").write_text(text)
+    if own_threads:
+        text = text.replace("int code;", _OWN.format(name=stem))
+        (folder / "main.c").write_text(text)
     command = [CC, "-std=c11", "-Wall", "-Wextra", "-Werror", "main.c", f"{stem}.o", "-o", "main"]
-    subprocess.run([*command, "-pthread", *flags], cwd=folder, check=True, timeout=60)
+    subprocess.run([*command, "-pthread"], cwd=folder, check=True, timeout=60)
     done = subprocess.run(["./main"], cwd=folder, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     results = []

@@ -45,8 +45,10 @@ def test_a_convolutional_network(inside, tmp_path):
     assert (built.weights is None) is inside
     arena = "aligned_alloc(64, LENET_ARENA_BYTES)"
     calls = [("forward", {"input": x})] * 2
-    for threads in ("NULL", "&several"):
-        (got,), (again,) = run_built(built, calls, tmp_path, arena, threads)
+    for threads in ("NULL", "&several", "&own"):
+        (got,), (again,) = run_built(
+            built, calls, tmp_path, arena, threads, own_threads=threads == "&own"
+        )
         assert same(got, expected) and same(again, expected)
 
 
