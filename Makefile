@@ -9,7 +9,7 @@ PY    := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench sweep-files sweep-program-files sweep-bits wheel doctor clean
+.PHONY: help demo test check bench sweep-files sweep-program-files sweep-bits sweep-programs wheel doctor clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ sweep-program-files: $(VENV)/.ready-test  ## load and run 200,000 damaged progra
 
 sweep-bits: $(VENV)/.ready-test  ## run ops, programs and trainings in all ways that must give the same bits
 	$(PY) -m tools.sweep_bits $(ARGS)
+
+sweep-programs: $(VENV)/.ready-test  ## run whole programs beside PyTorch (TORCH=/path/to/python has it)
+	$(PY) -m tools.sweep_programs $(if $(TORCH),--torch $(TORCH)) $(ARGS)
 
 sweep-files: $(VENV)/.ready-test  ## load 100,000 damaged files, each of which must load or be refused
 	$(PY) -m tools.sweep_files $(ARGS)

@@ -145,7 +145,7 @@ class Assembly:
         access = self.access[value]
         if access is not None:
             root: Place = self.places[access.root]
-            offset = root.offset + access.offset * access.layout.dtype.itemsize
+            offset = root.offset + int(access.offset * access.layout.dtype.itemsize)
             return Place(root.storage, access.layout, offset)
         value = self.trace.stand_in(value)
         if value not in self.places:  # a bundle

@@ -17,6 +17,7 @@ from treadle.ir import node as ir_node
 from treadle.ir.launch import In, Layout, Out, Plan, Refusal, Work
 from treadle.ir.nest import copy_launch
 from treadle.ir.node import Signature
+from treadle.ir.op import Nested
 
 # A launch is cut into pieces of at least this many scalar operations.
 PARALLEL_WORK = 1 << 14
@@ -69,6 +70,11 @@ def prepared(
     plans = device.plans_of(sig)
     known: Prepared | None = plans.get(key)
     if known is None:
+        if isinstance(sig.op.lower, Nested):
+            from treadle.compiler.control import prepare_control  # only for control flow
+
+            known = sig.plans[key] = prepare_control(sig, layouts, device, threads)
+            return known
         from treadle.compiler import lower  # the code generators, when first needed
 
         outputs = [kind.layout for kind in sig.types]

@@ -87,6 +87,8 @@ class CPU:
 
         return jit.compile_kernel(kernel.name, print_kernel(kernel), make_llvm, note)
 
+    control = staticmethod(pool.control_entry)
+
     def has_kernel(self, spec: KernelSpec) -> bool:
         """True where this process has the kernel's code."""
         return spec in self._entries

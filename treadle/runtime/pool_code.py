@@ -24,6 +24,7 @@ import re
 import sys
 
 from treadle.base.errors import DeviceError
+from treadle.runtime.control_code import CONTROL
 
 # Offsets in the state, each written item on cache lines of its own (CPUs fetch pairs of lines).
 LINE = 128
@@ -464,20 +465,10 @@ leave:
 
 ; Returns 0, or (index of the failed call + 1) << 32 | code. Where there is a row for times, it gets
 ; the ticks at the start and after every call.
-define i64 @treadle_pool_run(ptr %state) nounwind {
+define internal i64 @run_calls(ptr %state, ptr %tape, i64 %count, ptr %times) {
 entry:
-  %tape_at = getelementptr i8, ptr %state, i64 CALL
-  %count_at = getelementptr i8, ptr %tape_at, i64 8
-  %times_at = getelementptr i8, ptr %tape_at, i64 16
   %threads_at = getelementptr i8, ptr %state, i64 SETUP
-  %tape = load ptr, ptr %tape_at
-  %count = load i64, ptr %count_at
-  %times = load ptr, ptr %times_at
   %threads = load i64, ptr %threads_at
-  %before = alloca i64
-  %scratch = alloca i64
-  call void @save_float_state(ptr %before)
-  call void @set_float_state(ptr %scratch)
   %most = mul i64 %threads, PER_THREAD
   %several = icmp sgt i64 %threads, 1
   %is_timed = icmp ne ptr %times, null
@@ -534,6 +525,21 @@ fail:
   br label %leave
 leave:
   %result = phi i64 [0, %look], [%failure, %fail]
+  ret i64 %result
+}
+
+define i64 @treadle_pool_run(ptr %state) nounwind {
+  %tape_at = getelementptr i8, ptr %state, i64 CALL
+  %count_at = getelementptr i8, ptr %tape_at, i64 8
+  %times_at = getelementptr i8, ptr %tape_at, i64 16
+  %tape = load ptr, ptr %tape_at
+  %count = load i64, ptr %count_at
+  %times = load ptr, ptr %times_at
+  %before = alloca i64
+  %scratch = alloca i64
+  call void @save_float_state(ptr %before)
+  call void @set_float_state(ptr %scratch)
+  %result = call i64 @run_calls(ptr %state, ptr %tape, i64 %count, ptr %times)
   call void @restore_float_state(ptr %before)
   ret i64 %result
 }
@@ -562,11 +568,14 @@ def _cpu(triple: str) -> str:
 
 
 def module(entry: str, triple: str) -> str:
-    """The LLVM module with ``treadle_pool_`` + ``entry``, one of worker, run and stop."""
+    """The LLVM module with ``treadle_pool_`` + ``entry``, one of worker, run, stop and control."""
     wait = _WINDOWS if sys.platform == "win32" else _POSIX
     if sys.platform == "linux":
         wait = _futex(triple)
-    return _text(triple, wait, _WORKER if entry == "worker" else _RUNNER)
+    parts = [wait, _WORKER if entry == "worker" else _RUNNER]
+    if entry == "control":
+        parts.append(CONTROL)
+    return _text(triple, *parts)
 
 
 def linux_pool(triple: str) -> str:
@@ -580,5 +589,5 @@ def _futex(triple: str) -> str:
 
 
 def _text(triple: str, *parts: str) -> str:
-    text = "".join((float_state(triple), _CLOCKS[_cpu(triple)], *parts, _COMMON))
+    text = "".join((float_state(triple), _CLOCKS[_cpu(triple)], _COMMON, *parts))
     return re.sub(r"\b[A-Z_]{3,}\b", lambda match: str(_NUMBERS[match[0]]), text)
