@@ -4,7 +4,7 @@ A table of calls has a row for each, of 64-bit words::
 
     kernel, number of arguments, units, pieces, code of its failure, then (base, offset) each
 
-``run_calls`` adds offsets to bases and calls the kernel, in pieces where there are threads. What it
+``run_table`` adds offsets to bases and calls the kernel, in pieces where there are threads. What it
 hands to other threads is a job on the caller's stack. All that a call changes for good lies in the
 state, whose first words are::
 
@@ -147,7 +147,7 @@ one:
 }
 
 ; Runs the calls of a table; 0, or the code of the first that fails.
-define internal i32 @run_calls(
+define internal i32 @run_table(
     ptr %table, i64 %count, ptr %kernels, ptr %bases, ptr %threads) nounwind {
 entry:
   %args = alloca [MOST_ARGS x i64], align 16
@@ -581,7 +581,7 @@ class Driver:
         calls = f.emit(f"load i64, ptr {table}")
         rows = f.at(table, 8)
         return f.emit(
-            f"call i32 @run_calls(ptr {rows}, i64 {calls}, ptr {kernels}, ptr {bases}, "
+            f"call i32 @run_table(ptr {rows}, i64 {calls}, ptr {kernels}, ptr {bases}, "
             f"ptr {threads})"
         )
 
