@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 CC = shutil.which("cc")
+NODE = shutil.which("node")
 needs_cc = pytest.mark.skipif(CC is None, reason="there is no C compiler here")
+needs_node = pytest.mark.skipif(NODE is None, reason="there is no Node here")
 
 _MAIN = """
 #include <stdio.h>
@@ -51,8 +53,13 @@ static int jobs;
 static const treadle_threads several = {3, &jobs, spread};
 """
 
+_OWN = """
+    treadle_threads own;
+    int code = {name}_threads_start(&own, 3);
+    if (code) return 7;"""
 
-def run_built(built, calls, folder: Path, arena="NULL", threads="NULL", seed=None, flags=()):
+
+def run_built(built, calls, folder: Path, arena="NULL", threads="NULL", seed=None):
     """The outputs of calls, each (entry, {input: array}), one after the other on one state."""
     stem = built.name
     (folder / f"{stem}.o").write_bytes(built.object_code)
@@ -83,12 +90,15 @@ def run_built(built, calls, folder: Path, arena="NULL", threads="NULL", seed=Non
             )
     init.append(f"if (code) {{ puts({stem}_error(code)); return 8; }}")
     text = _MAIN.format(
-        name=stem, upper=upper, threads=_SPREAD if threads != "NULL" else "", arena=arena,
+        name=stem, upper=upper, threads=_SPREAD if threads == "&several" else "", arena=arena,
         init="\n    ".join(init), calls="\n    ".join(body),
     )  # fmt: skip
     (folder / "main.c").write_text(text)
+    if threads == "&own":
+        text = text.replace("int code;", _OWN.format(name=stem))
+        (folder / "main.c").write_text(text)
     command = [CC, "-std=c11", "-Wall", "-Wextra", "-Werror", "main.c", f"{stem}.o", "-o", "main"]
-    subprocess.run([*command, "-pthread", *flags], cwd=folder, check=True, timeout=60)
+    subprocess.run([*command, "-pthread"], cwd=folder, check=True, timeout=60)
     done = subprocess.run(["./main"], cwd=folder, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     results = []
@@ -99,3 +109,55 @@ def run_built(built, calls, folder: Path, arena="NULL", threads="NULL", seed=Non
             for a in s.outputs
         ])  # fmt: skip
     return results
+
+
+_NODE = """
+const fs = require("fs");
+const library = new WebAssembly.Module(fs.readFileSync("NAME.wasm"));
+const net = new WebAssembly.Instance(library).exports;
+let top = net.__heap_base.value;
+function room(bytes) {
+  const at = (top + 63) & ~63;
+  top = at + bytes;
+  const missing = top - net.memory.buffer.byteLength;
+  if (missing > 0) net.memory.grow(Math.ceil(missing / 65536));
+  return at;
+}
+function given(path) {
+  const data = fs.readFileSync(path);
+  const at = room(data.length);
+  new Uint8Array(net.memory.buffer).set(data, at);
+  return at;
+}
+const state = room(STATE), arena = room(ARENA);
+const results = RESULTS.map(room);
+const code = net.NAME_init(state) || net.NAME_ENTRY(state, arena, 0, INPUTS, ...results);
+if (code) throw new Error("code " + code);
+results.forEach((at, i) => fs.writeFileSync(
+  "out" + i, new Uint8Array(net.memory.buffer).slice(at, at + RESULTS[i])));
+"""
+
+
+def run_wasm(built, entry, arrays, folder: Path):
+    """The outputs of one call in Node."""
+    (s,) = [s for s in built.signatures if s.graph == entry]
+    (folder / f"{built.name}.wasm").write_bytes(built.module)
+    for a in s.inputs:
+        np.ascontiguousarray(arrays[a.told], a.dtype.numpy).tofile(folder / a.name)
+    told = {
+        "NAME": built.name, "ENTRY": s.name, "STATE": built.state, "ARENA": built.arena,
+        "RESULTS": [a.nbytes for a in s.outputs],
+        "INPUTS": ", ".join(f'given("{a.name}")' for a in s.inputs),
+    }  # fmt: skip
+    text = _NODE
+    for word, value in told.items():
+        text = text.replace(word, str(value))
+    (folder / "main.js").write_text(text)
+    done = subprocess.run(
+        [NODE, "main.js"], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [
+        np.fromfile(folder / f"out{i}", a.dtype.numpy).reshape(a.shape)
+        for i, a in enumerate(s.outputs)
+    ]

@@ -87,10 +87,12 @@ define internal i64 @ticks() alwaysinline {
 """,
     "aarch64": """
 declare void @llvm.aarch64.isb(i32)
+declare i64 @llvm.readsteadycounter()
+declare i64 @llvm.read_register.i64(metadata)
 define internal void @pause() alwaysinline { call void @llvm.aarch64.isb(i32 15) ret void }
 define internal i64 @ticks() alwaysinline {
-  %now = call i64 asm sideeffect "mrs $0, cntvct_el0", "=r"()
-  %hertz = call i64 asm "mrs $0, cntfrq_el0", "=r"()
+  %now = call i64 @llvm.readsteadycounter()
+  %hertz = call i64 @llvm.read_register.i64(metadata !{!"cntfrq_el0"})
   %scale = udiv i64 3000000000, %hertz
   %ticks = mul i64 %now, %scale ret i64 %ticks }
 """,
@@ -567,12 +569,25 @@ def _cpu(triple: str) -> str:
 
 def module(entry: str, triple: str) -> str:
     """The LLVM module with ``treadle_pool_`` + ``entry``, one of worker, run, stop and control."""
-    cpu = _cpu(triple)
     wait = _WINDOWS if sys.platform == "win32" else _POSIX
     if sys.platform == "linux":
-        wait = _FUTEX.replace("FUTEX", _FUTEX_NUMBERS[cpu])
-    loops = _WORKER if entry == "worker" else _RUNNER
-    text = float_state(triple) + _CLOCKS[cpu] + wait + _COMMON + loops
+        wait = _futex(triple)
+    parts = [wait, _WORKER if entry == "worker" else _RUNNER]
     if entry == "control":
-        text += CONTROL
+        parts.append(CONTROL)
+    return _text(triple, *parts)
+
+
+def linux_pool(triple: str) -> str:
+    """All functions of the pool as text for a module on Linux, which keeps them to itself."""
+    text = _text(triple, _futex(triple), _WORKER, _RUNNER)
+    return re.sub(r"define (i\d+ @treadle)", r"define internal \1", text)
+
+
+def _futex(triple: str) -> str:
+    return _FUTEX.replace("FUTEX", _FUTEX_NUMBERS[_cpu(triple)])
+
+
+def _text(triple: str, *parts: str) -> str:
+    text = "".join((float_state(triple), _CLOCKS[_cpu(triple)], _COMMON, *parts))
     return re.sub(r"\b[A-Z_]{3,}\b", lambda match: str(_NUMBERS[match[0]]), text)

@@ -13,6 +13,7 @@ from treadle.export.native.header import Header, Signature, signature
 from treadle.export.native.kernels import Kernels, as_device
 from treadle.export.native.layout import Numbers, StateLayout, aligned
 from treadle.export.native.module import compiled
+from treadle.export.native.wasm import link
 from treadle.export.native.targets import BuildError, Machine, machine
 from treadle.export.program import ExportedProgram
 from treadle.ir.graph import Graph
@@ -21,15 +22,18 @@ Says = Callable[[str], None]
 
 
 class Built(Record):
-    """A library: its object file, its header, and the weights where they lie beside it."""
+    """A library: its object file, its header, the weights where they lie beside it, and for
+    WebAssembly the module that runs as it is."""
 
     name: str
     machine: Machine
     object_code: bytes
     header: str
     weights: bytes | None
+    module: bytes | None
     signatures: tuple[Signature, ...]
-    state: int  # bytes
+    state: int  # bytes of these two
+    arena: int
     kernels: int
 
 
@@ -87,11 +91,13 @@ def build(
     table = bytes(layout.table)
     text += f"@table = internal constant [{len(table)} x i8] {constant(table)}, align 64\n"
     code = compiled(text, levels, on, image if weights_inside else None, says)
+    functions = ("init", "seed", "error", *(s.name for s in signatures))
+    module = link(code, [f"{name}_{f}" for f in functions]) if on.is_wasm else None
     header = Header(name, on, target, signatures, layout, texts, weights_inside)
     beside = stamp.to_bytes(8, "little", signed=True).ljust(64, b"\0") + image
     return Built(
-        name, on, code, header.text(), None if weights_inside else beside, signatures,
-        layout.state, sum(len(k.specs) for k in levels),
+        name, on, code, header.text(), None if weights_inside else beside, module, signatures,
+        layout.state, max(e.arena for e in texts), sum(len(k.specs) for k in levels),
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ A table of calls has a row for each, of 64-bit words::
 
     kernel, number of arguments, units, pieces, code of its failure, then (base, offset) each
 
-``run_calls`` adds offsets to bases and calls the kernel, in pieces where there are threads. What it
+``run_table`` adds offsets to bases and calls the kernel, in pieces where there are threads. What it
 hands to other threads is a job on the caller's stack. All that a call changes for good lies in the
 state, whose first words are::
 
@@ -13,12 +13,13 @@ state, whose first words are::
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from treadle.base.record import Record
 from treadle.export.native.entry import ARENA, FIRST, PACKED, STATE, TABLE, WEIGHTS, BuiltCall
 from treadle.export.native.targets import Machine
-from treadle.runtime.pool_code import float_state
+from treadle.runtime.pool_code import FAILURE, LINE, PLACES, SETUP, linux_pool
 
 STAMP, LEVEL, AT_WEIGHTS, SEED, STREAM, OFFSET, STEPS = range(0, 56, 8)
 
@@ -33,8 +34,16 @@ ERRORS = (
     "the weights are not those that this library was built with",
     "the step lies beyond the last one that this library has numbers for",
     "a kernel failed",
+    "the number of threads is not from 1 to 256",
+    "the threads cannot be started",
 )
-OK, NULL, UNALIGNED, UNKNOWN_STATE, NO_LEVEL, NO_MEMORY, OTHER_WEIGHTS, LAST_STEP, FAILED = range(9)
+(
+    OK, NULL, UNALIGNED, UNKNOWN_STATE, NO_LEVEL, NO_MEMORY, OTHER_WEIGHTS, LAST_STEP, FAILED,
+    BAD_COUNT, NO_THREADS,
+) = range(11)  # fmt: skip
+
+MOST_THREADS = 256
+_HEAD = 6272  # bytes before the pool: 64, and 24 for each thread, in whole lines of the pool's
 
 
 class Draw(Record):
@@ -87,7 +96,7 @@ _COMMON = """
 declare i64 @llvm.umin.i64(i64, i64)
 
 ; One piece of a job, on whatever thread; its index is that of its share of the workspaces.
-define internal void @run_piece(ptr %job, i32 %index) nounwind {
+define internal void @run_share(ptr %job, i32 %index) nounwind {
 entry:
   %before = alloca i64
   %scratch = alloca i64
@@ -138,7 +147,7 @@ one:
 }
 
 ; Runs the calls of a table; 0, or the code of the first that fails.
-define internal i32 @run_calls(
+define internal i32 @run_table(
     ptr %table, i64 %count, ptr %kernels, ptr %bases, ptr %threads) nounwind {
 entry:
   %args = alloca [MOST_ARGS x i64], align 16
@@ -202,7 +211,7 @@ cut:
   %context = load ptr, ptr %context_at
   %parallel_for = load ptr, ptr %parallel_at
   %number = trunc i64 %pieces to i32
-  call void %parallel_for(ptr %context, ptr @run_piece, ptr %job, i32 %number)
+  call void %parallel_for(ptr %context, ptr @run_share, ptr %job, i32 %number)
   %failure = load atomic i64, ptr %failure_at acquire, align 8
   %all_good = icmp eq i64 %failure, 0
   br i1 %all_good, label %advance, label %failed
@@ -243,6 +252,172 @@ _NO_FLOAT_STATE = """
 define internal void @save_float_state(ptr %at) alwaysinline { ret void }
 define internal void @restore_float_state(ptr %at) alwaysinline { ret void }
 define internal void @set_float_state(ptr %scratch) alwaysinline { ret void }
+"""
+
+# Threads of its own: the pool of ``runtime.pool_code`` behind a ``parallel_for``. Its memory has
+# before the pool: whether it is in use, the number of threads, and for each a number and its id.
+_OWN_THREADS = """
+declare i32 @pthread_create(ptr, ptr, ptr, ptr)
+declare i32 @pthread_join(i64, ptr)
+%worker_type = type { ptr, i64, i64 }  ; the pool, its number, its id
+
+define internal ptr @work(ptr %worker) nounwind {
+  %pool = load ptr, ptr %worker
+  %number_at = getelementptr %worker_type, ptr %worker, i32 0, i32 1
+  %number = load i64, ptr %number_at
+  %r = call i32 @treadle_pool_worker(ptr %pool, i64 %number)
+  ret ptr null
+}
+
+define internal i32 @run_tasks(ptr %job, i64 %begin, i64 %end, i64 %thread) nounwind {
+entry:
+  %task = load ptr, ptr %job
+  %data_at = getelementptr ptr, ptr %job, i32 1
+  %data = load ptr, ptr %data_at
+  br label %look
+look:
+  %i = phi i64 [%begin, %entry], [%next, %run]
+  %more = icmp slt i64 %i, %end
+  br i1 %more, label %run, label %leave
+run:
+  %index = trunc i64 %i to i32
+  call void %task(ptr %data, i32 %index)
+  %next = add i64 %i, 1
+  br label %look
+leave:
+  ret i32 0
+}
+
+; Where another call has the threads just now, this one does its work itself.
+define internal void @spread(ptr %memory, ptr %task, ptr %data, i32 %n) nounwind {
+entry:
+  %job = alloca [2 x ptr], align 16
+  store ptr %task, ptr %job
+  %data_at = getelementptr ptr, ptr %job, i32 1
+  store ptr %data, ptr %data_at
+  %count = sext i32 %n to i64
+  %swapped = cmpxchg ptr %memory, i64 0, i64 1 acquire monotonic
+  %free = extractvalue {i64, i1} %swapped, 1
+  br i1 %free, label %share, label %alone
+share:
+  %pool = getelementptr i8, ptr %memory, i64 HEAD
+  %r = call i32 @run_pieces(ptr %pool, ptr @run_tasks, ptr %job, i64 %count, i64 %count)
+  store atomic i64 0, ptr %memory release, align 8
+  ret void
+alone:
+  %s = call i32 @run_tasks(ptr %job, i64 0, i64 %count, i64 0)
+  ret void
+}
+
+define void @NAME_threads_stop(ptr %threads) nounwind {
+entry:
+  %none = icmp eq ptr %threads, null
+  br i1 %none, label %leave, label %look
+look:
+  %memory_at = getelementptr %threads_type, ptr %threads, i32 0, i32 1
+  %memory = load ptr, ptr %memory_at
+  %idle = icmp eq ptr %memory, null
+  br i1 %idle, label %leave, label %stop
+stop:
+  store ptr null, ptr %memory_at
+  store i32 1, ptr %threads
+  %pool = getelementptr i8, ptr %memory, i64 HEAD
+  %s = call i32 @treadle_pool_stop(ptr %pool)
+  %started_at = getelementptr i64, ptr %memory, i32 1
+  %started = load i64, ptr %started_at
+  br label %next
+next:
+  %i = phi i64 [1, %stop], [%i1, %join]
+  %more = icmp ult i64 %i, %started
+  br i1 %more, label %join, label %release
+join:
+  %workers = getelementptr i8, ptr %memory, i64 64
+  %id_at = getelementptr %worker_type, ptr %workers, i64 %i, i32 2
+  %id = load i64, ptr %id_at
+  %j = call i32 @pthread_join(i64 %id, ptr null)
+  %i1 = add i64 %i, 1
+  br label %next
+release:
+  call void @free(ptr %memory)
+  br label %leave
+leave:
+  ret void
+}
+
+define i32 @NAME_threads_start(ptr %threads, i32 %count) nounwind {
+entry:
+  %none = icmp eq ptr %threads, null
+  br i1 %none, label %null, label %look
+null:
+  ret i32 NULL
+look:
+  %memory_at = getelementptr %threads_type, ptr %threads, i32 0, i32 1
+  %parallel_at = getelementptr %threads_type, ptr %threads, i32 0, i32 2
+  store i32 1, ptr %threads
+  store ptr null, ptr %memory_at
+  store ptr @spread, ptr %parallel_at
+  %high = icmp sgt i32 %count, 256
+  %low = icmp slt i32 %count, 1
+  %bad = or i1 %high, %low
+  br i1 %bad, label %refuse, label %ask
+refuse:
+  ret i32 BAD_COUNT
+ask:
+  %one = icmp eq i32 %count, 1
+  br i1 %one, label %good, label %begin
+good:
+  ret i32 0
+begin:
+  %memory = call ptr @aligned_alloc(i64 128, i64 POOL_BYTES)
+  %lacks = icmp eq ptr %memory, null
+  br i1 %lacks, label %refused, label %clear
+refused:
+  ret i32 NO_THREADS
+clear:
+  %at = phi i64 [0, %begin], [%at1, %clear]
+  %word_at = getelementptr i8, ptr %memory, i64 %at
+  store i64 0, ptr %word_at
+  %at1 = add i64 %at, 8
+  %clears = icmp ult i64 %at1, POOL_BYTES
+  br i1 %clears, label %clear, label %fill
+fill:
+  store ptr %memory, ptr %memory_at
+  %pool = getelementptr i8, ptr %memory, i64 HEAD
+  %wide = zext i32 %count to i64
+  %helpers = sub i64 %wide, 1
+  %setup = getelementptr i8, ptr %pool, i64 SETUP
+  store i64 %wide, ptr %setup
+  %helpers_at = getelementptr i64, ptr %setup, i32 1
+  store i64 %helpers, ptr %helpers_at
+  %failure = getelementptr i8, ptr %pool, i64 FAILURE
+  store i64 -1, ptr %failure
+  %started_at = getelementptr i64, ptr %memory, i32 1
+  %workers = getelementptr i8, ptr %memory, i64 64
+  br label %next
+next:
+  %i = phi i64 [1, %fill], [%i1, %made]
+  store i64 %i, ptr %started_at
+  %more = icmp ult i64 %i, %wide
+  br i1 %more, label %start, label %done
+start:
+  %worker = getelementptr %worker_type, ptr %workers, i64 %i
+  store ptr %pool, ptr %worker
+  %number_at = getelementptr %worker_type, ptr %worker, i32 0, i32 1
+  store i64 %i, ptr %number_at
+  %id_at = getelementptr %worker_type, ptr %worker, i32 0, i32 2
+  %r = call i32 @pthread_create(ptr %id_at, ptr null, ptr @work, ptr %worker)
+  %runs = icmp eq i32 %r, 0
+  br i1 %runs, label %made, label %fail
+made:
+  %i1 = add i64 %i, 1
+  br label %next
+fail:
+  call void @NAME_threads_stop(ptr %threads)
+  ret i32 NO_THREADS
+done:
+  store i32 %count, ptr %threads
+  ret i32 0
+}
 """
 
 _LIBC = """
@@ -327,7 +502,7 @@ class Driver:
                 f"@kernels{level} = internal constant [{len(symbols)} x ptr] [{row}]\n"
             )
         self._choice("kernels", [f"@kernels{level}" for level in range(len(kernels))])
-        codes = {text: FAILED + 1 + n for n, text in enumerate(messages)}
+        codes = {text: len(ERRORS) + n for n, text in enumerate(messages)}
         for number, e in enumerate(entries):
             self._tables(f"once{number}", [once for once, _ in e.levels], codes)
             self._tables(f"calls{number}", [calls for _, calls in e.levels], codes)
@@ -341,7 +516,7 @@ class Driver:
         if self.machine.is_wasm:
             common += _NO_FLOAT_STATE
         else:
-            common += float_state(self.machine.triple) + _LIBC
+            common += linux_pool(self.machine.triple) + _LIBC + self._own_threads()
         return common + self._level() + "".join(self._parts)
 
     # --- tables -----------------------------------------------------------------------------------
@@ -406,7 +581,7 @@ class Driver:
         calls = f.emit(f"load i64, ptr {table}")
         rows = f.at(table, 8)
         return f.emit(
-            f"call i32 @run_calls(ptr {rows}, i64 {calls}, ptr {kernels}, ptr {bases}, "
+            f"call i32 @run_table(ptr {rows}, i64 {calls}, ptr {kernels}, ptr {bases}, "
             f"ptr {threads})"
         )
 
@@ -520,6 +695,17 @@ class Driver:
         f.do("ret i32 0")
         f.lines[2:2] = ["  %before = alloca i64", "  %scratch = alloca i64"]
         return f.text()
+
+    def _own_threads(self) -> str:
+        numbers = {
+            "HEAD": _HEAD, "SETUP": SETUP, "FAILURE": FAILURE, "NULL": NULL,
+            "BAD_COUNT": BAD_COUNT, "NO_THREADS": NO_THREADS, "NAME": self.name,
+            "POOL_BYTES": _HEAD + PLACES + LINE * (MOST_THREADS + 1),
+        }  # fmt: skip
+        return re.sub(
+            "HEAD|SETUP|FAILURE|NULL|BAD_COUNT|NO_THREADS|NAME|POOL_BYTES",
+            lambda match: str(numbers[match[0]]), _OWN_THREADS,
+        )  # fmt: skip
 
     def _seed(self) -> str:
         f = _Function(f"i32 @{self.name}_seed(ptr %state, i64 %seed, i64 %stream)")

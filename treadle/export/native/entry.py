@@ -17,7 +17,7 @@ from treadle.export.native.targets import BuildError
 from treadle.ir.graph import Graph, refs
 from treadle.ir.launch import Layout, Out, Plan, Refusal, contiguous
 from treadle.ir.nest import copy_launch
-from treadle.ir.op import Bundle, Contraction, Elementwise, Loops, Reduction, View
+from treadle.ir.op import Bundle, Contraction, Elementwise, Library, Loops, Reduction, View
 from treadle.ir.size import resolve
 from treadle.ops.registry import find
 
@@ -64,10 +64,11 @@ def check_operations(graph: Graph) -> None:
             op.lower, (Elementwise, View, Reduction, Contraction, Loops, Bundle)
         ):
             continue
+        runs = op is not None and isinstance(op.lower, Library)
+        why = "runs in Python" if runs else "is no part of native builds"
         raise BuildError(
-            f"graph {graph.name!r}: the operation {operation.op} runs in Python and cannot be "
-            f"built{_told(operation.site)}; compute it outside the program, or run the file with "
-            f"treadle.export.load"
+            f"graph {graph.name!r}: the operation {operation.op} {why}{_told(operation.site)}; "
+            f"compute it outside the program, or run the file with treadle.export.load"
         )
 
 

@@ -143,7 +143,8 @@ class Header:
         return "\n".join(lines) + "\n"
 
     def _threads(self) -> str:
-        return _THREADS
+        own = _OWN_THREADS.format(name=self.name) if self.machine.has_threads else ""
+        return _THREADS + own
 
     def _state(self) -> str:
         given = "" if self.weights_inside else ", const void *weights"
@@ -241,6 +242,13 @@ typedef struct treadle_threads {
     void (*parallel_for)(void *context, void (*task)(void *data, int index), void *data, int n);
 } treadle_threads;
 #endif
+"""
+_OWN_THREADS = """
+/* Starts threads of the library's own for ``threads``: ``count`` with the calling one, up to 256.
+ * They wait for work until they are stopped. A call that finds them at work for another one does
+ * its work itself. Link with -pthread. */
+int {name}_threads_start(treadle_threads *threads, int count);
+void {name}_threads_stop(treadle_threads *threads);
 """
 _STATE = """/* Fills in the state: memory of yours, at a multiple of 64 bytes, that all calls share.{more} */
 int {name}_init(void *state{given});

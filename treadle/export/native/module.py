@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 
 from treadle.base.errors import CompileError
+from treadle.export.native.arithmetic import arithmetic
 from treadle.export.native.kernels import Kernels
 from treadle.export.native.targets import Machine, backends
 from treadle.runtime.object_code import object_code
@@ -24,6 +25,7 @@ def compiled(
     for kernels in levels:
         says(f"printing {len(kernels.specs)} kernels for {kernels.target.cpu}")
         texts += [kernels.text(n) for n in range(len(kernels.specs))]
+    texts += arithmetic("".join(texts), machine.has_fma)
     mark = hashlib.sha256(b"weights" + driver.encode()).digest()
     if weights:
         rest = len(weights) - len(mark)
@@ -44,7 +46,9 @@ def compiled(
             f"the library does not compile: {str(error).strip()}; this is a defect: please report "
             f"it with the program file"
         ) from error
-    return _filled(code, mark, weights) if weights else code
+    if weights:
+        code = _filled(code, mark, weights)
+    return code
 
 
 def _filled(code: bytes, mark: bytes, weights: bytes) -> bytes:
@@ -56,7 +60,8 @@ def _filled(code: bytes, mark: bytes, weights: bytes) -> bytes:
 
 def joined(texts: Iterable[str], machine: Machine) -> str:
     """Modules as one: what they declare, and their metadata, once."""
-    parts = [f'target triple = "{machine.triple}"']
+    layout = backends().Target.from_triple(machine.triple).create_target_machine().target_data
+    parts = [f'target triple = "{machine.triple}"', f'target datalayout = "{layout}"']
     declared: dict[str, None] = {}
     for text in texts:
         lines = text.split("\n")

@@ -37,6 +37,14 @@ class Machine(Record):
         return self.triple.startswith("wasm")
 
     @property
+    def has_fma(self) -> bool:
+        """Whether all levels have the instruction; where one lacks it, it is computed."""
+        return all(
+            "+fma" in t.features or t.cpu in ("x86-64-v3", "x86-64-v4") or "aarch64" in t.triple
+            for t in self.levels
+        )
+
+    @property
     def has_threads(self) -> bool:
         """Whether the build may start threads of its own."""
         return "linux" in self.triple
