@@ -19,10 +19,12 @@ from bench import (
     control,
     demo,
     importing,
+    inference,
     kernels,
     loader,
     memory,
     recording,
+    serving,
     step,
     threads,
 )
@@ -37,6 +39,7 @@ from bench.harness import (
 )
 from bench.models import report
 from bench.models.catalog import PROGRAMS
+from bench.models.nets import NETS
 
 BENCHMARKS: dict[str, tuple[Callable[[Options], list[Row]], str]] = {
     "recording": (recording.run, "2,000 operations on 4x4, their gradient, and reading it"),
@@ -45,6 +48,8 @@ BENCHMARKS: dict[str, tuple[Callable[[Options], list[Row]], str]] = {
     "conv": (partial(kernels.run, only="conv"), "convolutions beside PyTorch"),
     "loops": (partial(kernels.run, only="loop"), "loops beside PyTorch and JAX"),
     "models": (report.run, "whole models beside PyTorch, JAX and ONNX Runtime"),
+    "inference": (inference.run, "program files beside ONNX Runtime and PyTorch"),
+    "serving": (serving.run, "a program file asked from many threads"),
     "import": (importing.run, "import treadle, less bare Python"),
     "memory": (memory.run, "10,000 steps whose summed loss nobody reads"),
     "compile": (compiling.run, "compiling kernels, and loading them from the cache"),
@@ -94,6 +99,10 @@ def _arguments() -> argparse.Namespace:
         help="say where the time of a step goes instead",
     )  # fmt: skip
     models.add_argument(
+        "--net", action="append", default=[], choices=[*NETS], metavar="NET",
+        help=f"of the inferences, this one (may be given again); there are {', '.join(NETS)}",
+    )  # fmt: skip
+    models.add_argument(
         "--ort", metavar="PYTHON", default="",
         help="interpreter that has ONNX Runtime, with PyTorch and onnxscript to export the models",
     )  # fmt: skip
@@ -121,7 +130,7 @@ def main() -> int:
             print(facts["text"], flush=True)
         of_models = ModelOptions(
             tuple(arguments.only), arguments.check, arguments.one_thread, arguments.profile,
-            tuple(arguments.beside), arguments.ort,
+            tuple(arguments.beside), tuple(arguments.net), arguments.ort,
         )  # fmt: skip
         options = Options(arguments.rounds, torch, jax, onednn, of_models)
         for name in arguments.names or BENCHMARKS:

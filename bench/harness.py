@@ -63,6 +63,7 @@ class ModelOptions(NamedTuple):
     is_alone: bool = False  # one thread, and its CPU time
     profile: str = ""  # the program whose time is to be split
     beside: tuple[str, ...] = ()  # peers; all that are there where it names none
+    nets: tuple[str, ...] = ()  # of the inferences; all where there is none
     onnx: str = ""  # an interpreter that has ONNX Runtime and can export from PyTorch
 
 
