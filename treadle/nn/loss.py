@@ -206,5 +206,5 @@ class KLDivLoss(Loss):
 
 __all__ = [
     "BCELoss", "BCEWithLogitsLoss", "CrossEntropyLoss", "HuberLoss", "KLDivLoss", "L1Loss",
-    "MSELoss", "NLLLoss", "SmoothL1Loss",
+    "LinearCrossEntropyLoss", "MSELoss", "NLLLoss", "SmoothL1Loss",
 ]  # fmt: skip
