@@ -52,14 +52,16 @@ def test_cosine_similarity_broadcasts_before_it_sums():
 @pytest.mark.parametrize("padding_mode", ["zeros", "border", "reflection"])
 @pytest.mark.parametrize("align", [True, False])
 def test_bicubic_grid_sample_at_pixels_gives_the_pixels(padding_mode, align):
-    image = treadle.tensor(np.random.default_rng(0).normal(size=(1, 1, 4, 4)), requires_grad=True)
-    theta = treadle.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]], dtype=treadle.float64)
-    grid = F.affine_grid(theta, (1, 1, 4, 4), align_corners=align)
-    got = F.grid_sample(image, grid, "bicubic", padding_mode, align)
-    np.testing.assert_allclose(got.numpy(force=True), pixels, atol=1e-12)
     pixels = np.random.default_rng(0).normal(size=(1, 1, 4, 4))
     image = treadle.tensor(pixels, requires_grad=True)
-                order=1)  # fmt: skip
+    theta = treadle.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]], dtype=treadle.float64)
+    grid = F.affine_grid(theta, (1, 1, 4, 4), align_corners=align)
+
+    def read(image, scale):
+        return F.grid_sample(image, grid * scale, "bicubic", padding_mode, align)
+
+    np.testing.assert_allclose(read(image, 1.0).numpy(force=True), pixels, atol=1e-12)
+    check_grads(lambda image: read(image, 0.9), [image], order=1)
 
 
 def test_grid_sample_of_volumes():
