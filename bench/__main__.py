@@ -14,7 +14,18 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 
-from bench import compiling, demo, importing, kernels, loader, memory, recording, step, threads
+from bench import (
+    compiling,
+    control,
+    demo,
+    importing,
+    kernels,
+    loader,
+    memory,
+    recording,
+    step,
+    threads,
+)
 from bench.harness import (
     ModelOptions,
     Options,
@@ -38,6 +49,7 @@ BENCHMARKS: dict[str, tuple[Callable[[Options], list[Row]], str]] = {
     "memory": (memory.run, "10,000 steps whose summed loss nobody reads"),
     "compile": (compiling.run, "compiling kernels, and loading them from the cache"),
     "threads": (threads.run, "fork and join, steadiness, and two processes on the same cores"),
+    "control": (control.run, "an LSTM by scan beside the same as a Python loop"),
     "loader": (loader.run, "a DataLoader over 10,000 PNG files, with two workers"),
     "demo": (demo.run, "the demo with a cold kernel cache"),
 }

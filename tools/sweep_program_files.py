@@ -99,7 +99,7 @@ def main() -> int:
     if options.work:
         work(Path(options.work[0]), int(options.work[1]), int(options.work[2]))
         return 0
-    source = Path(__file__).parents[1] / "tests/export/files/v1.treadle"
+    source = Path(__file__).parents[1] / "tests/export/files/v2.treadle"
     failures = []
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

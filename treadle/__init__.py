@@ -264,6 +264,7 @@ if TYPE_CHECKING:
     from treadle.tensor.closeness import *  # noqa: F403
     from treadle.tensor.complex_numbers import *  # noqa: F403
     from treadle.tensor.contraction import *  # noqa: F403
+    from treadle.tensor.control import *  # noqa: F403
     from treadle.tensor.copies import *  # noqa: F403
     from treadle.tensor.counting import *  # noqa: F403
     from treadle.tensor.cumulative import *  # noqa: F403

@@ -56,7 +56,7 @@ def with_text(data: bytes, change) -> bytes:
     length, size = int(head.split()[3]), int(head.split()[4])
     text = change(rest[: length - len(head) - 1])
     length = len(head) + 1 + len(text)
-    made = b"treadle program 1 %010d %016d\n" % (length, size) + text
+    made = b"treadle program 2 %010d %016d\n" % (length, size) + text
     return made + bytes(-len(made) % ALIGNMENT) + data[len(data) - size :]
 
 
@@ -116,8 +116,8 @@ def test_head_and_length_must_agree(data, tmp_path):
         (data[:-1], "the file is damaged or cut off"),
         (data + b"\0", "the file is damaged or cut off"),
         (
-            data.replace(b"program 1", b"program 2", 1),
-            "got a file of version 2; this Treadle reads",
+            data.replace(b"program 2", b"program 3", 1),
+            "got a file of version 3; this Treadle reads",
         ),
         (data.replace(b"graph", b"gr\xff\xfeh", 1), "codec can't decode"),
     ):
@@ -165,5 +165,8 @@ def test_files_of_every_version_give_the_results_they_gave(path):
     expected = np.load(path.with_suffix(".npz"))
     x = expected["x"]
     assert program.run("predict", x).numpy().tobytes() == expected["predicted"].tobytes()
+    if "seen" in expected:  # from version 2 on: an optimised graph
+        assert program.optimizations["look"]["fold_batch_norm"] == 1
+        assert program.run("look", x).numpy().tobytes() == expected["seen"].tobytes()
     losses = [program.run("train", x, expected["y"]).item() for _ in range(3)]
     assert np.float32(losses).tobytes() == expected["losses"].tobytes()

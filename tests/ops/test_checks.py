@@ -16,6 +16,8 @@ WORDS = "got {value}{where}"
 CASES = {  # limits, a good array, bad values
     "not_nan": ((), [0.0, -np.inf, np.inf, 3.5], [np.nan, -np.nan]),
     "in_unit_interval": ((), [0.0, 1.0, 0.5, np.nan], [-0.5, 1.5, np.inf, -np.inf]),
+    "positive": ((), [1.0, 0.5, np.inf, 1e-6], [0.0, -1.0, np.nan, -np.inf]),
+    "not_negative": ((), [0.0, 0.5, np.inf, -0.0], [-0.5, -np.inf, np.nan, -1.0]),
     "index_in_range": ((5,), [0, 4, 2, 1], [5, -1, 2**62, -(2**63)]),
     "index_wraps": ((5,), [0, 4, -5, -1], [5, -6, 2**62, -(2**63)]),
     "label_in_range": ((5, -7), [0, 4, -7, 1], [5, -1, -100, 2**62]),
@@ -51,7 +53,7 @@ def test_every_bad_value_is_found_wherever_it_is(rule, size):
         for position in range(size):
             x = good_array(rule, size, dtype)
             x[position] = bad = np.resize(CASES[rule][2], size)[position]
-            shown = f"{bad:g}" if error is EvaluationError else str(bad)
+            shown = rf"{bad:g}(\.0)?" if error is EvaluationError else str(bad)
             with pytest.raises(error, match=rf"^got {shown} at \[{position}\] \[test_checks.py"):
                 checked(x, rule)
 

@@ -160,6 +160,7 @@ class Flags:
 
     CACHE_DIR: str
     CACHE_LIMIT_MB: int
+    KEEP_PROGRAMS: bool
     NUM_THREADS: int
     DEBUG: frozenset[str]
     VECTOR_BITS: int

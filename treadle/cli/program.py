@@ -298,7 +298,7 @@ def _inspect(path: Path, shows_text: bool, sizes: list[str]) -> None:
     if shows_text:
         console.print(str(program), markup=False, soft_wrap=True)
         return
-    given = _given(sizes)
+    given = given_sizes(sizes)
     count = sum(w.numel() for w in program.weights.values())
     nbytes = sum(w.nbytes for w in program.weights.values())
     console.print(
@@ -311,7 +311,8 @@ def _inspect(path: Path, shows_text: bool, sizes: list[str]) -> None:
         _describe(console, program, graph, given)
 
 
-def _given(sizes: Sequence[str]) -> dict[str, int]:
+def given_sizes(sizes: Sequence[str]) -> dict[str, int]:
+    """Sizes from texts such as ``N=16``."""
     found = {}
     for told in sizes:
         name, _, value = told.partition("=")
@@ -387,4 +388,4 @@ def _costs(graph: Graph, sizes: Mapping[str, int]) -> dict[str, tuple[int, int, 
     return found
 
 
-__all__ = ["TaskError", "inspect", "read_arrays", "run", "train"]
+__all__ = ["TaskError", "given_sizes", "guarded", "inspect", "read_arrays", "run", "train"]

@@ -10,6 +10,7 @@ from treadle.base.errors import DeviceError
 from treadle.base.lazy_numpy import np
 from treadle.base.record import Record
 from treadle.ir.launch import KernelSpec, Layout
+from treadle.ir.node import Signature
 
 
 class Memory(Protocol):
@@ -83,6 +84,9 @@ class Device(Protocol):
     def vector_bits(self) -> int:
         """The width of the vectors that kernels are printed for."""
 
+    def plans_of(self, sig: Signature) -> dict[Any, Any]:
+        """Where what was prepared of a signature is kept (``compiler.prepare``)."""
+
     def threads(self) -> int:
         """How many threads a launch may be cut for."""
 
@@ -103,6 +107,9 @@ class Device(Protocol):
 
     def compile(self, spec: KernelSpec) -> int:
         """The kernel's entry, compiled at most once."""
+
+    def control(self) -> tuple[int, int]:
+        """The kernel of control flow, and the word that its descriptions begin with."""
 
     def has_kernel(self, spec: KernelSpec) -> bool:
         """True where ``compile`` has nothing left to do."""
@@ -192,10 +199,10 @@ def array_at(memory: Any, layout: Layout, address: int) -> np.ndarray[Any, Any]:
     """A value as a NumPy view of its memory (which has to be one that the host can read)."""
     if not all(layout.shape):
         return np.empty(layout.shape, layout.dtype.numpy)
-    offset = (address - memory.address) // layout.dtype.itemsize
+    offset, odd = divmod(address - memory.address, layout.dtype.itemsize)
     if not any(s < 0 for s in layout.strides):
-        return memory.array(layout.dtype, layout.shape, layout.strides, offset)
+        return memory.array(layout.dtype, layout.shape, layout.strides, offset, odd)
     # NumPy wants the lowest address for its base; walk there, and turn the axes back.
     offset += sum((n - 1) * s for n, s in zip(layout.shape, layout.strides, strict=True) if s < 0)
-    array = memory.array(layout.dtype, layout.shape, tuple(map(abs, layout.strides)), offset)
+    array = memory.array(layout.dtype, layout.shape, tuple(map(abs, layout.strides)), offset, odd)
     return array[tuple(slice(None, None, -1 if s < 0 else 1) for s in layout.strides)]

@@ -33,7 +33,7 @@ class Access(Record):
 
     root: int
     layout: Layout
-    offset: int
+    offset: float  # a whole number but for complex numbers
 
 
 class Space(Record):
@@ -189,8 +189,10 @@ class Fusion:
         seen = seen_through(sig, access.layout)
         if seen is None:
             return Access(value, out.layout, 0)
-        # A view as pairs of numbers, or of such pairs, counts in elements of another size.
-        start = access.offset * access.layout.dtype.itemsize // out.dtype.itemsize
+        # A view as pairs of numbers, or of such pairs, counts in elements of another size; the pair
+        # may begin with what is the second half of one, which no kernel has to know.
+        nbytes, size = int(access.offset * access.layout.dtype.itemsize), out.dtype.itemsize
+        start = nbytes / size if nbytes % size else nbytes // size
         return Access(access.root, seen[0], start + seen[1])
 
     def _projected(self, value: int, source: int, index: int, layout: Layout) -> Access | None:

@@ -82,7 +82,7 @@ class _GroupPlan:
 
     @property
     def _offsets(self) -> list[int]:
-        return [a.offset for a in self.accesses]
+        return [int(a.offset) for a in self.accesses]
 
     @property
     def _load_dtypes(self) -> tuple[str, ...]:

@@ -68,7 +68,7 @@ class ProgramCache:
         """False where there is no program of a graph of that size."""
         if self._marks is None and flags.KEEP_PROGRAMS:
             self._marks = {"-".join(key.split("-")[:2]) for key in self._device.programs()}
-        return bool(self._marks) and mark_of(scanned) in self._marks
+        return self._marks is not None and mark_of(scanned) in self._marks
 
     def key(self, trace: Trace, threads: int, mark: str) -> str | None:
         """What the program of a trace is kept under; None where none can be."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from treadle.base.errors import CompileError, TreadleError
 from treadle.compiler.device import Stamp
 from treadle.compiler.program import Program, padded
-from treadle.compiler.trace import Entry, Trace
+from treadle.compiler.trace import Entry, Trace, site_within
 from treadle.compiler.watch import Odd, Ran, Timed, is_timed
 from treadle.ir.call import Call, parts_of
 from treadle.ir.node import Node, Site
@@ -311,7 +311,8 @@ class Run:
     def _sites(self, s: Stretch, numbers: Sequence[int]) -> list[Site | None]:
         sites: list[Site | None] = []
         for item in self.scanned.items[s.begin : s.end]:
-            sites += [item.site] * (len(item.template.specs) if type(item) is Call else 1)
+            count = len(item.template.specs) if type(item) is Call else 1
+            sites += [site_within(item, index) for index in range(count)]
         return [sites[number] for number in numbers]
 
     # --- running it -------------------------------------------------------------------------------

@@ -183,11 +183,16 @@ def sites_of(scanned: Scan, numbers: Collection[int]) -> list[Site | None]:
     sites = []
     for number in numbers:
         item, index = scanned.item_at(number)
-        if type(item) is Call and item.scan is not None:
-            sites.append(scanned.site_at(item.template.specs[index].origin))
-        else:
-            sites.append(item.site)
+        sites.append(site_within(item, index))
     return sites
 
 
-__all__ = ["Entry", "Trace", "Traced", "make_trace", "sites_of"]
+def site_within(item: Any, index: int) -> Site | None:
+    """The line that recorded a node, one of a call or the item itself."""
+    if type(item) is Call and item.scan is not None:
+        site: Site | None = item.scan.site_at(item.template.specs[index].origin)
+        return site
+    return item.site
+
+
+__all__ = ["Entry", "Trace", "Traced", "make_trace", "site_within", "sites_of"]

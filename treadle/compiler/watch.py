@@ -119,7 +119,7 @@ class Evaluation:
         entries = self.program.made.trace.entries
         return [entry.sig for entry in entries], [entry.keep for entry in entries]
 
-    def replayed(self, known: Known, scanned: Scan) -> None:
+    def replayed(self, known: Known) -> None:
         """It was a run of what is ``known`` of a graph."""
         self.known = known
         self.program = program = known.program
@@ -127,12 +127,6 @@ class Evaluation:
             return
         self.run = program.runs
         self.timed = program.timed
-        # Equal steps of other lines share a program. Three items tell, for a hundredth of the time.
-        items = scanned.items
-        probe = (items[0].site, items[len(items) // 2].site, items[-1].site)
-        if known.probe != probe or Watchers.are_there:
-            known.probe = probe
-            known.sites = sites_of(scanned, known.numbers)
         self.sites = known.sites
 
     def segmented(self, ran: Sequence[Any], timed: Timed | None) -> None:
@@ -158,6 +152,16 @@ class Evaluation:
         self.kept = [n.keep for n in nodes]
         self.calls = [(n.sig, n.site) for n in owners]
         self.timed = timed
+
+
+def note_lines(known: Known, scanned: Scan) -> None:
+    """Notes which lines recorded a graph that is about to run as a program."""
+    # Equal steps of other lines share a program. Three items tell, for a hundredth of the time.
+    items = scanned.items
+    probe = (items[0].site, items[len(items) // 2].site, items[-1].site)
+    if known.probe != probe or Watchers.are_there:
+        known.probe = probe
+        known.sites = sites_of(scanned, known.numbers)
 
 
 class Watchers:
@@ -305,5 +309,5 @@ def _is_prompt(below: Any) -> bool:
 
 __all__ = [
     "NEW", "OPTIMIZER", "Evaluation", "Forced", "Odd", "Ran", "Timed", "Watchers", "begin",
-    "finish", "forget", "is_timed", "recent", "renewed",
+    "finish", "forget", "is_timed", "note_lines", "recent", "renewed",
 ]  # fmt: skip

@@ -17,6 +17,8 @@ from treadle.base import dtypes
 from treadle.base.errors import TreadleError
 from treadle.base.record import Record
 from treadle.compiler.tier0 import evaluate, value_of
+from treadle.export.bodies import plain
+from treadle.export.scopes import Scopes, scope_of
 from treadle.export.state import Snapshot, State, nodes_by_identity
 from treadle.ir.call import write_out
 from treadle.ir.graph import Graph, Input, Number, Operation, Ref, Weight
@@ -132,7 +134,8 @@ def capture(
         tracer = Tracer(state)
         recorder.state = recording = Recording()
         recording.grad_enabled, recording.tracer = outside.grad_enabled, tracer
-        result = function(*handed[0], **handed[1])
+        with Scopes(state):
+            result = function(*handed[0], **handed[1])
         write_out(recording)
         _check_settings(state, settings)
         after = {p.name: p.get().node for p in state.places()}
@@ -286,8 +289,8 @@ class _Builder:
         operations = [
             Operation(
                 n.op.name, tuple([self._place(places, n, i) for i in range(len(n.inputs))]),
-                dict(n.attrs), tuple([(t.dtype, t.shape) for t in n.sig.types]),
-                describe_site(n.site) if n.site else "",
+                plain(n.attrs), tuple([(t.dtype, t.shape) for t in n.sig.types]),
+                describe_site(n.site) if n.site else "", scope_of(n.site),
             )
             for n in self.order
         ]  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from treadle.export.capture import Captured, ExportError, capture, fixed
+from treadle.export.optimize import optimize as optimized
 from treadle.export.program import ExportedProgram, Steps
 from treadle.export.sizes import Dim, Open, points, unite
 from treadle.export.state import State, find_state
@@ -19,7 +20,7 @@ from treadle.tensor.tensor import Tensor
 
 def export(
     mod: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None, *,
-    dynamic_shapes: Any = None, strict: bool = False,
+    dynamic_shapes: Any = None, strict: bool = False, optimize: bool = False,
 ) -> ExportedProgram:  # fmt: skip
     """The program of what ``mod``, a module or a function, does with tensors like ``args``.
 
@@ -30,8 +31,12 @@ def export(
     the weights. Numbers, texts and None among the arguments become part of the program.
 
     ``dynamic_shapes`` leaves sizes open: it maps names of inputs to ``{dimension: Dim("N")}`` (or
-    is a sequence in the order of ``args``). ``strict`` is PyTorch's and changes nothing. Source:
-    PyTorch's ``torch.export.export``.
+    is a sequence in the order of ``args``). ``strict`` is PyTorch's and changes nothing.
+
+    ``optimize`` folds batch normalisation into the convolutions before it, and computes what
+    depends on weights alone. Numbers change in their last digits, once: running the program never
+    changes a bit. ``optimizations`` of the program, its file and ``treadle inspect`` say what was
+    done. Source: PyTorch's ``torch.export.export``.
 
     Raises:
         ExportError: where Python decides by a value or an open size, with the line; for
@@ -57,7 +62,8 @@ def export(
         captured.append(found)
         states.append(state)
         graphs[name] = found.graph
-    return _program(graphs, captured, states)
+    program = _program(graphs, captured, states)
+    return optimized(program) if optimize else program
 
 
 def _name(mod: Any) -> str:

@@ -53,7 +53,11 @@ class Steps:
 
     def numbers(self) -> tuple[float, ...]:
         """Those of the next step."""
-        return self._optimizer._numbers(self.settings, self.steps + 1)
+        return self.numbers_at(self.steps + 1)
+
+    def numbers_at(self, step: int) -> tuple[float, ...]:
+        """Those of a step, counted from 1."""
+        return self._optimizer._numbers(self.settings, step)
 
     def __repr__(self) -> str:
         told = ", ".join(f"{k}={v!r}" for k, v in self.own().items())
@@ -84,16 +88,23 @@ class ExportedProgram:
 
     Made by ``export`` and ``load``. What a graph does to its weights (running statistics, a whole
     training step) happens to the program's weights when it is called, all at once or not at all.
+    ``optimizations`` says by graph what ``export(..., optimize=True)`` did, and how often.
+    It may be called from many threads at a time; calls that change weights wait for each other.
     """
 
     def __init__(
-        self, graphs: Mapping[str, Graph], weights: Mapping[str, Tensor], steps: Sequence[Steps]
-    ) -> None:
+        self, graphs: Mapping[str, Graph], weights: Mapping[str, Tensor], steps: Sequence[Steps],
+        optimizations: Mapping[str, Mapping[str, int]] | None = None,
+    ) -> None:  # fmt: skip
         self.graphs = dict(graphs)
         self.weights = dict(weights)
         self.optimizers = list(steps)
+        self.optimizations = {k: dict(v) for k, v in (optimizations or {}).items()}
         self._bound: OrderedDict[Any, Bound] = OrderedDict()
         self._lock = threading.Lock()
+        for name in self.optimizations:
+            if name not in self.graphs:
+                raise GraphError(f"got optimizations of {name!r}; there is no graph of this name")
         for graph in self.graphs.values():
             self._check(graph)
 

@@ -28,13 +28,14 @@ from treadle.tensor.handle import wrap
 from treadle.tensor.storage import array_of, node_from_memory
 from treadle.tensor.tensor import Tensor
 
-VERSION = 1
+VERSION = 2
 ALIGNMENT = 64
 MOST_TEXT = 1 << 26
 _HEAD = re.compile(rb"treadle program (\d{1,6}) (\d{10}) (\d{16})\n")
 _HEAD_SIZE = len("treadle program 1 0000000000 0000000000000000\n")
 _WEIGHT = re.compile(r'weight ("(?:[^"\\]|\\.)*") (\S+) at (\d{1,16})')
 _OPTIMIZER = re.compile(r'optimizer "(\w{1,64})" steps (\d{1,15}) (\{.*\})')
+_OPTIMIZED = re.compile(r'optimized ("(?:[^"\\]|\\.)*") (\{.*\})')
 _PRODUCER = re.compile(r'producer "([^"\\]*)" numerics (\d{1,6})')
 _OP = re.compile(r"op (\w{1,64}) (\d{1,6})")
 NUMERICS = 1
@@ -89,6 +90,8 @@ def _text(program: ExportedProgram, arrays: Any) -> tuple[str, list[int], int]:
     for steps in program.optimizers:
         told = value_text(steps.own())
         lines.append(f'optimizer "{steps.kind}" steps {steps.steps} {told}')
+    for name, done in program.optimizations.items():
+        lines.append(f"optimized {json.dumps(name)} {value_text(done)}")
     lines += map(str, program.graphs.values())
     return "\n".join(lines) + "\n", places, size
 
@@ -147,6 +150,7 @@ class _Parts:
         self.data = data
         self.weights: dict[str, Tensor] = {}
         self.steps: list[Steps] = []
+        self.optimizations: dict[str, dict[str, int]] = {}
         self.numerics: int | None = None
         self.end = 0  # of the weights so far
 
@@ -157,6 +161,8 @@ class _Parts:
         elif match := _OPTIMIZER.fullmatch(text):
             settings = parse_value(match[3], number)
             self.steps.append(Steps(match[1], settings, int(match[2])))
+        elif match := _OPTIMIZED.fullmatch(text):
+            self._optimized(str(parse_value(match[1], number)), match[2], number)
         elif match := _OP.fullmatch(text):
             op = find(match[1])
             if op is None or int(match[2]) > op.version:
@@ -166,7 +172,14 @@ class _Parts:
             if self.numerics > NUMERICS:
                 fail(number, text, f"numerics up to {NUMERICS}; update Treadle")
         else:
-            fail(number, text, "'producer', 'op', 'weight', 'optimizer' or 'graph'")
+            fail(number, text, "'producer', 'op', 'weight', 'optimizer', 'optimized' or 'graph'")
+
+    def _optimized(self, name: str, text: str, number: int) -> None:
+        done = parse_value(text, number)
+        kinds = {(type(k), type(v)) for k, v in done.items()}
+        if name in self.optimizations or not kinds <= {(str, int)}:
+            fail(number, text, "how often each optimization was done, once for each graph")
+        self.optimizations[name] = done
 
     def _weight(self, name: str, kind: str, place: int, number: int) -> None:
         dtype, shape = parse_type(kind, number)
@@ -203,7 +216,7 @@ def _parse(text: str, data: Any) -> ExportedProgram:
         if graph.name in graphs:
             fail(begin + 2, graph.name, "a name for each graph")
         graphs[graph.name] = graph
-    return ExportedProgram(graphs, parts.weights, parts.steps)
+    return ExportedProgram(graphs, parts.weights, parts.steps, parts.optimizations)
 
 
 __all__ = ["ProgramFileError", "load", "save", "write"]

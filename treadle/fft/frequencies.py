@@ -58,7 +58,8 @@ def _shifted(name: str, input: Tensor, dim: Dims, back: bool) -> Tensor:
 def fftshift(input: Tensor, dim: Dims = None) -> Tensor:
     """The elements moved so that frequency 0 is in the middle.
 
-    >>> fftshift(arange(5))
+    >>> import treadle
+    >>> fftshift(treadle.arange(5))
     tensor([3, 4, 0, 1, 2])
     """
     return _shifted("fftshift", input, dim, False)

@@ -5,8 +5,8 @@
     %0 = input "x" f32[N,784]
     %1 = weight "0.weight" f32[10,784]
     %2 = number 0.5 f32[]
-    %3 = permute(%1, axes=(1, 0)) : f32[784,10]  # model.py:7
-    %4 = matmul(%0, %3) : f32[N,10]  # model.py:7
+    %3 = permute(%1, axes=(1, 0)) : f32[784,10] in 0  # model.py:7
+    %4 = matmul(%0, %3) : f32[N,10] in 0  # model.py:7
     arguments (%0,)
     outputs {"logits": %4}
 
@@ -65,13 +65,17 @@ class Number(Record):
 
 
 class Operation(Record):
-    """One application of an op; ``types`` are those of its results, None where sizes hide them."""
+    """One application of an op; ``types`` are those of its results, None where sizes hide them.
+
+    ``site`` is the line that recorded it, ``scope`` the path of the layer that did.
+    """
 
     op: str
     inputs: tuple[int, ...]
     attrs: dict[str, Any]
     types: tuple[tuple[DType, Dims], ...] | None
     site: str
+    scope: str = ""
 
 
 class Graph(Record):
@@ -171,6 +175,8 @@ def _operation_text(operation: Operation) -> str:
     text = f"{operation.op}({', '.join(parts)})"
     if operation.types is not None:
         text += " : " + "; ".join(type_text(dtype, shape) for dtype, shape in operation.types)
+    if operation.scope:
+        text += f" in {operation.scope}"
     return f"{text}  # {operation.site}" if operation.site else text
 
 

@@ -42,7 +42,7 @@ _VALUE = re.compile(r"%(\d+) = (.*)")
 _NAMED = re.compile(rf"({_STRING}) (.*)")
 _TYPE = re.compile(r"(\w+)\[([^\[\]]*)\]")
 _SIZE = re.compile(r"([A-Za-z_]\w*) (\d{1,18}) (\d{1,18})")
-_CALL = re.compile(r"(\w+)\((.*)\)(?: : ([^#\"]*?))?(?:  # (.*))?")
+_CALL = re.compile(r"(\w+)\((.*)\)(?: : ([^#\"]*?))?(?: in ([\w.-]{1,4096}))?(?:  # (.*))?")
 _INTEGER = re.compile(r"[-+]?\d{1,20}")
 _FLOAT = re.compile(r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|inf|nan)")
 _WORDS = {"True": True, "False": False, "None": None}
@@ -277,7 +277,8 @@ class _Reader:
         types = None
         if match[3]:
             types = tuple([parse_type(part, number) for part in match[3].split(";")])
-        return Operation(match[1], tuple(inputs), attrs, types, match[4] or "")
+        told = match[5] or "", match[4] or ""
+        return Operation(match[1], tuple(inputs), attrs, types, *told)
 
     def _size(self, text: str, number: int) -> None:
         match = _SIZE.fullmatch(text)

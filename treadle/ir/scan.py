@@ -36,6 +36,7 @@ OWN = _references_of_a_name()
 # (Or, for a part, those of ``outs``, or ``nodes``, and ``known``.)
 HELD_NODE = OWN + 3
 HELD_PART = OWN + 2
+_HALF_WAY = -1  # expansions while items are taken in: what Ctrl-C leaves behind no longer holds
 
 
 class Scan:
@@ -65,6 +66,7 @@ class Scan:
 
     def advance(self, pending: list[Any]) -> None:
         """Takes in what was recorded since."""
+        before, self.expansions = self.expansions, _HALF_WAY
         known, scalars = self.known, self.scalars
         get = known.get
         add = self.parts.append
@@ -95,6 +97,7 @@ class Scan:
             known[item] = size
             size += 1
         self.size = size
+        self.expansions = before
 
     def _call(self, call: Call, start: int) -> int:
         template = call.template

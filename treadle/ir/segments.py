@@ -172,14 +172,14 @@ class Chains:
 
     def _clear(self) -> None:
         self._marks: dict[Any, int] = {}
-        self._after = [_NOTHING]  # by mark; the first is that of the beginning
-        self._before = [_NOTHING]
+        # By mark, what it was seen before and what behind; the first is that of the beginning.
+        self._beside = [[_NOTHING, _NOTHING]]
 
     def cuts(self, items: Sequence[Any]) -> list[int]:
         """Where stretches begin among these items, all of which belong to one graph."""
         if len(self._marks) + len(items) > _MOST_MARKS:
             self._clear()
-        known, after, before = self._marks, self._after, self._before
+        known, beside = self._marks, self._beside
         marks = []
         last = 0
         for item in items:
@@ -188,13 +188,13 @@ class Chains:
             key = (what, 0) if site is None else (what, id(site[0]), site[1])
             mark = known.get(key)
             if mark is None:
-                mark = known[key] = len(after)
-                after.append(_NOTHING)
-                before.append(_NOTHING)
-            if after[last] != mark:
-                after[last] = mark if after[last] == _NOTHING else _SEVERAL
-            if before[mark] != last:
-                before[mark] = last if before[mark] == _NOTHING else _SEVERAL
+                beside.append([_NOTHING, _NOTHING])
+                mark = known[key] = len(beside) - 1
+            after, before = beside[last][0], beside[mark][1]
+            if after != mark:
+                beside[last][0] = mark if after == _NOTHING else _SEVERAL
+            if before != last:
+                beside[mark][1] = last if before == _NOTHING else _SEVERAL
             marks.append(mark)
             last = mark
         cuts: list[int] = []
@@ -202,7 +202,7 @@ class Chains:
         for position, mark in enumerate(marks):
             item = items[position]
             if (
-                not cuts or after[last] != mark or before[mark] != last or last == mark
+                not cuts or beside[last][0] != mark or beside[mark][1] != last or last == mark
                 or position - cuts[-1] >= _LONGEST
                 or type(item) is Leaf or type(items[position - 1]) is Leaf
             ):  # fmt: skip

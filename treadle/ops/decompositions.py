@@ -27,7 +27,7 @@ from treadle.ops.linalg import (
     square_samples,
 )
 from treadle.ops.project import project
-from treadle.ops.registry import floats, no_errors, register
+from treadle.ops.registry import floats, refuses, register
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 _NO_NUMBER = "has no decomposition: it holds NaN or infinity, or the algorithm did not converge"
@@ -420,7 +420,9 @@ pinv: Op = register(
             Sample((a, np.full(a.shape[:-2], 1e-6, np.float32)), {"hermitian": False})
             for a in _any_matrices()
         ),
-        errors=no_errors,
+        errors=lambda: refuses(
+            "linalg.pinv", np.ones((2, 2), np.int64), np.ones((), np.float32), hermitian=False
+        ),
         doc="the pseudoinverse; singular values up to the second operand count as 0", **SHARED,
     )
 )  # fmt: skip

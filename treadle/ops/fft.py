@@ -18,7 +18,7 @@ from treadle.ir.op import LINEAR, NEXT_AXES, Cost, Library, Op, Sample
 from treadle.ops.complex import REALS, as_complex, as_real, part
 from treadle.ops.elementwise import full_like, mul
 from treadle.ops.movement import concatenate, slice_, zeros_of
-from treadle.ops.registry import check_dtype, floats, no_errors, register
+from treadle.ops.registry import check_dtype, floats, refuses, register
 
 OPPOSITE = {"backward": "forward", "forward": "backward", "ortho": "ortho"}
 
@@ -31,7 +31,7 @@ def _cost(inputs: Sequence[Type], out: Any, attrs: dict[str, Any]) -> Cost:
 
 _SHARED: dict[str, Any] = {
     "family": "fft", "traits": frozenset({"fft", "holds_complex"}), "residuals": (), "cost": _cost,
-    "jvp": LINEAR, "batch": NEXT_AXES, "errors": no_errors,
+    "jvp": LINEAR, "batch": NEXT_AXES,
 }  # fmt: skip
 
 
@@ -64,6 +64,7 @@ def _c2c_back(g: Node, n: Node) -> Node:
 fft_c2c: Op = register(
     Op(
         name="fft_c2c", infer=_c2c_infer, gradient=(_c2c_back,), lower=Library(_c2c_call),
+        errors=lambda: refuses("fft", floats(6), axes=(0,), norm="backward", forward=True),
         reference=_c2c_call, dtypes=dtypes.COMPLEX,
         samples=lambda: [s for forward in (True, False) for s in _samples(False, forward=forward)],
         doc="the Fourier transform (or its inverse) along some axes", **_SHARED,
@@ -101,6 +102,7 @@ def _r2c_back(g: Node, n: Node) -> Node:
 fft_r2c: Op = register(
     Op(
         name="fft_r2c", infer=_r2c_infer, gradient=(_r2c_back,), lower=Library(_r2c_call),
+        errors=lambda: refuses("rfft", np.arange(6), axes=(0,), norm="backward"),
         reference=_r2c_call, dtypes=REALS, samples=lambda: _samples(True),
         doc="the Fourier transform of real numbers: the half of it that tells the other", **_SHARED,
     )
@@ -143,6 +145,7 @@ def _c2r_back(g: Node, n: Node) -> Node:
 fft_c2r: Op = register(
     Op(
         name="fft_c2r", infer=_c2r_infer, gradient=(_c2r_back,), lower=Library(_c2r_call),
+        errors=lambda: refuses("irfft", floats(4), axes=(0,), norm="backward", size=6),
         reference=_c2r_call, dtypes=dtypes.COMPLEX,
         samples=lambda: (
             Sample(

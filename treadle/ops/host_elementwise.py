@@ -22,7 +22,7 @@ from treadle.ops.registry import (
     check_same,
     elements_cost,
     floats,
-    no_errors,
+    refuses,
     register,
 )
 
@@ -51,8 +51,8 @@ def _define(
                              for i in range(arity)), smooth=False)
                 for s in ((), (5,), (2, 0), (3, 4))
             ),
-            errors=no_errors, cost=elements_cost(500), dtypes=tuple(FLOATS), doc=doc,
-            batch=ANY_LEADING,
+            errors=lambda: refuses(name, *[np.arange(3)] * arity), cost=elements_cost(500),
+            dtypes=tuple(FLOATS), doc=doc, batch=ANY_LEADING,
         )
     )  # fmt: skip
 
@@ -272,7 +272,8 @@ frexp: Op = register(
         gradient=(_frexp_gradient,), residuals=("out",), lower=Library(_frexp_call),
         reference=_frexp_call,
         samples=lambda: (Sample((floats(*s),), smooth=False) for s in ((), (5,), (2, 3))),
-        errors=no_errors, cost=elements_cost(10), dtypes=tuple(FLOATS), batch=ANY_LEADING,
+        errors=lambda: refuses("frexp", np.arange(3)), cost=elements_cost(10),
+        dtypes=tuple(FLOATS), batch=ANY_LEADING,
         doc="the number as a mantissa of at least 1/2 and below 1, and an exponent of 2",
     )
 )  # fmt: skip

@@ -20,7 +20,7 @@ from treadle.ops import matrices as m
 from treadle.ops.complex import REALS, part
 from treadle.ops.project import project
 from treadle.ops.reduce import reduce_sum
-from treadle.ops.registry import check_dtype, check_same, floats, no_errors, register
+from treadle.ops.registry import check_dtype, check_same, floats, register
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 INEXACT = (*REALS, *dtypes.COMPLEX)
@@ -105,16 +105,21 @@ def _solve_call(a: Array, b: Array) -> Array:
     return one_by_one("linalg.solve", SINGULAR, np.linalg.solve, a, b)
 
 
-def _solve_infer(types: Sequence[Type], attrs: dict[str, Any]) -> Type:
-    a, b = types
-    check_matrix("linalg.solve", a)
-    check_same("linalg.solve", (type_of(a.dtype, ()), type_of(b.dtype, ())))
-    if b.shape[:-1] != a.shape[:-1]:
-        raise ShapeError(
-            f"linalg.solve: got A of shape {a.shape} and B of shape {b.shape}; all but the last "
-            f"size must be equal here"
-        )
-    return b
+def _solve_infer(name: str) -> Callable[..., Type]:
+    """The type of B, which has as many rows as A, in the same batches."""
+
+    def infer(types: Sequence[Type], attrs: dict[str, Any]) -> Type:
+        a, b = types
+        check_matrix(name, a)
+        check_same(name, (type_of(a.dtype, ()), type_of(b.dtype, ())))
+        if b.shape[:-1] != a.shape[:-1]:
+            raise ShapeError(
+                f"{name}: got A of shape {a.shape} and B of shape {b.shape}; all but the last "
+                f"size must be equal here"
+            )
+        return b
+
+    return infer
 
 
 def _solve_gradient(g: Node, n: Node) -> Sequence[Node]:
@@ -129,7 +134,7 @@ def _system_samples() -> Iterable[Sample]:
 
 solve: Op = register(
     Op(
-        name="linalg_solve", infer=_solve_infer, gradient=Joint(_solve_gradient),
+        name="linalg_solve", infer=_solve_infer("linalg.solve"), gradient=Joint(_solve_gradient),
         residuals=(0, "out"), lower=Library(_solve_call), reference=_solve_call,
         samples=_system_samples,
         errors=lambda: (
@@ -179,13 +184,20 @@ def _triangular_gradient(g: Node, n: Node) -> Sequence[Node]:
 
 solve_triangular: Op = register(
     Op(
-        name="linalg_solve_triangular", infer=_solve_infer, gradient=Joint(_triangular_gradient),
+        name="linalg_solve_triangular", infer=_solve_infer("linalg.solve_triangular"),
+        gradient=Joint(_triangular_gradient),
         residuals=(0, "out"), lower=Library(_triangular_call), reference=_triangular_call,
         samples=lambda: (
             Sample(s.args, {"upper": upper, "unit": unit})
             for s in _system_samples() for upper in (True, False) for unit in (True, False)
         ),
-        errors=no_errors, doc="x with A x = B for the upper or lower triangle of A", **SHARED,
+        errors=lambda: (
+            ErrorSample(
+                (floats(2, 2), floats(3, 1)), {"upper": True, "unit": False}, ShapeError,
+                "linalg.solve_triangular: got A of shape (2, 2)",
+            ),
+        ),
+        doc="x with A x = B for the upper or lower triangle of A", **SHARED,
     )
 )  # fmt: skip
 
@@ -327,9 +339,14 @@ def _permuted_call(b: Array, pivots: Array, back: bool) -> Array:
     return flat.reshape(b.shape)
 
 
+def _exchange_infer(types: Sequence[Type], attrs: dict[str, Any]) -> Type:
+    check_matrix("exchange_rows", types[0], square=False)
+    return types[0]
+
+
 exchange_rows: Op = register(
     Op(
-        name="linalg_exchange_rows", infer=lambda types, attrs: types[0],
+        name="linalg_exchange_rows", infer=_exchange_infer,
         gradient=(
             lambda g, n: exchange_rows(g, n.inputs[1], back=not n.attrs["back"]),
             NoGradient("pivots are whole numbers"),
@@ -339,7 +356,12 @@ exchange_rows: Op = register(
             Sample((floats(3, 2), np.array([3, 3, 3], np.int32)), {"back": back})
             for back in (True, False)
         ),
-        errors=no_errors,
+        errors=lambda: (
+            ErrorSample(
+                (floats(3), np.array([1], np.int32)), {"back": False}, ShapeError,
+                "exchange_rows: got a tensor of shape (3,); it takes matrices",
+            ),
+        ),
         doc="row j exchanged with row pivots[j] - 1 for j = 0, 1, ..., or from the last j on back",
         **SHARED,
     )

@@ -103,6 +103,11 @@ def no_errors() -> Iterable[ErrorSample]:
     return ()
 
 
+def refuses(name: str, *args: np.ndarray[Any, Any], **attrs: Any) -> Iterable[ErrorSample]:
+    """The error sample of an op that does not take the dtype of the first of these."""
+    return (ErrorSample(args, attrs, DTypeError, f"{name}: got an operand of dtype"),)
+
+
 def numpy_function(name: str) -> Callable[..., Any]:
     """NumPy's function of that name, looked up when it is called."""
     return lambda *args, **kwargs: getattr(np, name)(*args, **kwargs)
@@ -121,5 +126,5 @@ def floats(*shape: int, low: float = -2.0, high: float = 2.0, seed: int = 0) -> 
 __all__ = [
     "ALL", "FLOATS", "INTS", "NUMERIC", "OPS", "Cost", "ErrorSample", "Sample", "check_dtype",
     "check_same", "elements_cost", "floats", "get", "no_cost", "no_errors", "numpy_function",
-    "register", "rng", "type_of",
+    "refuses", "register", "rng", "type_of",
 ]  # fmt: skip

@@ -89,7 +89,8 @@ scatter_reduced: Op = register(
             )
             for how in ("prod", "amax", "amin")
         ),
-        errors=no_errors, cost=elements_cost(20), dtypes=NUMERIC, batch=NEXT_AXIS,
+        errors=no_errors,
+        cost=elements_cost(20), dtypes=NUMERIC, batch=NEXT_AXIS,
         doc="base with the elements of the patch multiplied in (or their extremes taken) where the "
         "index says",
     )

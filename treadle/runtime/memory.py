@@ -134,10 +134,12 @@ class Buffer:
         shape: tuple[int, ...],
         strides: tuple[int, ...] | None = None,
         offset: int = 0,
+        odd: int = 0,
     ) -> np.ndarray[Any, Any]:
         """A NumPy view of the memory (no copy) that keeps the buffer alive.
 
-        ``strides`` (row-major if None) and ``offset`` count elements, as in ``ir.launch.Layout``.
+        ``strides`` (row-major if None) and ``offset`` count elements, as in ``ir.launch.Layout``;
+        ``odd`` more bytes come before (complex numbers may lie at any of their parts).
         Raises ValueError where an element would lie outside the buffer.
         """
         itemsize = dtype.itemsize
@@ -146,7 +148,7 @@ class Buffer:
             if offset < 0:  # what NumPy does not look at
                 raise ValueError("the offset is negative")
             return np.ndarray(
-                shape, dtype.numpy, np.asarray(_Bytes(self)), offset * itemsize, steps
+                shape, dtype.numpy, np.asarray(_Bytes(self)), offset * itemsize + odd, steps
             )
         except (ValueError, TypeError) as error:
             raise ValueError(

@@ -455,7 +455,9 @@ def round(input: Tensor, *, decimals: int = 0) -> Tensor:
 
 
 def square(input: Tensor) -> Tensor:
-    """``input * input``."""
+    """``input * input``; of masks, as int64."""
+    if isinstance(input, Handle) and input.node.dtype.kind == "b":
+        input = wrap(cast(input.node, dtypes.int64))
     return mul(input, input)
 
 
@@ -473,14 +475,20 @@ def isinf(input: Tensor) -> Tensor:
     """True where infinite."""
     if isinstance(input, Handle) and input.node.dtype.kind == "c":
         return eq(_larger_part(input), float("inf"))
-    return eq(abs(input), float("inf"))
+    return eq(_size(input), float("inf"))
 
 
 def isfinite(input: Tensor) -> Tensor:
     """True where neither infinite nor NaN."""
     if isinstance(input, Handle) and input.node.dtype.kind == "c":
         return bitwise_not(bitwise_or(isnan(input), isinf(input)))
-    return lt(abs(input), float("inf"))
+    return lt(_size(input), float("inf"))
+
+
+def _size(input: Tensor) -> Tensor:
+    """|x|; a mask as it is."""
+    is_mask = isinstance(input, Handle) and input.node.dtype.kind == "b"
+    return input if is_mask else abs(input)
 
 
 def _larger_part(input: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ FUNCTIONS = {
         "resolve_conj resolve_neg view_as_complex view_as_real"
     ),
     "treadle.tensor.contraction": "addmm bmm dot matmul mm mv outer",
+    "treadle.tensor.control": "cond map scan while_loop",
     "treadle.tensor.copies": (
         "alias_copy as_strided_copy detach_copy diagonal_copy expand_copy permute_copy select_copy "
         "slice_copy split_copy split_with_sizes_copy squeeze_copy t_copy transpose_copy "

@@ -23,7 +23,7 @@ from treadle.ir.call import (
     parts_of,
     template_of,
 )  # fmt: skip
-from treadle.ir.node import Leaf, Node, Recording, Scalar, Type
+from treadle.ir.node import Leaf, Node, Recording, Scalar, Site, Type
 from treadle.ir.scan import Scan
 from treadle.ir.segments import SCALAR, Segment, Stretch, segments
 from treadle.ops.bundle import Bundled
@@ -74,6 +74,20 @@ def _leads_outside(s: Stretch) -> bool:
         if (kind == 1 and number < 0) or (kind == 2 and not i.spent):
             return True
     return False
+
+
+class _Lines:
+    """The lines of one stretch, by the numbers within it."""
+
+    __slots__ = ("_scanned", "_start")
+
+    def __init__(self, scanned: Scan, start: int) -> None:
+        self._scanned = scanned
+        self._start = start
+
+    def site_at(self, number: int) -> Site | None:
+        """The line that recorded a value of the stretch."""
+        return self._scanned.site_at(self._start + number)
 
 
 class _Walk:
@@ -153,8 +167,9 @@ class _Walk:
         outs: Sequence[Node] = ()
         if plan.template is not None:
             args = tuple([value(what, index) for what, index in plan.args])
+            lines = _Lines(scanned, s.start)
             site = items[begin].site
-            outs = call_template(plan.template, plan.constants, args, self.state, site, None)
+            outs = call_template(plan.template, plan.constants, args, self.state, site, lines)
         results = [
             (k, outs[index] if what == _MADE else value(what, index))
             for k, what, index in plan.results
@@ -266,11 +281,16 @@ class _Capture:
         for n, source in given:
             found[n] = adjoint = Node(n.sig, (), None, False)  # stands for any
             sources[adjoint] = source
-        for n in reversed(nodes):
+        pending = self.state.pending
+        origins: dict[Node, int] = {}
+        for number in range(len(nodes) - 1, -1, -1):
+            n = nodes[number]
             if n in found:
+                before = len(pending)
                 self.state.site = n.site
                 step(n, found.pop(n), found)
-        made = self.state.pending[start:]
+                origins.update(dict.fromkeys(pending[before:], number))
+        made = pending[start:]
         results = self._results(wanting, found, made)
         released = self._released(numbers, wanting, found)
         if results is None or released is None:
@@ -285,7 +305,7 @@ class _Capture:
         taken = tuple([sources[i] for i in args])
         if not outs:
             return _Pass(None, (), taken, results, released)
-        found_template = template_of(made, args, outs)
+        found_template = template_of(made, args, outs, origins=origins)
         if found_template is None:
             return None
         return _Pass(*found_template, taken, results, released)

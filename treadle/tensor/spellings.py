@@ -168,15 +168,15 @@ class Methods(Handle):
     is_sparse = is_sparse_csr = _never("there are no sparse tensors")
     is_quantized = is_mkldnn = is_nested = _never("there are no such tensors")
 
-    def short(self: Any) -> Tensor:
+    def short(self: Any, memory_format: Any = None) -> Tensor:
         """In int16."""
         return self.to(dtypes.int16)
 
-    def byte(self: Any) -> Tensor:
+    def byte(self: Any, memory_format: Any = None) -> Tensor:
         """In uint8."""
         return self.to(dtypes.uint8)
 
-    def char(self: Any) -> Tensor:
+    def char(self: Any, memory_format: Any = None) -> Tensor:
         """In int8."""
         return self.to(dtypes.int8)
 

@@ -23,6 +23,7 @@ from unittest.mock import patch
 import numpy as np
 
 from treadle.base import dtypes
+from treadle.base.errors import TreadleError
 from treadle.base.flags import flags
 from treadle.base.record import Record
 from treadle.compiler import prepare, tier0
@@ -156,7 +157,10 @@ def _run_samples(op: Op, short: str, barrier: Barrier, place: Place) -> Run:
             held += [*outs, *after]
             labels += [f"sample {index} {kind}: {sample.attrs}"] * (len(outs) + len(after))
         barrier([])
-    return Run(labels, [array_of(n).copy() for n in held])
+    try:
+        return Run(labels, [array_of(n).copy() for n in held])
+    except TreadleError as error:  # what it says is the result
+        return Run(labels[:1], [np.frombuffer(str(error).encode(), np.uint8)], True)
 
 
 # --- how it is computed -------------------------------------------------------------------------
@@ -303,7 +307,10 @@ class Comparison:
             if way.programs == "beside":
                 wait_for_programs()
         expects_replay = (
-            way.programs != "off" and way.policy in one.replays and len(plain.results) > 3
+            way.programs != "off"
+            and way.policy in one.replays
+            and len(plain.results) > 3
+            and not plain.refused
         )
         if expects_replay and programs.replays == before:
             return f"it ran {times} times and never as a program"

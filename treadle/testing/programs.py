@@ -57,6 +57,7 @@ class Run(Record):
 
     steps: list[str]
     results: list[Array]
+    refused: bool = False  # an operation did not take the values
 
 
 class _Program:

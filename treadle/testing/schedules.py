@@ -30,7 +30,6 @@ _NUMBERS: dict[str, dict[str, tuple[int, ...]]] = {
         "_PIXEL_COST": (0, 1, 1000), "_FEW_TAPS": (0, 32), "_FEW_CHANNELS": (0, 8),
     },
     "treadle.codegen.conv_pixel_plan": {"_STRIP_BYTES": (1 << 9, 1 << 12, 320 << 10)},
-    "treadle.codegen.conv_strip": {"_PART": (0, 100, 320)},
     "treadle.codegen.conv_weight_plan": {
         "_STRIP_BYTES": (1 << 9, 1 << 12, 160 << 10), "_RUN": (1, 2, 4),
         "_SPLIT_BYTES": (0, 16 << 20), "_WAY": (64, 4096),

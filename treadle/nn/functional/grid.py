@@ -16,6 +16,7 @@ from treadle.tensor.joining import stack
 from treadle.tensor.selection import gather
 from treadle.tensor.tensor import Tensor
 
+_MODES = ("bilinear", "nearest", "bicubic")
 _PADDINGS = ("zeros", "border", "reflection")
 
 
@@ -52,7 +53,7 @@ def grid_sample(
     """The images (N, C, H, W) read at the places ``grid`` (N, OH, OW, 2): (N, C, OH, OW).
 
     Places are (x, y) as in ``affine_grid``. ``mode`` "bilinear" weighs the four pixels around a
-    place, "nearest" takes the nearest. Outside the image there are zeros, its border, or its
+    place, "bicubic" the sixteen, "nearest" takes the nearest. Outside the image there are zeros, its border, or its
     reflection, by ``padding_mode``.
 
     >>> import treadle
@@ -67,10 +68,10 @@ def grid_sample(
             f"grid_sample: got an input of shape {node.shape} and a grid of shape {places.shape}; "
             f"they are (N, C, H, W) and (N, OH, OW, 2)"
         ))  # fmt: skip
-    if mode not in ("bilinear", "nearest") or padding_mode not in _PADDINGS:
+    if mode not in _MODES or padding_mode not in _PADDINGS:
         raise located(ValueError(
-            f"grid_sample: got mode {mode!r} and padding_mode {padding_mode!r}; the mode is "
-            f"'bilinear' or 'nearest', the padding {', '.join(map(repr, _PADDINGS))}"
+            f"grid_sample: got mode {mode!r} and padding_mode {padding_mode!r}; the mode is one of "
+            f"{', '.join(map(repr, _MODES))}, the padding {', '.join(map(repr, _PADDINGS))}"
         ))  # fmt: skip
     return _sampled(input, grid, mode, padding_mode, align_corners)
 
@@ -79,29 +80,63 @@ def grid_sample(
 def _sampled(input: Tensor, grid: Tensor, mode: str, padding: str, align: bool) -> Tensor:
     height, width = input.shape[-2:]
     x, y = (
-        _place(at, size, padding, align)
+        _in_pixels(at, size, align)
         for at, size in zip(grid.to(input.dtype).unbind(-1), (width, height), strict=True)
     )
+    inside_x, inside_y = (
+        partial(_inside, size=size, padding=padding, align=align) for size in (width, height)
+    )
     read = partial(_pixels, input)
+    if mode != "bicubic":
+        x, y = inside_x(x), inside_y(y)
     if mode == "nearest":
         return read(a.round(x), a.round(y))
     left, top = a.floor(x), a.floor(y)
     right, below = a.sub(x, left), a.sub(y, top)  # how far from them
+    shares = _cubic if mode == "bicubic" else _linear
     total: Tensor | None = None
-    for dy, share_y in ((0, a.sub(1, below)), (1, below)):
-        for dx, share_x in ((0, a.sub(1, right)), (1, right)):
-            pixels = read(a.add(left, dx), a.add(top, dy))
-            part = a.mul(pixels, a.mul(share_x, share_y).unsqueeze(1))
+    for dy, share_y in shares(below):
+        for dx, share_x in shares(right):
+            column, row = a.add(left, dx), a.add(top, dy)
+            if mode == "bicubic":
+                column, row = inside_x(column), inside_y(row)
+            part = a.mul(read(column, row), a.mul(share_x, share_y).unsqueeze(1))
             total = part if total is None else a.add(total, part)
     return total  # type: ignore[return-value]
 
 
-def _place(at: Tensor, size: int, padding: str, align: bool) -> Tensor:
-    """From -1 .. 1 to pixels, inside the image where the padding says so."""
+def _linear(off: Tensor) -> list[tuple[int, Tensor]]:
+    """The neighbours of a place and how much each counts."""
+    return [(0, a.sub(1, off)), (1, off)]
+
+
+def _cubic(off: Tensor) -> list[tuple[int, Tensor]]:
+    """As ``_linear``, by Keys' cubic convolution with PyTorch's A = -0.75."""
+    steepness = -0.75
+
+    def near(t: Tensor) -> Tensor:
+        """((A + 2) t - (A + 3)) t^2 + 1, up to a distance of 1."""
+        cubes = a.mul(a.mul(a.sub(a.mul(t, steepness + 2), steepness + 3), t), t)
+        return a.add(cubes, 1)
+
+    def far(t: Tensor) -> Tensor:
+        """((A t - 5 A) t + 8 A) t - 4 A, from 1 to 2."""
+        squares = a.mul(a.sub(a.mul(t, steepness), 5 * steepness), t)
+        return a.sub(a.mul(a.add(squares, 8 * steepness), t), 4 * steepness)
+
+    rest = a.sub(1, off)
+    return [(-1, far(a.add(off, 1))), (0, near(off)), (1, near(rest)), (2, far(a.add(rest, 1)))]
+
+
+def _in_pixels(at: Tensor, size: int, align: bool) -> Tensor:
+    """From -1 .. 1 to pixels."""
     if align:
-        place = a.mul(a.div(a.add(at, 1), 2), size - 1)
-    else:
-        place = a.div(a.sub(a.mul(a.add(at, 1), size), 1), 2)
+        return a.mul(a.div(a.add(at, 1), 2), size - 1)
+    return a.div(a.sub(a.mul(a.add(at, 1), size), 1), 2)
+
+
+def _inside(place: Tensor, size: int, padding: str, align: bool) -> Tensor:
+    """The place inside the image where the padding says so."""
     if padding == "reflection":
         low, high = (0.0, size - 1.0) if align else (-0.5, size - 0.5)
         span = high - low
