@@ -197,5 +197,3 @@ def test_operations_without_native_code_are_refused_by_name_and_line():
     program = export(lambda x: treadle.linalg.inv(x), (treadle.eye(3),))
     with pytest.raises(BuildError, match=r"the operation \w+ runs in Python \[test_build.py:\d+\]"):
         build(program)
-
-

@@ -64,7 +64,7 @@ class Numbered(Record):
     optimizer: int
     rows: bytes
     places: tuple[int, ...]
-    count: int
+    length: int
     ends: bool
 
 
@@ -575,9 +575,7 @@ class Driver:
             f.do(f"store i64 {value}, ptr {f.emit(f'getelementptr i64, ptr {bases}, i64 {base}')}")
         level = f.emit(f"load i64, ptr {f.at('%state', LEVEL)}")
         table = f.emit(f"load ptr, ptr {f.emit(f'getelementptr ptr, ptr @{tables}, i64 {level}')}")
-        kernels = f.emit(
-            f"load ptr, ptr {f.emit(f'getelementptr ptr, ptr @kernels, i64 {level}')}"
-        )
+        kernels = f.emit(f"load ptr, ptr {f.emit(f'getelementptr ptr, ptr @kernels, i64 {level}')}")
         calls = f.emit(f"load i64, ptr {table}")
         rows = f.at(table, 8)
         return f.emit(
@@ -634,8 +632,8 @@ class Driver:
         for k, s in enumerate(e.steps):
             taken = f.emit(f"load i64, ptr {f.at('%state', STEPS + 8 * s.optimizer)}")
             if s.ends:
-                f.unless(f.emit(f"icmp ult i64 {taken}, {s.count}"), LAST_STEP)
-            row = f.emit(f"call i64 @llvm.umin.i64(i64 {taken}, i64 {s.count - 1})")
+                f.unless(f.emit(f"icmp ult i64 {taken}, {s.length}"), LAST_STEP)
+            row = f.emit(f"call i64 @llvm.umin.i64(i64 {taken}, i64 {s.length - 1})")
             start = f.emit(f"mul i64 {row}, {8 * len(s.places)}")
             words = f.emit(f"getelementptr i8, ptr @steps{number}_{k}, i64 {start}")
             for column, place in enumerate(s.places):
@@ -720,9 +718,7 @@ class Driver:
         made = []
         for number, text in enumerate([*texts, "got a number that is no error of this library"]):
             data = text.encode() + b"\0"
-            made.append(
-                f"@error{number} = internal constant [{len(data)} x i8] {constant(data)}\n"
-            )
+            made.append(f"@error{number} = internal constant [{len(data)} x i8] {constant(data)}\n")
         row = ", ".join(f"ptr @error{n}" for n in range(len(made)))
         made.append(f"@errors = internal constant [{len(made)} x ptr] [{row}]\n")
         f = _Function(f"ptr @{self.name}_error(i32 %code)")
@@ -743,9 +739,7 @@ class Driver:
         outs = "={ax},={bx},={cx},={dx}"
 
         def cpuid(leaf: int) -> str:
-            return f.emit(
-                f'call {kinds} asm "cpuid", "{outs},{{ax}},{{cx}}"(i32 {leaf}, i32 0)'
-            )
+            return f.emit(f'call {kinds} asm "cpuid", "{outs},{{ax}},{{cx}}"(i32 {leaf}, i32 0)')
 
         first, seventh, extended = cpuid(1), cpuid(7), cpuid(-0x7FFFFFFF)
         found = [

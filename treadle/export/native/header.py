@@ -14,7 +14,7 @@ from treadle.export.native.driver import ERRORS, EntryText, failures
 from treadle.export.native.entry import STATE
 from treadle.export.native.layout import StateLayout
 from treadle.export.native.targets import BuildError, Machine
-from treadle.ir.graph import Graph, Ref, type_text
+from treadle.ir.graph import Graph, Input, Ref, Weight, type_text
 from treadle.ir.size import resolve
 
 _C_TYPES = {
@@ -55,7 +55,8 @@ def signature(graph: Graph, sizes: Mapping[str, int]) -> Signature:
         for x in graph.inputs
     ]
     bound = bind(graph, sizes)
-    types = [(x.dtype, resolve(x.shape, sizes)) for x in (*graph.inputs, *graph.weights)]
+    outside: list[Input | Weight] = [*graph.inputs, *graph.weights]
+    types = [(x.dtype, resolve(x.shape, sizes)) for x in outside]
     types += [(n.dtype, ()) for n in graph.numbers]
     specs = () if bound.template is None else bound.template.specs
     types += [(spec.sig.types[0].dtype, spec.sig.types[0].shape) for spec in specs]
@@ -162,7 +163,9 @@ class Header:
         entry = next(e for e in self.entries if e.name == s.name)
         more = ""
         if entry.steps:
-            more = "\n * A step of training: weights and the optimizer's state change, in the state."
+            more = (
+                "\n * A step of training: weights and the optimizer's state change, in the state."
+            )
         lines = "\n".join(f" *   {line}" for line in told)
         body = ",\n    ".join(arguments)
         return f"/* {s.graph}{more}\n{lines} */\nint {self.name}_{s.name}(\n    {body});\n"
