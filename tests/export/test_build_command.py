@@ -31,7 +31,7 @@ def block(kind: str) -> str:
 @needs_cc
 def test_the_example_of_the_document(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    exec(compile(block("python"), "example", "exec"), {})  # noqa: S102
+    exec(compile(block("python"), "example", "exec"), {})
     status, told = typed("build", "flower.treadle", "--size", "N=2")
     assert status == 0, told
     for name in ("flower.o", "flower.h", "libflower.so"):

@@ -10,7 +10,8 @@ from treadle.base.dtypes import DType
 from treadle.base.record import Record
 from treadle.base.shapes import Shape, prod
 from treadle.export.bind import bind
-from treadle.export.native.driver import ERRORS, EntryText, failures
+from treadle.export.native.driver import EntryText, failures
+from treadle.export.native.driver_code import ERRORS
 from treadle.export.native.entry import STATE
 from treadle.export.native.layout import StateLayout
 from treadle.export.native.targets import BuildError, Machine
@@ -47,8 +48,8 @@ class Signature(Record):
     outputs: tuple[Argument, ...]
 
 
-def signature(graph: Graph, sizes: Mapping[str, int]) -> Signature:
-    """What the function of a graph takes and gives."""
+def signature(graph: Graph, sizes: Mapping[str, int], functions: set[str]) -> Signature:
+    """What the function of a graph takes and gives; its name is none of ``functions``."""
     taken = {"state", "arena", "threads"}
     inputs = [
         _argument(x.name, x.dtype, resolve(x.shape, sizes), taken)  # type: ignore[arg-type]
@@ -64,7 +65,7 @@ def signature(graph: Graph, sizes: Mapping[str, int]) -> Signature:
         _argument(name or "output", *types[value], taken)  # type: ignore[arg-type]
         for name, value in named_refs(graph.outputs)
     ]
-    return Signature(c_name(graph.name, set()), graph.name, tuple(inputs), tuple(outputs))
+    return Signature(c_name(graph.name, functions), graph.name, tuple(inputs), tuple(outputs))
 
 
 def named_refs(structure: Any, name: str = "") -> Iterator[tuple[str, int]]:
