@@ -162,11 +162,7 @@ class Header:
         arguments += [f"{_C_TYPES[a.dtype.short]} *{a.name}" for a in s.outputs]
         told = [_told(a, "takes") for a in s.inputs] + [_told(a, "gives") for a in s.outputs]
         entry = next(e for e in self.entries if e.name == s.name)
-        more = ""
-        if entry.steps:
-            more = (
-                "\n * A step of training: weights and the optimizer's state change, in the state."
-            )
+        more = "\n * A training step: weights change in the state." if entry.steps else ""
         lines = "\n".join(f" *   {line}" for line in told)
         body = ",\n    ".join(arguments)
         return f"/* {s.graph}{more}\n{lines} */\nint {self.name}_{s.name}(\n    {body});\n"
@@ -208,12 +204,14 @@ def _plain(text: str) -> str:
     return text.replace("*/", "* /").replace("\\", "/").replace('"', "'").replace("\n", " ")
 
 
-_C_WORDS = frozenset(
-    "auto break case char const continue default do double else enum extern float for goto if "
-    "inline int long register restrict return short signed sizeof static struct switch typedef "
-    "union unsigned void volatile while alignas alignof bool constexpr false nullptr true "
-    "asm class delete new private public this throw try catch namespace template operator".split()
-)
+_C_WORDS = frozenset({
+    "auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum",
+    "extern", "float", "for", "goto", "if", "inline", "int", "long", "register", "restrict",
+    "return", "short", "signed", "sizeof", "static", "struct", "switch", "typedef", "union",
+    "unsigned", "void", "volatile", "while", "alignas", "alignof", "bool", "constexpr", "false",
+    "nullptr", "true", "asm", "class", "delete", "new", "private", "public", "this", "throw", "try",
+    "catch", "namespace", "template", "operator",
+})  # fmt: skip
 _INTRO = """/* {name}: a program built by Treadle for {target}. It needs nothing but this library
  * ({memory}).
  *
