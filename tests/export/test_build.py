@@ -161,6 +161,33 @@ def test_what_a_kernel_refuses_is_told_with_its_line(tmp_path):
         run_built(built, [(entry.graph, {entry.inputs[0].told: np.array([4, 0])})], tmp_path)
 
 
+@needs_cc
+def test_an_lstm_and_attention(tmp_path):
+    treadle.manual_seed(2)
+    layer = nn.TransformerEncoderLayer(16, 2, 24, batch_first=True).eval()
+    lstm = nn.LSTM(16, 5, batch_first=True).eval()
+    x = picture(2, 4, 16)
+    program = export(lambda x: lstm(layer(x))[0], (treadle.from_numpy(x),))
+    expected = program(treadle.from_numpy(x))
+    ((got,),) = run_built(
+        build(program, name="net"), [(program.graph.name, {"x": x})], tmp_path, threads="&own"
+    )
+    assert same(got, expected)
+
+
+@needs_cc
+def test_weights_of_another_build_are_refused(tmp_path):
+    x = picture(1, 3)
+    old, new = (
+        build(export(nn.Linear(3, 2), (treadle.ones(1, 3),)), name="net", weights_inside=False)
+        for _ in range(2)
+    )
+    with pytest.raises(AssertionError, match="the weights are not those that this library was"):
+        run_built(new._replace(weights=old.weights), [("forward", {"input": x})], tmp_path)
+    with pytest.raises(AssertionError, match="the state was not filled in by this library's init"):
+        run_built(new, [("forward", {"input": x})], tmp_path, threads="(*(long *)state = 0, NULL)")
+
+
 # --- what cannot be built -------------------------------------------------------------------------
 
 
@@ -193,9 +220,21 @@ def test_a_target_that_llvm_does_not_have_is_refused(monkeypatch):
         targets.machine("host")
 
 
+def test_float16_for_webassembly_is_refused():
+    program = export(lambda x: x + x, (treadle.ones(3, dtype=treadle.float16),))
+    with pytest.raises(BuildError, match="float16, which LLVM cannot compile for wasm32; convert"):
+        build(program, "wasm32")
+
+
+def test_control_flow_is_refused_by_name():
+    program = export(
+        lambda x: treadle.scan(lambda c, x: (c + x, c), x[0], x)[0], (treadle.ones(3, 2),)
+    )
+    with pytest.raises(BuildError, match=r"operation \w+ is no part of native builds"):
+        build(program)
+
+
 def test_operations_without_native_code_are_refused_by_name_and_line():
     program = export(lambda x: treadle.linalg.inv(x), (treadle.eye(3),))
     with pytest.raises(BuildError, match=r"the operation \w+ runs in Python \[test_build.py:\d+\]"):
         build(program)
-
-

@@ -7,14 +7,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from treadle.base.record import Record
-from treadle.export.native.driver import Driver, EntryText, constant
+from treadle.export.native.driver import Driver, EntryText
 from treadle.export.native.entry import BuiltEntry, Surroundings, build_entry, check_operations
 from treadle.export.native.header import Header, Signature, signature
 from treadle.export.native.kernels import Kernels, as_device
 from treadle.export.native.layout import Numbers, StateLayout, aligned
 from treadle.export.native.module import compiled
-from treadle.export.native.wasm import link
 from treadle.export.native.targets import BuildError, Machine, machine
+from treadle.export.native.wasm import link
 from treadle.export.program import ExportedProgram
 from treadle.ir.graph import Graph
 
@@ -59,22 +59,19 @@ def build(
     given = _sizes(graphs, sizes or {})
     for graph in graphs:
         check_operations(graph)
-    signatures = tuple([
-        signature(g, s) for g, s in zip(graphs, given, strict=True)
-    ])  # fmt: skip
+    functions = {"init", "seed", "error", "threads_start", "threads_stop"}
+    signatures = tuple([signature(g, s, functions) for g, s in zip(graphs, given, strict=True)])
     layout = StateLayout(program)
     mutable = frozenset(weight for g in graphs for weight in g.updates)
     used = dict.fromkeys(w.name for g in graphs for w in g.weights) | dict.fromkeys(mutable)
     layout.place_weights(sorted(used, key=list(program.weights).index), mutable)
     numbers = [layout.numbers(g, s) for g, s in zip(graphs, given, strict=True)]
     threads = 1 if on.is_wasm else threads
-    levels: list[Kernels] = []
-    made: list[list[BuiltEntry]] = []
+    levels = [Kernels(n, processor, threads) for n, processor in enumerate(on.levels)]
     weights = {k.name: k.at for k in layout.kept.values()}
-    for number, processor in enumerate(on.levels):
-        kernels = Kernels(number, processor, threads)
-        levels.append(kernels)
-        says(f"planning for {processor.cpu}")
+    made: list[list[BuiltEntry]] = []  # of each level
+    for kernels in levels:
+        says(f"planning for {kernels.target.cpu}")
         made.append([
             build_entry(g, s, Surroundings(weights, n.at, mutable), as_device(kernels), threads)
             for g, s, n in zip(graphs, given, numbers, strict=True)
@@ -84,15 +81,13 @@ def build(
         for i, s in enumerate(signatures)
     ]
     image = b"".join(layout.image)
-    stamp = _stamp(program, graphs, given, target, image)
+    stamp = _stamp(program, graphs, (target, given, layout.state), image)
     driver = Driver(name, on, stamp, threads, weights_inside)
     symbols = [[k.symbol(n) for n in range(len(k.specs))] for k in levels]
-    text = driver.module(texts, symbols, layout.copies)
-    table = bytes(layout.table)
-    text += f"@table = internal constant [{len(table)} x i8] {constant(table)}, align 64\n"
+    text = driver.module(texts, symbols, layout.copies, bytes(layout.table))
     code = compiled(text, levels, on, image if weights_inside else None, says)
-    functions = ("init", "seed", "error", *(s.name for s in signatures))
-    module = link(code, [f"{name}_{f}" for f in functions]) if on.is_wasm else None
+    exported = [f"{name}_{f}" for f in ("init", "seed", "error", *(s.name for s in signatures))]
+    module = link(code, exported) if on.is_wasm else None
     header = Header(name, on, target, signatures, layout, texts, weights_inside)
     beside = stamp.to_bytes(8, "little", signed=True).ljust(64, b"\0") + image
     return Built(
@@ -144,13 +139,12 @@ def _entry_text(
 
 
 def _stamp(
-    program: ExportedProgram, graphs: Sequence[Graph], sizes: Sequence[Mapping[str, int]],
-    target: str, image: bytes,
-) -> int:  # fmt: skip
+    program: ExportedProgram, graphs: Sequence[Graph], more: tuple[object, ...], image: bytes
+) -> int:
     """What tells the states and weights of this build from those of others."""
-    digest = hashlib.sha256(f"{target} {sizes}".encode())
-    for text in (*map(str, graphs), *map(repr, program.optimizers)):
-        digest.update(text.encode())
+    digest = hashlib.sha256()
+    for part in (*graphs, *program.optimizers, more):
+        digest.update(f"{part}\n".encode())
     digest.update(image)
     return int.from_bytes(digest.digest()[:8], "little", signed=True)
 

@@ -14,7 +14,7 @@ from treadle.compiler.takeover import Uses
 from treadle.compiler.trace import Entry, Trace
 from treadle.export.bind import bind
 from treadle.export.native.targets import BuildError
-from treadle.ir.graph import Graph, refs
+from treadle.ir.graph import Graph, Input, Weight, refs
 from treadle.ir.launch import Layout, Out, Plan, Refusal, contiguous
 from treadle.ir.nest import copy_launch
 from treadle.ir.op import Bundle, Contraction, Elementwise, Library, Loops, Reduction, View
@@ -102,8 +102,8 @@ def _trace(graph: Graph, sizes: Mapping[str, int]) -> Trace:
     """The graph as a trace, whose values have the same numbers."""
     bound = bind(graph, sizes)
     specs = () if bound.template is None else bound.template.specs
-    layouts = [contiguous(x.dtype, resolve(x.shape, sizes))  # type: ignore[arg-type]
-               for x in (*graph.inputs, *graph.weights)]  # fmt: skip
+    outside: list[Input | Weight] = [*graph.inputs, *graph.weights]
+    layouts = [contiguous(x.dtype, resolve(x.shape, sizes)) for x in outside]  # type: ignore[arg-type]
     numbers = [contiguous(n.dtype, ()) for n in graph.numbers]
     results = set(bound.results)
     entries = [
@@ -118,9 +118,7 @@ def _trace(graph: Graph, sizes: Mapping[str, int]) -> Trace:
 class _Writer:
     """Gives storages their places, and results the copies that they need."""
 
-    def __init__(
-        self, graph: Graph, draft: Draft, around: Surroundings, device: Device
-    ) -> None:
+    def __init__(self, graph: Graph, draft: Draft, around: Surroundings, device: Device) -> None:
         self.graph = graph
         self.draft = draft
         self.assembly: Assembly = draft.assembly

@@ -10,11 +10,12 @@ from treadle.base.dtypes import DType
 from treadle.base.record import Record
 from treadle.base.shapes import Shape, prod
 from treadle.export.bind import bind
-from treadle.export.native.driver import ERRORS, EntryText, failures
+from treadle.export.native.driver import EntryText, failures
+from treadle.export.native.driver_code import ERRORS
 from treadle.export.native.entry import STATE
 from treadle.export.native.layout import StateLayout
 from treadle.export.native.targets import BuildError, Machine
-from treadle.ir.graph import Graph, Ref, type_text
+from treadle.ir.graph import Graph, Input, Ref, Weight, type_text
 from treadle.ir.size import resolve
 
 _C_TYPES = {
@@ -47,15 +48,16 @@ class Signature(Record):
     outputs: tuple[Argument, ...]
 
 
-def signature(graph: Graph, sizes: Mapping[str, int]) -> Signature:
-    """What the function of a graph takes and gives."""
+def signature(graph: Graph, sizes: Mapping[str, int], functions: set[str]) -> Signature:
+    """What the function of a graph takes and gives; its name is none of ``functions``."""
     taken = {"state", "arena", "threads"}
     inputs = [
         _argument(x.name, x.dtype, resolve(x.shape, sizes), taken)  # type: ignore[arg-type]
         for x in graph.inputs
     ]
     bound = bind(graph, sizes)
-    types = [(x.dtype, resolve(x.shape, sizes)) for x in (*graph.inputs, *graph.weights)]
+    outside: list[Input | Weight] = [*graph.inputs, *graph.weights]
+    types = [(x.dtype, resolve(x.shape, sizes)) for x in outside]
     types += [(n.dtype, ()) for n in graph.numbers]
     specs = () if bound.template is None else bound.template.specs
     types += [(spec.sig.types[0].dtype, spec.sig.types[0].shape) for spec in specs]
@@ -63,7 +65,7 @@ def signature(graph: Graph, sizes: Mapping[str, int]) -> Signature:
         _argument(name or "output", *types[value], taken)  # type: ignore[arg-type]
         for name, value in named_refs(graph.outputs)
     ]
-    return Signature(c_name(graph.name, set()), graph.name, tuple(inputs), tuple(outputs))
+    return Signature(c_name(graph.name, functions), graph.name, tuple(inputs), tuple(outputs))
 
 
 def named_refs(structure: Any, name: str = "") -> Iterator[tuple[str, int]]:
@@ -160,9 +162,7 @@ class Header:
         arguments += [f"{_C_TYPES[a.dtype.short]} *{a.name}" for a in s.outputs]
         told = [_told(a, "takes") for a in s.inputs] + [_told(a, "gives") for a in s.outputs]
         entry = next(e for e in self.entries if e.name == s.name)
-        more = ""
-        if entry.steps:
-            more = "\n * A step of training: weights and the optimizer's state change, in the state."
+        more = "\n * A training step: weights change in the state." if entry.steps else ""
         lines = "\n".join(f" *   {line}" for line in told)
         body = ",\n    ".join(arguments)
         return f"/* {s.graph}{more}\n{lines} */\nint {self.name}_{s.name}(\n    {body});\n"
@@ -204,12 +204,14 @@ def _plain(text: str) -> str:
     return text.replace("*/", "* /").replace("\\", "/").replace('"', "'").replace("\n", " ")
 
 
-_C_WORDS = frozenset(
-    "auto break case char const continue default do double else enum extern float for goto if "
-    "inline int long register restrict return short signed sizeof static struct switch typedef "
-    "union unsigned void volatile while alignas alignof bool constexpr false nullptr true "
-    "asm class delete new private public this throw try catch namespace template operator".split()
-)
+_C_WORDS = frozenset({
+    "auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum",
+    "extern", "float", "for", "goto", "if", "inline", "int", "long", "register", "restrict",
+    "return", "short", "signed", "sizeof", "static", "struct", "switch", "typedef", "union",
+    "unsigned", "void", "volatile", "while", "alignas", "alignof", "bool", "constexpr", "false",
+    "nullptr", "true", "asm", "class", "delete", "new", "private", "public", "this", "throw", "try",
+    "catch", "namespace", "template", "operator",
+})  # fmt: skip
 _INTRO = """/* {name}: a program built by Treadle for {target}. It needs nothing but this library
  * ({memory}).
  *

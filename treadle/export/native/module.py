@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from treadle.base.errors import CompileError
 from treadle.export.native.arithmetic import arithmetic
 from treadle.export.native.kernels import Kernels
-from treadle.export.native.targets import Machine, backends
+from treadle.export.native.targets import BuildError, Machine, backends
 from treadle.runtime.object_code import object_code
 
 
@@ -25,6 +25,11 @@ def compiled(
     for kernels in levels:
         says(f"printing {len(kernels.specs)} kernels for {kernels.target.cpu}")
         texts += [kernels.text(n) for n in range(len(kernels.specs))]
+    if machine.is_wasm and any(" half " in t or "x half>" in t for t in texts):
+        raise BuildError(
+            "the program computes with float16, which LLVM cannot compile for wasm32; convert it "
+            "to float32 or bfloat16 before it is exported"
+        )
     texts += arithmetic("".join(texts), machine.has_fma)
     mark = hashlib.sha256(b"weights" + driver.encode()).digest()
     if weights:
