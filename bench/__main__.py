@@ -16,7 +16,9 @@ from functools import partial
 
 from bench import (
     compiling,
+    control,
     demo,
+    functions,
     importing,
     inference,
     kernels,
@@ -28,6 +30,7 @@ from bench import (
     threads,
 )
 from bench.harness import (
+    FunctionOptions,
     ModelOptions,
     Options,
     Peer,
@@ -45,6 +48,7 @@ BENCHMARKS: dict[str, tuple[Callable[[Options], list[Row]], str]] = {
     "step": (step.run, "a LeNet training step at batch 64"),
     "gemm": (partial(kernels.run, only="gemm"), "matrix products beside oneDNN and PyTorch"),
     "conv": (partial(kernels.run, only="conv"), "convolutions beside PyTorch"),
+    "functions": (functions.run, "every kind of function beside PyTorch, at 1 to 10M elements"),
     "loops": (partial(kernels.run, only="loop"), "loops beside PyTorch and JAX"),
     "models": (report.run, "whole models beside PyTorch, JAX and ONNX Runtime"),
     "inference": (inference.run, "program files beside ONNX Runtime and PyTorch"),
@@ -53,6 +57,7 @@ BENCHMARKS: dict[str, tuple[Callable[[Options], list[Row]], str]] = {
     "memory": (memory.run, "10,000 steps whose summed loss nobody reads"),
     "compile": (compiling.run, "compiling kernels, and loading them from the cache"),
     "threads": (threads.run, "fork and join, steadiness, and two processes on the same cores"),
+    "control": (control.run, "an LSTM by scan beside the same as a Python loop"),
     "loader": (loader.run, "a DataLoader over 10,000 PNG files, with two workers"),
     "demo": (demo.run, "the demo with a cold kernel cache"),
 }
@@ -104,6 +109,12 @@ def _arguments() -> argparse.Namespace:
         "--ort", metavar="PYTHON", default="",
         help="interpreter that has ONNX Runtime, with PyTorch and onnxscript to export the models",
     )  # fmt: skip
+    of_functions = parser.add_argument_group("of functions")
+    of_functions.add_argument(
+        "--size", action="append", default=[], type=int, metavar="N",
+        help="this number of elements (may be given again)",
+    )  # fmt: skip
+    of_functions.add_argument("--named", default="", help="functions with this in their name")
     options = parser.parse_args()
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:
@@ -130,7 +141,8 @@ def main() -> int:
             tuple(arguments.only), arguments.check, arguments.one_thread, arguments.profile,
             tuple(arguments.beside), tuple(arguments.net), arguments.ort,
         )  # fmt: skip
-        options = Options(arguments.rounds, torch, jax, onednn, of_models)
+        of_functions = FunctionOptions(tuple(arguments.size), arguments.named)
+        options = Options(arguments.rounds, torch, jax, onednn, of_models, of_functions)
         for name in arguments.names or BENCHMARKS:
             results[name] = BENCHMARKS[name][0](options)
             if not arguments.json:

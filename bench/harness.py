@@ -53,6 +53,14 @@ class Options(NamedTuple):
     jax: Peer
     onednn: Peer
     models: ModelOptions
+    functions: FunctionOptions
+
+
+class FunctionOptions(NamedTuple):
+    """What it said of functions."""
+
+    sizes: tuple[int, ...] = ()  # all where it names none
+    only: str = ""  # those with this in their name
 
 
 class ModelOptions(NamedTuple):

@@ -239,7 +239,8 @@ class Sweep:
             console.print(self.failures[-1], style="red", markup=False, soft_wrap=True)
 
 
-def _commit() -> str:
+def commit() -> str:
+    """What git calls the tree."""
     try:
         name = subprocess.run(
             ["git", "describe", "--always", "--dirty"],
@@ -250,7 +251,8 @@ def _commit() -> str:
     return name.stdout.strip()
 
 
-def _machine() -> str:
+def machine() -> str:
+    """The processor, and what code is made for it."""
     target = object_code.native()
     known = ("avx", "avx2", "fma", "f16c", "avx512f", "avx512bf16", "neon", "sve")
     has = [name for name in known if f"+{name}" in target.features.split(",")]
@@ -273,8 +275,8 @@ def report(sweep: Sweep, size: Size, seeds: range, seconds: float, only: str | N
     dtypes_of_ops = "every dtype" if size.every_dtype else "one dtype each"
     return f"""# Bits: the same however a program runs
 
-Written by `make sweep-bits` on {datetime.date.today()}, commit {_commit()}, Treadle
-{treadle.__version__}, in {seconds / 60:.0f} minutes, on {_machine()}.
+Written by `make sweep-bits` on {datetime.date.today()}, commit {commit()}, Treadle
+{treadle.__version__}, in {seconds / 60:.0f} minutes, on {machine()}.
 
 A comparison is one subject run in one way against its plainest run: operation by operation, one
 thread, evaluated at the end. {part}Subjects are

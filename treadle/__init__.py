@@ -151,6 +151,7 @@ if TYPE_CHECKING:
         optim,
         profiler,
         random,
+        signal,
         special,
         testing,
         train,
@@ -264,6 +265,7 @@ if TYPE_CHECKING:
     from treadle.tensor.closeness import *  # noqa: F403
     from treadle.tensor.complex_numbers import *  # noqa: F403
     from treadle.tensor.contraction import *  # noqa: F403
+    from treadle.tensor.control import *  # noqa: F403
     from treadle.tensor.copies import *  # noqa: F403
     from treadle.tensor.counting import *  # noqa: F403
     from treadle.tensor.cumulative import *  # noqa: F403
@@ -294,8 +296,8 @@ newaxis = None
 
 _ROOMS = frozenset({
     "amp", "array_api", "autograd", "backends", "cuda", "data", "distributions", "export", "fft",
-    "func", "io", "linalg", "nn", "optim", "profiler", "random", "special", "testing", "train",
-    "utils", "vision",
+    "func", "io", "linalg", "nn", "optim", "profiler", "random", "signal", "special", "testing",
+    "train", "utils", "vision",
 })  # fmt: skip
 _OF_ROOMS = {
     "amp": "GradScaler autocast clear_autocast_cache get_autocast_cpu_dtype get_autocast_dtype "

@@ -37,8 +37,8 @@ def test_learns_and_writes(tmp_path, capsys, few_digits):
 def test_events_of_the_last_run_only(tmp_path, few_digits):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    demo.run(seed=1, epochs=2, out=tmp_path)
-    demo.run(seed=1, epochs=1, out=tmp_path)
+    for _ in range(2):
+        demo.run(seed=1, epochs=1, out=tmp_path)
     events = EventAccumulator(str(tmp_path / "events")).Reload()
     assert [event.step for event in events.Scalars("loss")] == [1]
     assert events.Tags()["images"] == ["wrong digits"]

@@ -46,6 +46,44 @@ def test_a_step_repeats_with_other_values_and_numbers():
         assert gradient.tobytes() == want_gradient.tobytes()
 
 
+def test_where_a_view_lies_that_a_tensor_decides_does_not_change_the_graph():
+    data = treadle.tensor(np.linspace(0, 1, 60, dtype="float32"))
+
+    def step(i):
+        at = treadle.tensor(7 * i)
+        parts = [data[at + k : at + k + 8] for k in range(3)]
+        return treadle.stack(parts).mul(2).exp().numpy()
+
+    for i, found in enumerate(repeated(step, 5)):
+        parts = np.stack([data.numpy()[7 * i + k : 7 * i + k + 8] for k in range(3)])
+        np.testing.assert_allclose(found, np.exp(2 * parts), rtol=1e-6)
+
+
+def test_a_view_that_a_tensor_decides_is_a_view():
+    data = treadle.arange(6.0)
+    data.numpy()
+    at = treadle.tensor(2)
+    part = data[at : at + 2]
+    before = part * 1
+    data += 10
+    part *= 2
+    assert data.tolist() == [10, 11, 24, 26, 14, 15]
+    assert (before.tolist(), part.tolist()) == ([2, 3], [24, 26])
+    weight = treadle.arange(6.0).requires_grad_()
+    (weight[at : at + 2] * 3).sum().backward()
+    assert weight.grad.tolist() == [0, 0, 3, 3, 0, 0]
+
+
+def test_views_alone_are_no_program():
+    data = treadle.arange(40.0).reshape(8, 5)
+    data.numpy()
+    before = replays()
+    for _ in range(5):
+        rows = [data[i] for i in range(8)]
+        assert [row.tolist()[0] for row in rows] == list(range(0, 40, 5))
+    assert replays() == before
+
+
 def test_views_of_inputs_of_temporaries_and_of_numbers_are_kept():
     data = np.arange(24.0, dtype="float32").reshape(4, 6)
 

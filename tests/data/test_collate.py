@@ -141,7 +141,7 @@ def test_a_gather_is_what_collating_gives(indices: Any) -> None:
     x = treadle.arange(24).reshape(4, 2, 3)
     whole = TensorDataset(x, x[:, 0, 0] / 3, x.to(treadle.bfloat16), x.flip(0).transpose(1, 2))
     part = Subset(Subset(whole, [3, 2, 1, 0]), [1, 1, 2, 0])
-    for data in (whole, part):
+    for data in (whole, part, x, Subset(x, [3, 2, 1, 0])):
         batch = gathered(data, list(indices))
         assert batch is not None
         assert same(batch, default_collate([data[i] for i in indices]))
@@ -163,6 +163,8 @@ def test_items_are_read_where_a_gather_would_differ() -> None:
     data = TensorDataset(treadle.arange(3))
     assert gathered(Own(treadle.arange(3)), [0]) is None
     assert gathered([1, 2], [0]) is None
+    assert gathered(treadle.tensor(1.0), [0]) is None
+    assert gathered(treadle.nn.Parameter(treadle.ones(3)), [0]) is None
     for indices in ([3], [-4], [slice(1)], [True], [], [[0, 1]]):
         assert gathered(data, indices) is None
     assert gathered(Subset(data, [0]), [5]) is None

@@ -12,9 +12,19 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from treadle.base.errors import EvaluationError
+from treadle.base.record import Record
 from treadle.ir import node as ir_node
 from treadle.ir.call import write_out
-from treadle.ir.node import Node, Recording, Signature, located, recorder, type_of, user_site
+from treadle.ir.node import (
+    Node,
+    Recording,
+    Signature,
+    Type,
+    located,
+    recorder,
+    type_of,
+    user_site,
+)
 from treadle.ir.op import NoBatching, Stacked
 from treadle.ops.movement import expand
 from treadle.ops.source import buffer
@@ -23,19 +33,61 @@ _UNLIMITED = -(1 << 62)  # bytes: this recording is not evaluated when it become
 
 
 class Placeholder(Node):
-    """One example of a batch."""
+    """What a function is recorded for: one example of a batch, or an argument of a body."""
 
-    __slots__ = ()
+    __slots__ = ("words",)
 
-    def __init__(self, value: Node) -> None:
-        one = value.type
-        kind = type_of(one.dtype, one.shape[1:], one.device)
-        super().__init__(Signature(buffer, {"type": kind}, ()), (), user_site(), value.needs_grad)
-        self.error = located(EvaluationError(
-            "vmap: a tensor made by a function under vmap was used outside of it: it is one of "
-            "many examples; return it from the function, and do not write it into a tensor that "
-            "comes from outside"
-        ))  # fmt: skip
+    def __init__(self, kind: Type, needs_grad: bool, words: Words) -> None:
+        super().__init__(Signature(buffer, {"type": kind}, ()), (), user_site(), needs_grad)
+        self.words = words
+        self.error = located(EvaluationError(words.escaped))
+
+
+class Words(Record):
+    """What is told to whom uses a placeholder for what it is not: takes it elsewhere, asks for its
+    value, writes it into a tensor from outside (of a shape)."""
+
+    escaped: str
+    asked: str
+    written: str
+
+
+VMAP = Words(
+    "vmap: a tensor made by a function under vmap was used outside of it: it is one of many "
+    "examples; return it from the function, and do not write it into a tensor that comes from "
+    "outside",
+    "vmap: got a call for the value of a tensor that is one of many examples (by item(), bool(), "
+    "numpy(), or an `if` or a loop that depends on it); under vmap one run stands for all of "
+    "them: choose with treadle.where(condition, a, b), or compute the value outside of vmap",
+    "vmap: got an in-place operation that writes what differs from example to example into a "
+    "tensor of shape {shape} that comes from outside, which is one for all; write into a copy "
+    "(.clone()), or return the value",
+)
+
+
+def recorded(
+    function: Callable[[list[Node]], list[Node]], places: Sequence[Node], draws: int = 1
+) -> tuple[Recording, list[Node]]:
+    """What ``function`` records for its arguments in a recording of its own, and its results.
+
+    ``draws``: every random number is drawn so many times.
+    """
+    outer = recorder.state
+    inner = Recording()
+    inner.outer = outer
+    inner.grad_enabled, inner.autocast = outer.grad_enabled, outer.autocast
+    inner.tracer = outer.tracer
+    inner.capturing = True  # what is recorded is wanted node by node
+    inner.draws = outer.draws * draws
+    inner.nbytes = _UNLIMITED
+    inner.began = ir_node._next_order()
+    recorder.state = inner
+    try:
+        outputs = function(list(places))
+    finally:
+        recorder.state = outer
+    write_out(inner)
+    return inner, outputs
 
 
 def vectorized(
@@ -47,21 +99,11 @@ def vectorized(
     are an "error", the "same" for all examples, or "different".
     """
     outer = recorder.state
-    inner = Recording()
-    inner.outer = outer
-    inner.grad_enabled, inner.autocast = outer.grad_enabled, outer.autocast
-    inner.tracer = outer.tracer
-    inner.capturing = True  # what is recorded is wanted node by node
-    inner.draws = outer.draws * (size if randomness == "different" else 1)
-    inner.nbytes = _UNLIMITED
-    inner.began = ir_node._next_order()
-    places = [Placeholder(x) for x in inputs]
-    recorder.state = inner
-    try:
-        outputs = function(list(places))
-    finally:
-        recorder.state = outer
-    write_out(inner)
+    places = [
+        Placeholder(type_of(x.dtype, x.shape[1:], x.type.device), x.needs_grad, VMAP)
+        for x in inputs
+    ]
+    inner, outputs = recorded(function, places, size if randomness == "different" else 1)
     drawn = [n for n in inner.pending if "random" in n.op.traits]
     if drawn and randomness == "error":
         before, outer.site = outer.site, drawn[0].site
@@ -72,18 +114,18 @@ def vectorized(
             ))  # fmt: skip
         finally:
             outer.site = before
-    varying = _varying(inner.pending, [*places, *(drawn if randomness == "different" else ())])
+    varying = varying_of(inner.pending, [*places, *(drawn if randomness == "different" else ())])
     for n in inner.pending:
         if n not in varying:
             outer.pending.append(n)
             outer.nbytes += n.sig.nbytes
-    needed = _needed(outputs, varying)
+    needed = needed_for(outputs, varying)
     nodes = [n for n in inner.pending if n in needed and n in varying]
     values = _replayed(nodes, dict(zip(places, inputs, strict=True)), size, outer)
     return [(values[n], True) if n in values else (n, False) for n in outputs]
 
 
-def _varying(pending: Sequence[Node], sources: Collection[Node]) -> set[Node]:
+def varying_of(pending: Sequence[Node], sources: Collection[Node]) -> set[Node]:
     """The sources, and the nodes that one of them leads to."""
     varying = set(sources)
     for n in pending:
@@ -92,7 +134,8 @@ def _varying(pending: Sequence[Node], sources: Collection[Node]) -> set[Node]:
     return varying
 
 
-def _needed(outputs: Sequence[Node], varying: set[Node]) -> set[Node]:
+def needed_for(outputs: Sequence[Node], varying: set[Node]) -> set[Node]:
+    """The outputs, and the varying nodes that they are computed from."""
     needed = set(outputs)
     todo = list(outputs)
     while todo:
@@ -136,17 +179,17 @@ def batched_node(n: Node, inputs: list[Node], batched: list[bool], size: int) ->
     return made
 
 
-def is_example(wanted: Node) -> bool:
-    """Whether a value differs from example to example."""
+def placeholder_before(wanted: Node) -> Placeholder | None:
+    """A placeholder that leads to a value: it differs from example to example."""
     seen, todo = {wanted}, [wanted]
     while todo:
         n = todo.pop()
         if type(n) is Placeholder:
-            return True
+            return n
         if n.value is None:
             todo += [i for i in n.inputs if i not in seen]
             seen.update(n.inputs)
-    return False
+    return None
 
 
 def value_under_vmap(wanted: Node, value_of: Callable[[Node], Any]) -> Any:
@@ -155,13 +198,9 @@ def value_under_vmap(wanted: Node, value_of: Callable[[Node], Any]) -> Any:
     The outermost recording is evaluated, with all nodes that no placeholder leads to.
     EvaluationError where the value is not the same for all examples.
     """
-    if is_example(wanted):
-        raise located(EvaluationError(
-            "vmap: got a call for the value of a tensor that is one of many examples (by item(), "
-            "bool(), numpy(), or an `if` or a loop that depends on it); under vmap one run stands "
-            "for all of them: choose with treadle.where(condition, a, b), or compute the value "
-            "outside of vmap"
-        ))  # fmt: skip
+    place = placeholder_before(wanted)
+    if place is not None:
+        raise located(EvaluationError(place.words.asked))
     levels = [recorder.state]
     while (outer := levels[0].outer) is not None:
         levels.insert(0, outer)
@@ -169,7 +208,7 @@ def value_under_vmap(wanted: Node, value_of: Callable[[Node], Any]) -> Any:
     for state in levels[1:]:
         write_out(state)
         places = {i for n in state.pending for i in n.inputs if type(i) is Placeholder}
-        varying |= _varying(state.pending, varying | places)
+        varying |= varying_of(state.pending, varying | places)
         levels[0].pending += [n for n in state.pending if n not in varying]
         state.pending[:] = [n for n in state.pending if n in varying]
     recorder.state = levels[0]
@@ -181,14 +220,12 @@ def value_under_vmap(wanted: Node, value_of: Callable[[Node], Any]) -> Any:
 
 def check_write(old: Node, new: Node) -> None:
     """RuntimeError where a tensor from outside would become one example of many."""
-    if old.order < recorder.state.began and is_example(new):
-        raise located(RuntimeError(
-            f"vmap: got an in-place operation that writes what differs from example to example "
-            f"into a tensor of shape {old.shape} that comes from outside, which is one for all; "
-            f"write into a copy (.clone()), or return the value"
-        ))  # fmt: skip
+    place = placeholder_before(new) if old.order < recorder.state.began else None
+    if place is not None:
+        raise located(RuntimeError(place.words.written.format(shape=old.shape)))
 
 
 __all__ = [
-    "Placeholder", "batched_node", "check_write", "is_example", "value_under_vmap", "vectorized",
+    "VMAP", "Placeholder", "Words", "batched_node", "check_write", "needed_for",
+    "placeholder_before", "recorded", "value_under_vmap", "varying_of", "vectorized",
 ]  # fmt: skip

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from treadle.autograd.recorded import Recorded
-from treadle.autograd.trees import flatten
 from treadle.base.lazy_numpy import np
 from treadle.ir.node import Node, located
 from treadle.tensor.creation import tensor
@@ -15,6 +14,7 @@ from treadle.tensor.gradients import grad
 from treadle.tensor.handle import Handle, wrap
 from treadle.tensor.storage import array_of, node_from_array
 from treadle.tensor.tensor import Tensor
+from treadle.tensor.trees import flatten
 
 
 class GradcheckError(RuntimeError):

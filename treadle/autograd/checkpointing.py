@@ -13,7 +13,6 @@ from typing import Any
 
 from treadle.autodiff.reverse import backward
 from treadle.autodiff.variables import variable
-from treadle.autograd.trees import flatten
 from treadle.base.record import Record
 from treadle.ir import node as ir_node
 from treadle.ir.node import Node, Site, located, recorder
@@ -22,6 +21,7 @@ from treadle.ops.bundle import Bundled, record_call
 from treadle.ops.movement import alias
 from treadle.ops.project import project
 from treadle.tensor.handle import Handle, wrap
+from treadle.tensor.trees import flatten
 
 
 class _Step(Record):

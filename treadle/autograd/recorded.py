@@ -10,7 +10,6 @@ from treadle.autodiff.batching import vectorized
 from treadle.autodiff.forward import tangents as tangents_of
 from treadle.autodiff.reverse import backward
 from treadle.autodiff.variables import settle, variable
-from treadle.autograd.trees import Structure, flatten
 from treadle.base.dtypes import int64
 from treadle.base.errors import GradientError, ShapeError
 from treadle.ir.node import Leaf, Node, Type, located, recorder
@@ -19,6 +18,7 @@ from treadle.ops.movement import concatenate, expand, permute, reshape, zeros_of
 from treadle.ops.source import iota, number
 from treadle.tensor.handle import Handle, wrap
 from treadle.tensor.tensor import Tensor
+from treadle.tensor.trees import Structure, flatten
 
 NEVER = float("inf")
 

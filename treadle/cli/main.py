@@ -149,6 +149,47 @@ def inspect(
     raise typer.Exit(task.inspect(file, text, size or [], svg, html))
 
 
+@app.command()
+def build(
+    file: _FILE,
+    target: Annotated[
+        str,
+        typer.Option(
+            help="host (this machine's processor), x86-64 (levels 3 and 4, chosen when it runs), "
+            "x86-64-v2, x86-64-v3, x86-64-v4, aarch64 or wasm32."
+        ),
+    ] = "host",
+    name: Annotated[
+        str | None, typer.Option(help="What functions and files are called: as FILE.")
+    ] = None,
+    graph: Annotated[
+        list[str] | None, typer.Option("--graph", help="Only this graph (may be given again).")
+    ] = None,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=NUMBER for each size that the file leaves open."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The folder that is written to: this one.")
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="inside the object file, or beside it in a file.")
+    ] = "inside",
+    threads: Annotated[
+        int, typer.Option(help="The most pieces that the work of a kernel is cut into.")
+    ] = 8,
+) -> None:
+    """Build a program file into an object file and a C header that need no Python.
+
+    Where a C compiler is at hand a shared library is made too; for wasm32 a module that runs.
+    """
+    from treadle.cli import build as task
+
+    raise typer.Exit(
+        task.run(file, target, name, graph or [], size or [], output, weights, threads)
+    )
+
+
 cache = typer.Typer(
     name="cache",
     no_args_is_help=True,

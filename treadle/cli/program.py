@@ -299,7 +299,7 @@ def _inspect(
 ) -> None:
     program = load(path)
     console = Console(highlight=False)
-    given = _given(sizes, program)
+    given = given_sizes(sizes, program)
     if svg is not None:
         svg.write_text(drawing.svg(program, given), "utf-8")
         console.print(f"drawn to {svg}", markup=False, soft_wrap=True)
@@ -323,7 +323,8 @@ def _inspect(
         _describe(console, program, graph, given)
 
 
-def _given(sizes: Sequence[str], program: ExportedProgram) -> dict[str, int]:
+def given_sizes(sizes: Sequence[str], program: ExportedProgram) -> dict[str, int]:
+    """Sizes from texts such as ``N=16``."""
     found = {}
     known = program.range_constraints
     for told in sizes:
@@ -403,4 +404,4 @@ def _costs(graph: Graph, sizes: Mapping[str, int]) -> dict[str, tuple[int, int, 
     return found
 
 
-__all__ = ["TaskError", "inspect", "read_arrays", "run", "train"]
+__all__ = ["TaskError", "given_sizes", "guarded", "inspect", "read_arrays", "run", "train"]

@@ -20,7 +20,7 @@ from treadle.compiler.prepare import Prepared, compile_plan, moved, prepared
 from treadle.compiler.program import Emitted, Image, Made, Once, Program
 from treadle.compiler.schedule import Step
 from treadle.compiler.takeover import Takeover, Use, Uses, same_places
-from treadle.ir.launch import Argument, In, Layout, Out, Plan
+from treadle.ir.launch import Argument, In, Layout, Out, Plan, Refusal
 from treadle.ir.node import Type
 from treadle.ir.op import Bundle, Elementwise
 
@@ -56,6 +56,7 @@ class Assembly:
         self.arena = 0  # bytes
         self.alike: dict[int, list[tuple[Use, Use]]] = {}  # of calls: a result, and what it may
         self.failing = -1  # take over; the last call that may fail
+        self.messages: dict[int, str | Refusal] = {}  # what the failure of a call means
         self.takeovers: list[Takeover] = []
         self.weights = weights or {}  # of convolutions: the external value that stays the same
         self.sources: dict[int, None] = {}  # those that calls run once read
@@ -80,7 +81,7 @@ class Assembly:
             self.step += 1
         first = self.trace.first
         self.kept = [
-            (position, self._place_of(first + position))
+            (position, self.place_of(first + position))
             for position, entry in enumerate(self.trace.entries)
             if entry.keep
         ]
@@ -139,7 +140,7 @@ class Assembly:
         self.storages.append(Storage(nbytes, self.step))
         return len(self.storages) - 1
 
-    def _place_of(self, value: int) -> Any:
+    def place_of(self, value: int) -> Any:
         """Where a value lies, seen through its views."""
         access = self.access[value]
         if access is not None:
@@ -149,7 +150,7 @@ class Assembly:
         value = self.trace.stand_in(value)
         if value not in self.places:  # a bundle
             sig, inputs, _ = self.trace.entry(value)
-            return tuple([self._place_of(i) for i in inputs[: len(sig.types)]])
+            return tuple([self.place_of(i) for i in inputs[: len(sig.types)]])
         return self.places[value]
 
     # --- one step ---------------------------------------------------------------------------------
@@ -158,7 +159,7 @@ class Assembly:
         sig, inputs, _ = self.trace.entry(value)
         if isinstance(sig.op.lower, Bundle):
             return
-        sources = [self._place_of(i) for i in inputs]
+        sources = [self.place_of(i) for i in inputs]
         if "project" in sig.op.traits:
             self.places[value] = sources[0][sig.attrs["index"]]
             return
@@ -244,6 +245,7 @@ class Assembly:
         for head, slots, numbers, message in plan.calls:
             if message:
                 self.failing = len(self.calls)
+                self.messages[self.failing] = message
             addresses = [(places[slot][0], places[slot][1] + offset) for slot, offset in slots]
             self.calls.append((head, addresses, numbers))
         nbytes = sum(p.layout.touched for p in {*operands})

@@ -10,6 +10,7 @@ from treadle.base.errors import DeviceError
 from treadle.base.lazy_numpy import np
 from treadle.base.record import Record
 from treadle.ir.launch import KernelSpec, Layout
+from treadle.ir.node import Signature
 
 
 class Memory(Protocol):
@@ -83,6 +84,9 @@ class Device(Protocol):
     def vector_bits(self) -> int:
         """The width of the vectors that kernels are printed for."""
 
+    def plans_of(self, sig: Signature) -> dict[Any, Any]:
+        """Where what was prepared of a signature is kept (``compiler.prepare``)."""
+
     def threads(self) -> int:
         """How many threads a launch may be cut for."""
 
@@ -103,6 +107,9 @@ class Device(Protocol):
 
     def compile(self, spec: KernelSpec) -> int:
         """The kernel's entry, compiled at most once."""
+
+    def control(self) -> tuple[int, int]:
+        """The kernel of control flow, and the word that its descriptions begin with."""
 
     def has_kernel(self, spec: KernelSpec) -> bool:
         """True where ``compile`` has nothing left to do."""

@@ -10,7 +10,7 @@ from treadle.compiler.device import Device, Limits
 from treadle.compiler.program import Program
 from treadle.compiler.watch import Evaluation, Ran
 from treadle.ir.node import Signature, Site, describe_site
-from treadle.ir.op import Contraction, Elementwise, Library, Loops, Reduction
+from treadle.ir.op import Contraction, Elementwise, Library, Loops, Nested, Reduction
 
 _NAMED = 4  # operations that a kernel's name tells
 _LINES = 4  # lines that a table's row tells
@@ -93,6 +93,8 @@ class KernelUse:
             return "with no neighbour over the same elements"
         if isinstance(lower, Library):
             return "calls of a library"
+        if isinstance(lower, Nested):
+            return "loops and choices over a body"
         if isinstance(lower, Loops):
             return "with loops of their own"
         return "copies for views"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from treadle.base.errors import CompileError
@@ -192,16 +192,21 @@ PASSES = (
 )
 # For a program of the kernels that tier 0 ran: there is nothing to gain but time.
 QUICK_PASSES = tuple(p for p in PASSES if p.name in ("schedule", "compile", "memory", "link"))
+# For the body of a loop: whoever runs it knows nothing of what is done once.
+BODY_PASSES = tuple(p for p in PASSES if p.name != "constants")
 
 
-def build_program(trace: Trace, device: Device, threads: int, fused: bool) -> Program:
-    """The program of a trace, by all passes if ``fused``."""
+def build_program(
+    trace: Trace, device: Device, threads: int, fused: bool,
+    passes: Sequence[Pass] | None = None,
+) -> Program:  # fmt: skip
+    """The program of a trace, by all passes if ``fused``, or by these."""
     draft = Draft(trace, device, threads)
     is_checked = flags.PROGRAMS == "wait" or flags.CHECK != "off"
     is_printed = "passes" in flags.DEBUG
     if is_printed:
         print(f"--- trace\n{print_trace(trace)}", end="", file=sys.stderr)
-    for p in PASSES if fused else QUICK_PASSES:
+    for p in passes or (PASSES if fused else QUICK_PASSES):
         p.run(draft)
         if is_printed:
             print(f"--- {p.name}\n{p.text(draft)}", end="", file=sys.stderr)

@@ -17,6 +17,7 @@ from treadle.ir import node as ir_node
 from treadle.ir.launch import In, Layout, Out, Plan, Refusal, Work
 from treadle.ir.nest import copy_launch
 from treadle.ir.node import Signature
+from treadle.ir.op import Nested
 
 # A launch is cut into pieces of at least this many scalar operations.
 PARALLEL_WORK = 1 << 14
@@ -66,23 +67,30 @@ def prepared(
     """
     # With the threads, since a program may be made for a number that is no longer the device's.
     key = threads, layouts
-    known: Prepared | None = sig.plans.get(key)
+    plans = device.plans_of(sig)
+    known: Prepared | None = plans.get(key)
     if known is None:
+        if isinstance(sig.op.lower, Nested):
+            from treadle.compiler.control import prepare_control  # only for control flow
+
+            known = sig.plans[key] = prepare_control(sig, layouts, device, threads)
+            return known
         from treadle.compiler import lower  # the code generators, when first needed
 
         outputs = [kind.layout for kind in sig.types]
         plan = lower.plan(sig.op, sig.attrs, layouts, outputs, threads, device.vector_bits)
         if compile_ahead and not all(device.has_kernel(x.kernel) for x in plan.launches):
             compile_ahead()
-        known = sig.plans[key] = compile_plan(plan, outputs, layouts, device)
+        known = plans[key] = compile_plan(plan, outputs, layouts, device)
     return known
 
 
 def moved(sig: Signature, layout: Layout, device: Device) -> Moved:
     """What the view ``sig`` makes of a value that lies so."""
-    known: Moved | None = sig.plans.get(layout)
+    plans = device.plans_of(sig)
+    known: Moved | None = plans.get(layout)
     if known is None:
-        known = sig.plans[layout] = _moved(sig, layout, device)
+        known = plans[layout] = _moved(sig, layout, device)
     return known
 
 

@@ -317,8 +317,12 @@ def _target(scanned: Scan, number: int) -> tuple[int, int, int]:
 
 
 def worth_while(scanned: Scan) -> bool:
-    """False for graphs so small that tier 0 is as quick, and those it has to go through."""
-    return scanned.size >= _SMALLEST and not scanned.is_odd
+    """False for graphs so small that tier 0 is as quick, those of views only (the items of a data
+    set, of which every batch has others), and those it has to go through."""
+    return (
+        scanned.size >= _SMALLEST and not scanned.is_odd
+        and not all(type(item) is not Call and item.sig.is_view for item in scanned.items)
+    )  # fmt: skip
 
 
 class _Workshop:

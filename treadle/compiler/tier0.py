@@ -44,7 +44,15 @@ from treadle.ir import node as ir_node
 from treadle.ir.call import Call, nodes_of, write_out
 from treadle.ir.graph_text import print_graph
 from treadle.ir.launch import HostErrors, Layout
-from treadle.ir.node import Limits, Node, Recording, Scalar, describe_site, recorder
+from treadle.ir.node import (
+    Limits,
+    Node,
+    Recording,
+    Scalar,
+    Values,
+    describe_site,
+    recorder,
+)
 from treadle.ir.op import Bundle
 from treadle.ir.scan import OWN, Scan, scan
 from treadle.ir.segments import SHORTEST, segments
@@ -573,4 +581,5 @@ def _after_fork() -> None:
 # Locked, so that a child never inherits the values of a tape that another thread is running.
 hold_across_fork(EVALUATION, _lock_all, _unlock_all, _after_fork)
 Limits.evaluate = evaluate
+Values.of = value_of
 __all__ = ["Evaluator", "evaluate", "evaluator", "force", "forget_plans", "value_of"]

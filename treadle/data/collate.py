@@ -157,9 +157,11 @@ def _filled(dtype: DType, shape: Shape, fill: Callable[[Array], Any]) -> Tensor:
 
 # --- batches without items ------------------------------------------------------------------------
 
+_ITEM_OF_TENSORS = TensorDataset.__getitem__
 
-def gathered(dataset: Any, indices: Sequence[Any]) -> list[Tensor] | None:
-    """The batch of a ``TensorDataset`` or of a ``Subset`` of one: a gather per tensor.
+
+def gathered(dataset: Any, indices: Sequence[Any]) -> list[Tensor] | Tensor | None:
+    """The batch of a ``TensorDataset``, a tensor, or a ``Subset`` of one: a gather per tensor.
 
     The same as ``default_collate([dataset[i] for i in indices])``. None, so that items are read one
     by one, for other data sets, for classes that define items of their own, and for indices that
@@ -171,16 +173,17 @@ def gathered(dataset: Any, indices: Sequence[Any]) -> list[Tensor] | None:
         except (TypeError, IndexError):
             return None
         dataset = dataset.dataset
-    if getattr(type(dataset), "__getitem__", None) is not TensorDataset.__getitem__:
+    is_tensor = type(dataset) is Tensor
+    if not is_tensor and getattr(type(dataset), "__getitem__", None) is not _ITEM_OF_TENSORS:
         return None
-    if not indices or hasattr(dataset, "__getitems__"):
+    if not indices or hasattr(dataset, "__getitems__") or (is_tensor and not dataset.ndim):
         return None
     index = np.asarray(indices)
     size = len(dataset)
     if index.ndim != 1 or index.dtype.kind != "i" or index.min() < -size or index.max() >= size:
         return None
     index = np.where(index < 0, index + size, index)
-    return [_gather(x, index) for x in dataset.tensors]
+    return _gather(dataset, index) if is_tensor else [_gather(x, index) for x in dataset.tensors]
 
 
 def _gather(source: Tensor, index: Array) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 from treadle.base import dtypes
 from treadle.base.errors import TreadleError
 from treadle.base.record import Record
+from treadle.export.bodies import with_bodies
 from treadle.export.ratios import ratio_at
 from treadle.ir.call import Reference, Spec, Template, call_template
 from treadle.ir.graph import Graph, Input, Number, Operation, Weight, refs, type_text, value_text
@@ -25,7 +26,8 @@ from treadle.ops.source import number
 from treadle.random.generator import default_generator
 
 _HALF, _WHOLE = 1 << 63, 1 << 64
-_KEYS = ("seed", "stream", "offset")
+DRAWN = ("seed", "stream", "offset")
+_BODY = {(0, "Body")}  # the kind of an attribute that is one
 
 
 class GraphError(TreadleError, ValueError):
@@ -62,6 +64,8 @@ def op_of(operation: Operation) -> Op:
             f"{sorted(kinds)}"
         )
     for name, value in operation.attrs.items():
+        if kinds[name] == _BODY:
+            continue  # ``with_bodies`` looks into it
         if not _kinds(value) <= kinds[name]:
             raise GraphError(
                 f"{operation.op}: got {name}={value_text(value)}; expected "
@@ -140,6 +144,7 @@ def _type(told: Input | Weight, sizes: Mapping[str, int]) -> Type:
 def _signature(operation: Operation, types: Sequence[Any], sizes: Mapping[str, int]) -> Any:
     op = op_of(operation)
     attrs: dict[str, Any] = {k: resolve(v, sizes) for k, v in operation.attrs.items()}
+    attrs = with_bodies(op, attrs, op_of)
     sig = signature_of(op, tuple([types[i] for i in operation.inputs]), attrs)
     if operation.types is not None:
         told = [type_text(dtype, resolve(shape, sizes)) for dtype, shape in operation.types]  # type: ignore[arg-type]
@@ -174,14 +179,15 @@ def scalars_of(
         if n.rule == "draw":
             if n.value == "seed":
                 key = default_generator.next_offset(bound.draws.get(first + position, 0))
-            x = key[_KEYS.index(n.value)]
+            x = key[DRAWN.index(n.value)]
             made.append(number((x + _HALF) % _WHOLE - _HALF, dtypes.int64))
         else:
-            made.append(number(_plain(n, bound, step_number), n.dtype))
+            made.append(number(plain_number(n, bound, step_number), n.dtype))
     return tuple(made)
 
 
-def _plain(n: Number, bound: Bound, step_number: Callable[[int, int], float]) -> Any:
+def plain_number(n: Number, bound: Bound, step_number: Callable[[int, int], float]) -> Any:
+    """What a number is that nobody draws."""
     if n.rule == "optimizer":
         return step_number(*n.value)
     if n.rule == "ratio":
@@ -207,4 +213,6 @@ def call(bound: Bound, nodes: Sequence[Node], scalars: tuple[Scalar, ...]) -> di
     return {v: known[v] for v in bound.results}
 
 
-__all__ = ["Bound", "GraphError", "bind", "call", "op_of", "scalars_of"]
+__all__ = [
+    "DRAWN", "Bound", "GraphError", "bind", "call", "op_of", "plain_number", "scalars_of",
+]  # fmt: skip

@@ -17,6 +17,7 @@ from treadle.base import dtypes
 from treadle.base.errors import TreadleError
 from treadle.base.record import Record
 from treadle.compiler.tier0 import evaluate, value_of
+from treadle.export.bodies import plain
 from treadle.export.scopes import Scopes
 from treadle.export.state import Snapshot, State, nodes_by_identity
 from treadle.ir.call import write_out
@@ -289,7 +290,7 @@ class _Builder:
         operations = [
             Operation(
                 n.op.name, tuple([self._place(places, n, i) for i in range(len(n.inputs))]),
-                dict(n.attrs), tuple([(t.dtype, t.shape) for t in n.sig.types]),
+                plain(n.attrs), tuple([(t.dtype, t.shape) for t in n.sig.types]),
                 describe_site(n.site) if n.site else "", self.scopes.of(n),
             )
             for n in self.order

@@ -57,7 +57,11 @@ class Steps:
 
     def numbers(self) -> tuple[float, ...]:
         """Those of the next step."""
-        return self._optimizer._numbers(self.settings, self.steps + 1)
+        return self.numbers_at(self.steps + 1)
+
+    def numbers_at(self, step: int) -> tuple[float, ...]:
+        """Those of a step, counted from 1."""
+        return self._optimizer._numbers(self.settings, step)
 
     def __repr__(self) -> str:
         told = ", ".join(f"{k}={v!r}" for k, v in self.own().items())

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from treadle.autodiff.batching import vectorized
-from treadle.autograd.trees import Structure, flatten, spread
 from treadle.base.errors import ShapeError
 from treadle.base.shapes import normalize_axis
 from treadle.ir.node import Node, located
 from treadle.ops.movement import concatenate, expand, permute, slice_
 from treadle.tensor.handle import Handle, wrap
+from treadle.tensor.trees import Structure, flatten, spread
 
 _RANDOMNESS = ("error", "same", "different")
 

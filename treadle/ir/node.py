@@ -346,6 +346,12 @@ class _Limits:
 Limits = _Limits()
 
 
+class Values:
+    """``of(n)`` is the value of a node; set by the compiler, which is a lower room."""
+
+    of: Callable[[Node], Any]
+
+
 def _no_complex(op: Op, inputs: Sequence[Node], attrs: dict[str, Any]) -> Node:
     raise TreadleError("no rules for complex numbers are there; import treadle, not treadle.ir")
 

@@ -83,6 +83,11 @@ class Library(Record):
     call: Callable[..., Any]
 
 
+class Nested:
+    """Applies the bodies among its attributes (``ir/body.py``) within one call, which
+    ``compiler/control.py`` makes."""
+
+
 class Source:
     """Has no kernel: its value is made by the recorder (buffers, scalars)."""
 
@@ -91,7 +96,7 @@ class Bundle:
     """Has no kernel: its results are its first inputs."""
 
 
-Lowering = Elementwise | View | Reduction | Contraction | Loops | Library | Source | Bundle
+Lowering = Elementwise | View | Reduction | Contraction | Loops | Library | Nested | Source | Bundle
 
 
 # --- what else a record holds -------------------------------------------------------------------

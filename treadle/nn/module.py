@@ -12,7 +12,7 @@ from treadle.base.errors import DeviceError, TreadleError
 from treadle.ir.node import located
 from treadle.nn.module_hooks import Everywhere, HookedModule, registered
 from treadle.nn.module_state import LoadResult, ModuleState
-from treadle.nn.parameter import Buffer, Parameter, is_lazy, replace_value
+from treadle.nn.parameter import Buffer, Parameter, replace_value
 from treadle.tensor.grad_mode import no_grad
 from treadle.tensor.hooks import RemovableHandle
 from treadle.tensor.tensor import Device, Tensor, check_device
@@ -343,7 +343,7 @@ class Module(HookedModule, ModuleState):
                 p._grad.detach_().zero_()
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Converts the floating-point parameters and buffers: ``to(dtype)``, ``to('cpu')``."""
+        """Converts the inexact parameters and buffers: ``to(dtype)``, ``to('cpu')``."""
         dtype: DType | None = None
         given = [*args, *(kwargs.get(key) for key in ("device", "dtype", "tensor"))]
         for value in given:
@@ -355,11 +355,11 @@ class Module(HookedModule, ModuleState):
                 dtype = dtypes.as_dtype(value)
         if dtype is None:
             return self
-        if not dtype.is_floating_point:
+        if not dtype.is_inexact:
             raise located(TypeError(
-                f"to: got dtype {dtype.name}; a module's parameters are floating-point"
+                f"to: got dtype {dtype.name}; a module's parameters are floating-point or complex"
             ))  # fmt: skip
-        return self._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)
+        return self._apply(lambda t: t.to(dtype) if t.dtype.is_inexact else t)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Gives every parameter, its gradient and every buffer the value that ``fn`` makes of it.
@@ -369,7 +369,7 @@ class Module(HookedModule, ModuleState):
         with no_grad():
             members = (self.parameters(recurse), self.buffers(recurse))
             for t in itertools.chain.from_iterable(members):
-                value = t if is_lazy(t) else fn(t)
+                value = fn(t)
                 gradient = t._grad
                 if value is not t:
                     replace_value(t, value.node)

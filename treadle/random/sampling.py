@@ -53,11 +53,16 @@ def draw_any(op: Op, name: str, shape: Shape, dtype: DType, generator: Generator
     """``draw`` of floats, or of complex numbers both of whose parts are drawn."""
     if dtype.kind != "c":
         return draw(op, shape, _check_float(name, dtype), generator)
-    from treadle.ops.complex import as_complex  # few programs draw complex numbers
-
     pairs = draw(op, (*shape, 2), dtype.to_real(), generator)
     if op is random_normal:  # so that the sum of both variances is 1
         pairs = e.mul(pairs, e.full_like(pairs, 0.5**0.5))
+    return _complex(pairs)
+
+
+def _complex(pairs: Node) -> Node:
+    """(..., 2) as complex numbers (...)."""
+    from treadle.ops.complex import as_complex  # few programs draw complex numbers
+
     return as_complex(pairs)
 
 
@@ -248,7 +253,7 @@ def randint_like(
 
 def normal(
     mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None,
-    dtype: Any = None, device: Any = None, requires_grad: bool = False,
+    dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
     """Normal numbers; ``mean`` and ``std`` are tensors that broadcast, or numbers with ``size``."""
     given = [x for x in (mean, std) if isinstance(x, Handle)]
@@ -326,22 +331,29 @@ def multinomial(
 def uniform_(
     self: T, from_: float = 0.0, to: float = 1.0, *, generator: Generator | None = None
 ) -> T:
-    """Fills the tensor with uniform numbers of [from, to)."""
-    dtype = _check_float("uniform_", self.dtype)
+    """Fills the tensor with uniform numbers of [from, to), of which a complex one has two."""
+    dtype = _check_float("uniform_", self.dtype.to_real())
     if to < from_:
         raise located(ValueError(f"uniform_: got from={from_} and to={to}; to must not be smaller"))
-    self._write(_uniform(tuple(self.shape), from_, to, dtype, generator))
+    if not self.dtype.is_complex:
+        self._write(_uniform(tuple(self.shape), from_, to, dtype, generator))
+    else:
+        self._write(_complex(_uniform((*self.shape, 2), from_, to, dtype, generator)))
     return self
 
 
 def normal_(
     self: T, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None
 ) -> T:
-    """Fills the tensor with normal numbers."""
-    dtype = _check_float("normal_", self.dtype)
+    """Fills the tensor with normal numbers; of complex ones ``std`` is that of both parts."""
+    dtype = _check_float("normal_", self.dtype.to_real())
     if std < 0:
         raise located(ValueError(f"normal_: got std={std}; it must not be negative"))
-    self._write(_normal(tuple(self.shape), mean, std, dtype, generator))
+    if not self.dtype.is_complex:
+        self._write(_normal(tuple(self.shape), mean, std, dtype, generator))
+    else:
+        pairs = _normal((*self.shape, 2), 0.0, std * 0.5**0.5, dtype, generator)
+        self._write((wrap(_complex(pairs)) + mean).node)
     return self
 
 

@@ -6,10 +6,11 @@ import array
 import ctypes
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from treadle.compiler.device import Limits, MemoryState, register_device
 from treadle.ir.launch import KernelSpec, host_call
+from treadle.ir.node import Signature
 from treadle.runtime import memory, pool
 from treadle.runtime.linked_tape import LinkedTape, relocate, run_stamped
 
@@ -31,6 +32,10 @@ class CPU:
         from treadle.runtime import jit
 
         return jit.host_target().vector_bits
+
+    def plans_of(self, sig: Signature) -> dict[Any, Any]:
+        """Those of the signature itself: this is the device that tier 0 runs on."""
+        return sig.plans
 
     def threads(self) -> int:
         """The threads of the next tape."""
@@ -81,6 +86,8 @@ class CPU:
             return print_llvm(kernel, self.vector_bits)
 
         return jit.compile_kernel(kernel.name, print_kernel(kernel), make_llvm, note)
+
+    control = staticmethod(pool.control_entry)
 
     def has_kernel(self, spec: KernelSpec) -> bool:
         """True where this process has the kernel's code."""

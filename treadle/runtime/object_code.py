@@ -90,7 +90,7 @@ def _machine(target: Target) -> llvmlite.binding.TargetMachine:
             cpu=target.cpu,
             features=target.features,
             opt=_CODE_LEVEL,
-            reloc="pic",
+            reloc="static" if target.triple.startswith("wasm") else "pic",
             codemodel="default",
         )
     )

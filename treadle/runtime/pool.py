@@ -160,6 +160,7 @@ class _Pool:
 
 _pool: _Pool | None = None
 _exiting = False
+_state_cell = array.array("q", (0,))  # the address of the state of the pool that runs
 
 
 def _current(threads: int) -> _Pool:
@@ -173,7 +174,15 @@ def _current(threads: int) -> _Pool:
             _pool = None
             pool.stop()
         pool = _pool = _Pool(threads)
+        _state_cell[0] = pool.address
     return pool
+
+
+def control_entry() -> tuple[int, int]:
+    """The address of the kernel that runs control flow inside of a tape (see ``pool_code``), and
+    where it finds the pool."""
+    entry = ctypes.cast(_entry("control", ctypes.c_int32, 3), ctypes.c_void_p).value
+    return entry or 0, _state_cell.buffer_info()[0]
 
 
 @lru_cache(maxsize=None)

@@ -24,6 +24,7 @@ import re
 import sys
 
 from treadle.base.errors import DeviceError
+from treadle.runtime.control_code import CONTROL
 
 # Offsets in the state, each written item on cache lines of its own (CPUs fetch pairs of lines).
 LINE = 128
@@ -50,16 +51,11 @@ _NUMBERS = {
     "MOST": 200 * _MICROSECOND,  # and at most
 }  # fmt: skip
 
-# How to pause, to read the time, and to read and set the floating-point state on each CPU.
-_CPUS = {
+# How to read and set the floating-point state on each CPU.
+_FLOAT_STATES = {
     "x86_64": """
-declare i64 @llvm.readcyclecounter()
-declare void @llvm.x86.sse2.pause()
 declare void @llvm.x86.sse.stmxcsr(ptr)
 declare void @llvm.x86.sse.ldmxcsr(ptr)
-define internal void @pause() alwaysinline { call void @llvm.x86.sse2.pause() ret void }
-define internal i64 @ticks() alwaysinline {
-  %now = call i64 @llvm.readcyclecounter() ret i64 %now }
 define internal void @save_float_state(ptr %at) alwaysinline {
   call void @llvm.x86.sse.stmxcsr(ptr %at) ret void }
 define internal void @restore_float_state(ptr %at) alwaysinline {
@@ -69,21 +65,36 @@ define internal void @set_float_state(ptr %scratch) alwaysinline {
   call void @llvm.x86.sse.ldmxcsr(ptr %scratch) ret void }
 """,
     "aarch64": """
-declare void @llvm.aarch64.isb(i32)
 declare i64 @llvm.aarch64.get.fpcr()
 declare void @llvm.aarch64.set.fpcr(i64)
-define internal void @pause() alwaysinline { call void @llvm.aarch64.isb(i32 15) ret void }
-define internal i64 @ticks() alwaysinline {
-  %now = call i64 asm sideeffect "mrs $0, cntvct_el0", "=r"()
-  %hertz = call i64 asm "mrs $0, cntfrq_el0", "=r"()
-  %scale = udiv i64 3000000000, %hertz
-  %ticks = mul i64 %now, %scale ret i64 %ticks }
 define internal void @save_float_state(ptr %at) alwaysinline {
   %state = call i64 @llvm.aarch64.get.fpcr() store i64 %state, ptr %at ret void }
 define internal void @restore_float_state(ptr %at) alwaysinline {
   %state = load i64, ptr %at call void @llvm.aarch64.set.fpcr(i64 %state) ret void }
 define internal void @set_float_state(ptr %scratch) alwaysinline {
   call void @llvm.aarch64.set.fpcr(i64 0) ret void }
+""",
+}
+
+# How to pause, and to read the time.
+_CLOCKS = {
+    "x86_64": """
+declare i64 @llvm.readcyclecounter()
+declare void @llvm.x86.sse2.pause()
+define internal void @pause() alwaysinline { call void @llvm.x86.sse2.pause() ret void }
+define internal i64 @ticks() alwaysinline {
+  %now = call i64 @llvm.readcyclecounter() ret i64 %now }
+""",
+    "aarch64": """
+declare void @llvm.aarch64.isb(i32)
+declare i64 @llvm.readsteadycounter()
+declare i64 @llvm.read_register.i64(metadata)
+define internal void @pause() alwaysinline { call void @llvm.aarch64.isb(i32 15) ret void }
+define internal i64 @ticks() alwaysinline {
+  %now = call i64 @llvm.readsteadycounter()
+  %hertz = call i64 @llvm.read_register.i64(metadata !{!"cntfrq_el0"})
+  %scale = udiv i64 3000000000, %hertz
+  %ticks = mul i64 %now, %scale ret i64 %ticks }
 """,
 }
 
@@ -454,20 +465,10 @@ leave:
 
 ; Returns 0, or (index of the failed call + 1) << 32 | code. Where there is a row for times, it gets
 ; the ticks at the start and after every call.
-define i64 @treadle_pool_run(ptr %state) nounwind {
+define internal i64 @run_calls(ptr %state, ptr %tape, i64 %count, ptr %times) {
 entry:
-  %tape_at = getelementptr i8, ptr %state, i64 CALL
-  %count_at = getelementptr i8, ptr %tape_at, i64 8
-  %times_at = getelementptr i8, ptr %tape_at, i64 16
   %threads_at = getelementptr i8, ptr %state, i64 SETUP
-  %tape = load ptr, ptr %tape_at
-  %count = load i64, ptr %count_at
-  %times = load ptr, ptr %times_at
   %threads = load i64, ptr %threads_at
-  %before = alloca i64
-  %scratch = alloca i64
-  call void @save_float_state(ptr %before)
-  call void @set_float_state(ptr %scratch)
   %most = mul i64 %threads, PER_THREAD
   %several = icmp sgt i64 %threads, 1
   %is_timed = icmp ne ptr %times, null
@@ -524,6 +525,21 @@ fail:
   br label %leave
 leave:
   %result = phi i64 [0, %look], [%failure, %fail]
+  ret i64 %result
+}
+
+define i64 @treadle_pool_run(ptr %state) nounwind {
+  %tape_at = getelementptr i8, ptr %state, i64 CALL
+  %count_at = getelementptr i8, ptr %tape_at, i64 8
+  %times_at = getelementptr i8, ptr %tape_at, i64 16
+  %tape = load ptr, ptr %tape_at
+  %count = load i64, ptr %count_at
+  %times = load ptr, ptr %times_at
+  %before = alloca i64
+  %scratch = alloca i64
+  call void @save_float_state(ptr %before)
+  call void @set_float_state(ptr %scratch)
+  %result = call i64 @run_calls(ptr %state, ptr %tape, i64 %count, ptr %times)
   call void @restore_float_state(ptr %before)
   ret i64 %result
 }
@@ -536,16 +552,42 @@ define i32 @treadle_pool_stop(ptr %state) nounwind {
 """
 
 
-def module(entry: str, triple: str) -> str:
-    """The LLVM module with ``treadle_pool_`` + ``entry``, one of worker, run and stop."""
+def float_state(triple: str) -> str:
+    """LLVM functions that save, set and restore the floating-point state."""
+    return _FLOAT_STATES[_cpu(triple)]
+
+
+def _cpu(triple: str) -> str:
     cpu = triple.split("-")[0].replace("arm64", "aarch64")
-    if cpu not in _CPUS:
+    if cpu not in _CLOCKS:
         raise DeviceError(
             f"the CPU of this machine is {cpu}; Treadle generates code for "
-            f"{' and '.join(_CPUS)}; use a machine with one of them"
+            f"{' and '.join(_CLOCKS)}; use a machine with one of them"
         )
+    return cpu
+
+
+def module(entry: str, triple: str) -> str:
+    """The LLVM module with ``treadle_pool_`` + ``entry``, one of worker, run, stop and control."""
     wait = _WINDOWS if sys.platform == "win32" else _POSIX
     if sys.platform == "linux":
-        wait = _FUTEX.replace("FUTEX", _FUTEX_NUMBERS[cpu])
-    text = _CPUS[cpu] + wait + _COMMON + (_WORKER if entry == "worker" else _RUNNER)
+        wait = _futex(triple)
+    parts = [wait, _WORKER if entry == "worker" else _RUNNER]
+    if entry == "control":
+        parts.append(CONTROL)
+    return _text(triple, *parts)
+
+
+def linux_pool(triple: str) -> str:
+    """All functions of the pool as text for a module on Linux, which keeps them to itself."""
+    text = _text(triple, _futex(triple), _WORKER, _RUNNER)
+    return re.sub(r"define (i\d+ @treadle)", r"define internal \1", text)
+
+
+def _futex(triple: str) -> str:
+    return _FUTEX.replace("FUTEX", _FUTEX_NUMBERS[_cpu(triple)])
+
+
+def _text(triple: str, *parts: str) -> str:
+    text = "".join((float_state(triple), _CLOCKS[_cpu(triple)], _COMMON, *parts))
     return re.sub(r"\b[A-Z_]{3,}\b", lambda match: str(_NUMBERS[match[0]]), text)

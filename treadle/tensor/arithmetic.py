@@ -428,7 +428,13 @@ def _function(op: Op, real: bool = True) -> Callable[[Tensor], Tensor]:
 exp, expm1, log, log1p = map(_function, (e.exp, e.expm1, e.log, e.log1p))
 sin, cos, tanh, sigmoid, erf = map(_function, (e.sin, e.cos, e.tanh, e.sigmoid, e.erf))
 sqrt = _function(e.sqrt)
-sign = _function(e.sign, real=False)
+_sign = _function(e.sign, real=False)
+
+
+def sign(input: Tensor) -> Tensor:
+    """-1, 0 or 1, elementwise; x / |x| of complex numbers; a mask as it is."""
+    is_mask = isinstance(input, Handle) and input.node.dtype.kind == "b"
+    return wrap(input.node) if is_mask else _sign(input)
 
 
 def _rounding(op: Op) -> Callable[[Tensor], Tensor]:
@@ -455,7 +461,9 @@ def round(input: Tensor, *, decimals: int = 0) -> Tensor:
 
 
 def square(input: Tensor) -> Tensor:
-    """``input * input``."""
+    """``input * input``; of masks, as int64."""
+    if isinstance(input, Handle) and input.node.dtype.kind == "b":
+        input = wrap(cast(input.node, dtypes.int64))
     return mul(input, input)
 
 
@@ -473,14 +481,20 @@ def isinf(input: Tensor) -> Tensor:
     """True where infinite."""
     if isinstance(input, Handle) and input.node.dtype.kind == "c":
         return eq(_larger_part(input), float("inf"))
-    return eq(abs(input), float("inf"))
+    return eq(_size(input), float("inf"))
 
 
 def isfinite(input: Tensor) -> Tensor:
     """True where neither infinite nor NaN."""
     if isinstance(input, Handle) and input.node.dtype.kind == "c":
         return bitwise_not(bitwise_or(isnan(input), isinf(input)))
-    return lt(abs(input), float("inf"))
+    return lt(_size(input), float("inf"))
+
+
+def _size(input: Tensor) -> Tensor:
+    """|x|; a mask as it is."""
+    is_mask = isinstance(input, Handle) and input.node.dtype.kind == "b"
+    return input if is_mask else abs(input)
 
 
 def _larger_part(input: Tensor) -> Tensor:

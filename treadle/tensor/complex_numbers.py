@@ -180,11 +180,11 @@ class Methods(Handle):
     real, imag = _writable(real), _writable(imag)
     H, mH = property(adjoint), property(adjoint)
 
-    def cfloat(self: Any) -> Tensor:
+    def cfloat(self: Any, memory_format: Any = None) -> Tensor:
         """In complex64."""
         return self.to(dtypes.complex64)
 
-    def cdouble(self: Any) -> Tensor:
+    def cdouble(self: Any, memory_format: Any = None) -> Tensor:
         """In complex128."""
         return self.to(dtypes.complex128)
 

@@ -210,20 +210,28 @@ def arange(
     start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
-    """``start + step * i`` for as long as it is before ``end`` (0 to ``start`` if end is None)."""
+    """``start + step * i`` for as long as it is before ``end`` (0 to ``start`` if end is None).
+
+    Of integers, ``start`` and ``step`` are cut to whole numbers; as in PyTorch ``end`` is too
+    where the dtype is int64, while for the others it is the numbers given that are counted.
+    """
     if end is None:
         start, end = 0, start
     start, end, step = (x.item() if isinstance(x, Tensor) else x for x in (start, end, step))
     if not all(map(math.isfinite, (start, end, step))):
         raise ValueError(f"got start {start}, end {end} and step {step}; they must be finite")
+    whole = all(isinstance(x, int) for x in (start, end, step))
+    target = dtypes.as_dtype(dtype or (int if whole else float))
+    if target is dtypes.int64:
+        start, end, step, whole = int(start), int(end), int(step), True
     if step == 0 or (end - start) / step < 0:
         raise ValueError(
             f"got start {start}, end {end} and step {step}; the step must lead from start to end "
             f"and not be 0"
         )
-    whole = all(isinstance(x, int) for x in (start, end, step))
-    target = dtypes.as_dtype(dtype or (int if whole else float))
     count = -((start - end) // step) if whole else int(np.ceil((end - start) / step))
+    if not target.is_inexact:
+        start, step, whole = int(start), int(step), True
     if whole and (start, step) == (0, 1):
         return _finish(iota(shape=(count,), axis=0, dtype=target), requires_grad, device)
     values = start + step * np.arange(count, dtype=np.int64 if whole else np.float64)

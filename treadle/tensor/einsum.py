@@ -98,7 +98,8 @@ def _parsed(equation: str, shapes: Sequence[tuple[int, ...]]) -> tuple[list[Labe
     most = max((sum(isinstance(x, int) for x in term) for term in terms), default=0)
     ellipsis = tuple(range(most - 1, -1, -1))
     if arrow:
-        result = _labels(equation, output, (0,) * (len(output.replace("...", "")) + most))
+        named = output.replace("...", "")  # without ... its dimensions are summed
+        result = _labels(equation, output, (0,) * (len(named) + most * (named != output)))
     else:
         every = [x for term in terms for x in term if isinstance(x, str)]
         result = (*ellipsis, *sorted(x for x in {*every} if every.count(x) == 1))
@@ -268,10 +269,12 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     left, right = ([d % max(len(s), 1) for d in p] for p, s in zip(pairs, (x, y), strict=True))
     known = all(d < len(s) for p, s in ((left, x), (right, y)) for d in p)
     fits = known and len(left) == len(right)
-    if not fits or any(x[i] != y[j] for i, j in zip(left, right, strict=True)):
+    if not fits or any(
+        x[i] != y[j] and 1 not in (x[i], y[j]) for i, j in zip(left, right, strict=True)
+    ):
         raise located(ShapeError(
             f"tensordot: got shapes {x} and {y} and dims={dims}; it must name as many dimensions "
-            f"of both, of equal sizes"
+            f"of both, of equal sizes or 1"
         ))  # fmt: skip
     names = list(range(len(x))), list(range(len(x), len(x) + len(y)))
     for i, j in zip(left, right, strict=True):

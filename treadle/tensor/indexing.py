@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from treadle.base import dtypes
@@ -22,7 +22,8 @@ from treadle.base.errors import DTypeError, IndexRangeError, ShapeError
 from treadle.base.lazy_numpy import np
 from treadle.base.record import Record
 from treadle.base.shapes import Shape, broadcast_shapes, prod
-from treadle.ir.node import Node, located
+from treadle.ir.node import Node, located, recorder
+from treadle.ir.op import Op
 from treadle.ops import elementwise as e
 from treadle.ops import indexing as pick
 from treadle.ops import movement as op
@@ -352,7 +353,9 @@ def get_item(input: Tensor, key: Any) -> Tensor:
         return _viewed(input, _plain_steps(plain, input.node.shape))
     input, selection = parse(input, key)
     if not selection.indices:
-        return _viewed(input, _steps(selection, input.node.shape))
+        view = _viewed(input, _steps(selection, input.node.shape))
+        _settle(view, input)
+        return view
     places = places_of(selection)
     node = _merged(_slice_of(input, selection).node, places)
     taken = pick.take(node, places.at, **places.attrs)
@@ -403,6 +406,15 @@ def _viewed(input: Tensor, steps: tuple[ViewStep, ...]) -> Tensor:
     for step, attrs in steps:
         input = view_of(input, step, **attrs)
     return input
+
+
+def _settle(view: Tensor, input: Tensor) -> None:
+    """A view whose place a tensor decided (``data[i : i + 8]``) is evaluated at once where nothing
+    else is pending: so what reads it is the same graph at every step, wherever the view lies."""
+    state = recorder.state
+    is_alone = len(state.pending) <= 2 and state.outer is None and state.tracer is None
+    if is_alone and not view.node.needs_grad and input.node.value is not None:
+        array_of(view.node)
 
 
 def _slice_of(input: Tensor, selection: Selection) -> Tensor:
@@ -475,7 +487,7 @@ def set_item(input: Tensor, key: Any, value: Any, *, accumulate: bool = False) -
     _same_dtype(value, node)
     shape = (*places.shape[: places.axis], *places.at.shape, *places.shape[places.axis + 1 :])
     patch = stretch(value_for(value, node.dtype, places.result), places.result)
-    write = pick.take_add if accumulate else pick.take_update
+    write = adding(pick.take_add) if accumulate else pick.take_update
     written = write(node, places.at, op.reshape(patch, shape=shape), **places.attrs)
     part._write(_apart(written, places, selection.sizes))
 
@@ -486,7 +498,21 @@ def _write_view(view: Tensor, value: Any, accumulate: bool) -> None:
     if not accumulate and _is_written(view, value):
         return
     patch = value_for(value, node.dtype, node.shape)
-    view._write(e.add(node, patch) if accumulate else patch)
+    if accumulate:
+        patch = (e.bitwise_or if node.dtype is dtypes.bool_ else e.add)(node, patch)
+    view._write(patch)
+
+
+def adding(write: Op) -> Callable[..., Node]:
+    """An op that adds at places, also to masks: a place holds where it or what is added does."""
+
+    def added(node: Node, at: Node, patch: Node, **attrs: Any) -> Node:
+        if node.dtype is not dtypes.bool_:
+            return write(node, at, patch, **attrs)
+        counts = write(e.cast(node, dtypes.int32), at, e.cast(patch, dtypes.int32), **attrs)
+        return e.cast(counts, dtypes.bool_)
+
+    return added
 
 
 def _is_written(view: Tensor, value: Any) -> bool:

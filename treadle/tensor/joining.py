@@ -376,8 +376,12 @@ def pad(
     if mode != "constant" and value is not None:
         raise located(ValueError(f"pad: got a value with mode {mode!r}; only 'constant' has one"))
     for axis, (before, after) in pairs.items():
-        node = _cropped(node, axis, before, after)
+        # The edge that is replicated may be one that is taken away.
+        if mode != "replicate" or node.shape[axis] + before + after < 0:
+            node = _cropped(node, axis, before, after)
     grown = {axis: (max(a, 0), max(b, 0)) for axis, (a, b) in pairs.items() if a > 0 or b > 0}
+    if mode == "replicate":
+        grown = {axis: (a, b) for axis, (a, b) in pairs.items() if a or b}
     if mode != "constant":
         for axis, widening in grown.items():
             node = _continued(node, axis, widening, mode)
@@ -417,7 +421,10 @@ def _continued(node: Node, axis: int, widths: tuple[int, int], mode: str) -> Nod
             + (f"mode {mode!r} takes at most {max(limit or 0, 0)} on each side" if limit is not None
                else "there must be an element to replicate")
         ))  # fmt: skip
-    places = np.pad(np.arange(size), widths, _PAD_MODES[mode])  # type: ignore[call-overload]
+    if mode == "replicate":
+        places = np.clip(np.arange(-widths[0], size + widths[1]), 0, size - 1)
+    else:
+        places = np.pad(np.arange(size), widths, _PAD_MODES[mode])  # type: ignore[call-overload]
     return pick.take(node, node_from_array(places, dtypes.int64), axis=axis)
 
 

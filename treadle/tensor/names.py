@@ -17,6 +17,7 @@ FUNCTIONS = {
         "resolve_conj resolve_neg view_as_complex view_as_real"
     ),
     "treadle.tensor.contraction": "addmm bmm dot matmul mm mv outer",
+    "treadle.tensor.control": "cond map scan while_loop",
     "treadle.tensor.copies": (
         "alias_copy as_strided_copy detach_copy diagonal_copy expand_copy permute_copy select_copy "
         "slice_copy split_copy split_with_sizes_copy squeeze_copy t_copy transpose_copy "
@@ -75,7 +76,7 @@ FUNCTIONS = {
         "BFloat16Tensor BoolTensor ByteTensor CharTensor DoubleTensor FloatTensor HalfTensor "
         "IntTensor LongTensor ShortTensor channels_last channels_last_3d clamp_max clamp_min clone "
         "contiguous_format detach fill greater greater_equal less less_equal memory_format "
-        "not_equal preserve_format rsub set_default_tensor_type unsafe_chunk unsafe_split "
+        "not_equal preserve_format rsub set_default_tensor_type strided unsafe_chunk unsafe_split "
         "unsafe_split_with_sizes"
     ),
     "treadle.tensor.statistics": "aminmax cdist corrcoef cov dist nanmean nansum renorm trace",

@@ -8,7 +8,7 @@ from itertools import chain
 from math import inf
 from typing import Any, TypeAlias
 
-from treadle.autodiff.batching import is_example
+from treadle.autodiff.batching import placeholder_before
 from treadle.base import dtypes
 from treadle.base.errors import ShapeError
 from treadle.base.lazy_numpy import np
@@ -120,7 +120,7 @@ def tensor_text(tensor: Handle) -> str:
     """``tensor([1., 2.], requires_grad=True)``."""
     prefix = "tensor("
     node = tensor.node
-    if recorder.state.outer is not None and is_example(node):
+    if recorder.state.outer is not None and placeholder_before(node) is not None:
         return f"tensor(<one of many examples>, size={node.shape}, dtype={node.dtype})"
     array = array_of(node)
     body = _nested(array, len(prefix))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from treadle.base import dtypes
 from treadle.base.errors import ShapeError
 from treadle.ir.node import located
 from treadle.tensor import arithmetic as a
@@ -20,7 +21,13 @@ if TYPE_CHECKING:
 
 
 def _added(input: Tensor, product: Tensor, beta: float, alpha: float) -> Tensor:
-    """``beta * input + alpha * product``; with beta 0 the input does not count at all."""
+    """``beta * input + alpha * product``; with beta 0 the input does not count at all.
+
+    Of integers the weights are integers, of masks whether they are not 0.
+    """
+    dtype = dtypes.promote_types(input.dtype, product.dtype)
+    if not dtype.is_inexact:
+        beta, alpha = (x != 0 if dtype is dtypes.bool_ else int(x) for x in (beta, alpha))
     if alpha != 1:
         product = a.mul(product, alpha)
     if beta == 0:

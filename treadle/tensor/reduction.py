@@ -327,8 +327,8 @@ def _norm(x: Tensor, power: float, dim: Dim, keepdim: bool) -> Tensor:
     size = a.abs(x)
     if power in (float("inf"), float("-inf")):
         return (amax if power > 0 else amin)(size, () if dim is None else dim, keepdim)
-    if power == 0.0:
-        return sum(a.ne(x, 0), dim, keepdim, dtype=x.dtype)
+    if power == 0.0:  # by the sign, whose gradient is 0
+        return sum(a.where(a.isnan(size), 1.0, a.sign(size)), dim, keepdim)
     if power == 1.0:
         return sum(size, dim, keepdim)
     if power < 1:  # the gradient at 0 is 0, not infinite
@@ -353,7 +353,9 @@ def _peak(node: Node, axes: tuple[int, ...]) -> Node:
 
 @composed
 def logsumexp(input: Tensor, dim: Dim, keepdim: bool = False) -> Tensor:
-    """``log(sum(exp(x)))``, safe against overflow."""
+    """``log(sum(exp(x)))``, safe against overflow; integers become floats."""
+    if not input.dtype.is_inexact:
+        input = wrap(a.cast(input.node, dtypes.get_default_dtype()))
     node = a.widened(_inexact("logsumexp", input.node))
     axes = _axes("logsumexp", node, dim)
     if node.dtype.kind == "c":

@@ -17,6 +17,7 @@ from treadle.ops.scattering import scatter_reduced
 from treadle.tensor import arithmetic as a
 from treadle.tensor.creation import tensor
 from treadle.tensor.handle import Handle, wrap
+from treadle.tensor.indexing import adding
 from treadle.tensor.methods import in_place
 from treadle.tensor.movement import axis_of, node_of
 from treadle.tensor.selection import nonzero
@@ -47,7 +48,7 @@ def _reduced(base: Node, index: Node, src: Node, axis: int, how: str, include_se
         start = pick.scatter(base, index, neutral, axis=axis, wraps=False)
     if how not in ("sum", "mean"):
         return scatter_reduced(start, index, src, axis=axis, how=how)
-    total = pick.scatter_add(start, index, src, axis=axis, wraps=False)
+    total = adding(pick.scatter_add)(start, index, src, axis=axis, wraps=False)
     if how == "sum":
         return total
     own = e.full_like(zeros_of(base.type), int(include_self))

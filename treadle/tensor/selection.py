@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from treadle.base import dtypes
@@ -9,7 +10,6 @@ from treadle.base.errors import DTypeError, ShapeError
 from treadle.base.lazy_numpy import np
 from treadle.base.shapes import Shape
 from treadle.ir.node import Node, located
-from treadle.ir.op import Op
 from treadle.ops import elementwise as e
 from treadle.ops import indexing as pick
 from treadle.ops import movement as op
@@ -17,8 +17,9 @@ from treadle.ops.checks import check
 from treadle.ops.source import iota
 from treadle.tensor import arithmetic as a
 from treadle.tensor.arithmetic import cast, stretch
+from treadle.tensor.creation import empty
 from treadle.tensor.handle import Handle, wrap
-from treadle.tensor.indexing import get_item, set_item, value_for
+from treadle.tensor.indexing import adding, get_item, set_item, value_for
 from treadle.tensor.methods import in_place
 from treadle.tensor.movement import axis_of, common_shape, node_of, unshared, whole
 from treadle.tensor.storage import array_of, node_from_array
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 def _index_node(name: str, index: Any) -> Node:
     """An index tensor in int64."""
     node = node_of(name, index)
-    if node.dtype.kind != "i":
+    if node.dtype.kind != "i" and node.type.size:
         raise located(DTypeError(
             f"{name}: got an index of dtype {node.dtype.name}; it must be int64 or int32; convert "
             f"it with .long()"
@@ -89,8 +90,9 @@ def _along(name: str, input: Any, dim: int, index: Any) -> tuple[Node, int, Node
 
 
 def _write_slices(
-    write: Op, name: str, input: Any, dim: int, index: Any, source: Any, alpha: float = 1
-) -> Node:
+    write: Callable[..., Node], name: str, input: Any, dim: int, index: Any, source: Any,
+    alpha: float = 1,
+) -> Node:  # fmt: skip
     """``input`` with slices along ``dim`` added or replaced."""
     node, axis, at = _along(name, input, dim, index)
     given = _source_of(name, node, source)
@@ -101,7 +103,8 @@ def _write_slices(
             f"{node.shape} and {at.type.size} indices; it must have the shape {wanted}"
         ))  # fmt: skip
     if alpha != 1:
-        given = e.mul(given, e.full_like(given, alpha))
+        by = e.bitwise_and if node.dtype is dtypes.bool_ else e.mul
+        given = by(given, e.full_like(given, alpha))
     patch = op.reshape(given, shape=wanted or (1,))
     return op.reshape(write(_at_least_1d(node), at, patch, axis=axis), shape=node.shape)
 
@@ -113,7 +116,7 @@ def index_add(
 
     Sums are in index order, beginning with ``input``.
     """
-    return wrap(_write_slices(pick.take_add, "index_add", input, dim, index, source, alpha))
+    return wrap(_write_slices(adding(pick.take_add), "index_add", input, dim, index, source, alpha))
 
 
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
@@ -145,6 +148,8 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
     [[2], [3]]
     """
     node, axis, at = _elements("gather", input, dim, index)
+    if not at.type.size:
+        return empty(at.shape, dtype=node.dtype)
     picked = pick.gather(_at_least_1d(node), _at_least_1d(at), axis=axis)
     return wrap(op.reshape(picked, shape=at.shape))
 
@@ -154,7 +159,7 @@ def _elements(name: str, input: Any, dim: int, index: Any) -> tuple[Node, int, N
     node = node_of(name, input)
     axis = axis_of(name, dim, len(node.shape))
     at = _index_node(name, index)
-    if max(len(at.shape), 1) != max(len(node.shape), 1):
+    if at.type.size and max(len(at.shape), 1) != max(len(node.shape), 1):
         raise located(ShapeError(
             f"{name}: got a tensor of shape {node.shape} and an index of shape {at.shape}; they "
             f"must have equally many dimensions"
@@ -162,7 +167,9 @@ def _elements(name: str, input: Any, dim: int, index: Any) -> tuple[Node, int, N
     return node, axis, at
 
 
-def _write_elements(write: Op, name: str, input: Any, dim: int, index: Any, source: Any) -> Node:
+def _write_elements(
+    write: Callable[..., Node], name: str, input: Any, dim: int, index: Any, source: Any
+) -> Node:
     """``input`` with elements added or replaced; ``source`` may be larger than the index."""
     node, axis, at = _elements(name, input, dim, index)
     if not isinstance(source, Handle):
@@ -196,14 +203,14 @@ def scatter(
         raise located(TypeError("scatter: give either src (a tensor or number) or value"))
     if reduce not in (None, "add"):
         raise located(ValueError(f"scatter: got reduce {reduce!r}; it is None or 'add'"))
-    write = pick.scatter if reduce is None else pick.scatter_add
+    write = pick.scatter if reduce is None else adding(pick.scatter_add)
     return wrap(_write_elements(write, "scatter", input, dim, index, value if src is None else src))
 
 
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """``input`` with ``src`` added to the elements that ``index`` names, in index order."""
     node_of("scatter_add", src)
-    return wrap(_write_elements(pick.scatter_add, "scatter_add", input, dim, index, src))
+    return wrap(_write_elements(adding(pick.scatter_add), "scatter_add", input, dim, index, src))
 
 
 def take(input: Tensor, index: Tensor) -> Tensor:

@@ -273,7 +273,7 @@ def _interpolated(values: Node, levels: Node, interpolation: str, ignores_nan: b
     top = e.maximum(e.sub(count, e.full_like(count, 1)), e.full_like(count, 0))
     top = top if ignores_nan else e.sub(total, e.full_like(total, 1))
     wide = expand(e.convert(top, dtype=values.dtype), shape=shape)
-    rank = detach(e.mul(expand(levels_last, shape=shape), wide))
+    rank = e.mul(expand(levels_last, shape=shape), wide)
     if not ignores_nan:  # a row with NaN is NaN, and that is its last element
         rank = e.where(expand(e.eq(count, total), shape=shape), rank, wide)
     below, above = e.floor(rank), e.ceil(rank)

@@ -94,6 +94,7 @@ class memory_format:
 
 
 contiguous_format, preserve_format = map(memory_format, ("contiguous_format", "preserve_format"))
+strided = memory_format("strided")  # PyTorch's layout of dense tensors, the only one here
 channels_last, channels_last_3d = map(memory_format, ("channels_last", "channels_last_3d"))
 
 
@@ -168,15 +169,15 @@ class Methods(Handle):
     is_sparse = is_sparse_csr = _never("there are no sparse tensors")
     is_quantized = is_mkldnn = is_nested = _never("there are no such tensors")
 
-    def short(self: Any) -> Tensor:
+    def short(self: Any, memory_format: Any = None) -> Tensor:
         """In int16."""
         return self.to(dtypes.int16)
 
-    def byte(self: Any) -> Tensor:
+    def byte(self: Any, memory_format: Any = None) -> Tensor:
         """In uint8."""
         return self.to(dtypes.uint8)
 
-    def char(self: Any) -> Tensor:
+    def char(self: Any, memory_format: Any = None) -> Tensor:
         """In int8."""
         return self.to(dtypes.int8)
 
@@ -239,5 +240,5 @@ __all__ = [
     "HalfTensor", "IntTensor", "LongTensor", "ShortTensor", "channels_last", "channels_last_3d",
     "clamp_max", "clamp_min", "clone", "contiguous_format", "detach", "fill", "greater",
     "greater_equal", "less", "less_equal", "memory_format", "not_equal", "preserve_format", "rsub",
-    "set_default_tensor_type", "unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes",
+    "set_default_tensor_type", "strided", "unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes",
 ]  # fmt: skip

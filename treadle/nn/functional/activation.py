@@ -8,7 +8,7 @@ from typing import Any
 from treadle.base.dtypes import DType, promote_types
 from treadle.base.errors import ShapeError
 from treadle.ir.node import located
-from treadle.nn.functional.common import real_node, rounded_once, widened
+from treadle.nn.functional.common import node_of, of_any_number, real_node, rounded_once, widened
 from treadle.random.sampling import rand_like
 from treadle.tensor import arithmetic as a
 from treadle.tensor import reduction
@@ -17,7 +17,7 @@ from treadle.tensor.autocast import lowered
 from treadle.tensor.composed import composed
 from treadle.tensor.creation import ones_like, zeros_like
 from treadle.tensor.handle import wrap
-from treadle.tensor.movement import axis_of
+from treadle.tensor.movement import axis_of, broadcast_tensors
 from treadle.tensor.operators import write_back
 from treadle.tensor.selection import scatter
 from treadle.tensor.tensor import Tensor
@@ -43,11 +43,16 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
 def hardtanh(
     input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
 ) -> Tensor:
-    """``min(max(x, min_val), max_val)``; the gradient flows strictly inside."""
+    """``min(max(x, min_val), max_val)``; the gradient flows strictly inside.
+
+    Of integers the bounds are cut to integers.
+    """
     if min_val > max_val:
         raise located(ValueError(
             f"hardtanh: got min_val {min_val} and max_val {max_val}; min_val must not be larger"
         ))  # fmt: skip
+    if not node_of("hardtanh", input).dtype.is_inexact:
+        min_val, max_val = int(min_val), int(max_val)
     low = a.where(a.le(input, min_val), min_val, input)
     return _finished(input, a.where(a.ge(low, max_val), max_val, low), inplace)
 
@@ -69,8 +74,8 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
             f"prelu: got a weight of shape {tuple(weight.shape)} for an input of shape "
             f"{tuple(input.shape)}; it must have 1 or {channels} elements"
         ))  # fmt: skip
-    if count > 1:
-        weight = weight.reshape(count, *(1,) * (input.ndim - 2))
+    if count > 1 or not input.ndim:
+        weight = weight.reshape(*(count,) * (count > 1), *(1,) * (input.ndim - 2))
     return a.where(a.gt(input, 0), input, a.mul(weight, input))
 
 
@@ -139,7 +144,7 @@ def tanh(input: Tensor) -> Tensor:
     return a.tanh(input)
 
 
-@rounded_once
+@of_any_number
 def _silu(input: Tensor) -> Tensor:
     return a.mul(input, a.sigmoid(input))
 
@@ -180,14 +185,14 @@ def logsigmoid(input: Tensor) -> Tensor:
 
 
 @composed
-@rounded_once
+@of_any_number
 def softsign(input: Tensor) -> Tensor:
     """``x / (1 + |x|)``."""
     return a.div(input, a.add(a.abs(input), 1.0))
 
 
 @composed
-@rounded_once
+@of_any_number
 def tanhshrink(input: Tensor) -> Tensor:
     """``x - tanh(x)``."""
     return a.sub(input, a.tanh(input))
@@ -321,7 +326,7 @@ leaky_relu_, hardtanh_, rrelu_, threshold_ = map(
 @composed
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """``sum(x1 * x2) / (max(norm(x1), eps) * max(norm(x2), eps))`` along ``dim``."""
-    wide = (wrap(widened(real_node("cosine_similarity", x))) for x in (x1, x2))
+    wide = (wrap(widened(real_node("cosine_similarity", x))) for x in broadcast_tensors(x1, x2))
     units = (normalize(x, 2.0, dim, eps) for x in wide)
     kind = promote_types(x1.dtype, x2.dtype)
     return wrap(cast(reduction.sum(a.mul(*units), dim).node, kind))

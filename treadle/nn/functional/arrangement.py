@@ -7,6 +7,7 @@ from typing import Any
 
 from treadle.base.errors import ShapeError
 from treadle.base.lazy_numpy import np
+from treadle.base.shapes import prod
 from treadle.ir.node import located
 from treadle.nn.functional.common import Pair, check_rank, node_of, pair
 from treadle.tensor.creation import tensor, zeros
@@ -37,7 +38,7 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
     *batch, channels, height, width = _image("pixel_shuffle", input)
     r = upscale_factor
     _factor("pixel_shuffle", "upscale_factor", r * r, channels, input)
-    apart = input.reshape(-1, channels // (r * r), r, r, height, width)
+    apart = input.reshape(prod(batch), channels // (r * r), r, r, height, width)
     merged = apart.permute(0, 1, 4, 2, 5, 3)
     return merged.reshape(*batch, channels // (r * r), height * r, width * r)
 
@@ -48,7 +49,7 @@ def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
     r = downscale_factor
     _factor("pixel_unshuffle", "downscale_factor", r, height, input)
     _factor("pixel_unshuffle", "downscale_factor", r, width, input)
-    apart = input.reshape(-1, channels, height // r, r, width // r, r)
+    apart = input.reshape(prod(batch), channels, height // r, r, width // r, r)
     merged = apart.permute(0, 1, 3, 5, 2, 4)
     return merged.reshape(*batch, channels * r * r, height // r, width // r)
 

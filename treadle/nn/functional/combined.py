@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from treadle.nn.functional.common import node_of
 from treadle.nn.functional.fractional import fractional_max_pool2d, fractional_max_pool3d
 from treadle.nn.functional.further_pooling import adaptive_max_pool1d
 from treadle.nn.functional.loss import cross_entropy
@@ -43,10 +44,17 @@ def linear_cross_entropy(
 ) -> Tensor:  # fmt: skip
     """``cross_entropy(linear(input, linear_weight, linear_bias), target)``.
 
-    ``options`` are PyTorch's, about its memory, and change nothing.
+    The input is (N, F) or (F,), the weight (C, F); or (C, d1, ..., F) with a bias (C, d1, ...), for
+    logits (N, C, d1, ...). ``options`` are PyTorch's, about its memory, and change nothing.
     """
+    node_of("linear_cross_entropy", linear_weight)
+    classes = tuple(linear_weight.shape[:-1])
+    if len(classes) > 1:
+        linear_weight = linear_weight.reshape(-1, linear_weight.shape[-1])
+        linear_bias = None if linear_bias is None else linear_bias.reshape(-1)
+    logits = linear(input, linear_weight, linear_bias)
     return cross_entropy(
-        linear(input, linear_weight, linear_bias), target, weight,
+        logits.reshape(*input.shape[:-1], *classes), target, weight,
         ignore_index=-100 if ignore_index is None else ignore_index, reduction=reduction,
         label_smoothing=label_smoothing,
     )  # fmt: skip

@@ -45,6 +45,25 @@ def widened(node: Node) -> Node:
     return e.convert(node, dtype=dtypes.float32) if narrow else node
 
 
+def number_node(name: str, x: Any) -> Node:
+    """The node of a tensor of floating-point or complex numbers; integers as the default float."""
+    node = node_of(name, x)
+    return node if node.dtype.is_inexact else e.convert(node, dtype=dtypes.get_default_dtype())
+
+
+def of_any_number(function: F) -> F:
+    """Makes a function of a tensor take what ``number_node`` does, and round 16-bit floats once."""
+    name = function.__name__
+
+    @functools.wraps(function)
+    def wrapped(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        node = number_node(name, input)
+        out = function(wrap(widened(node)), *args, **kwargs)
+        return wrap(cast(out.node, node.dtype))
+
+    return wrapped  # type: ignore[return-value]
+
+
 def rounded_once(function: F) -> F:
     """Makes a function of a floating-point tensor compute 16-bit floats in f32.
 
@@ -118,16 +137,20 @@ def old_reduction(reduction: str, size_average: bool | None, reduce: bool | None
 
 
 def reduced(node: Node, reduction: str, source: Node, count: int | None = None) -> Tensor:
-    """The losses as they are, their sum, or the sum divided by ``count`` (of the losses)."""
+    """The losses as they are, their sum, or the sum divided by ``count`` (of the losses).
+
+    In the dtype of ``source`` if that is a float.
+    """
     if reduction != "none":
         out = total(node)
         if reduction != "sum":
             out = e.div(out, e.full_like(out, node.type.size if count is None else count))
         node = out
-    return wrap(cast(node, source.dtype))
+    return wrap(cast(node, source.dtype) if source.dtype.is_floating_point else node)
 
 
 __all__ = [
-    "Pair", "along_channels", "check_rank", "check_reduction", "node_of", "old_reduction", "pair",
-    "real_node", "reduced", "rounded_once", "total", "widened",
+    "Pair", "along_channels", "check_rank", "check_reduction", "node_of", "number_node",
+    "of_any_number", "old_reduction", "pair", "real_node", "reduced", "rounded_once", "total",
+    "widened",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 
 from treadle.base.errors import DTypeError, ShapeError
 from treadle.ir.node import Node, located
-from treadle.nn.functional.common import along_channels, check_rank, node_of, real_node
+from treadle.nn.functional.common import along_channels, check_rank, node_of
 from treadle.ops.contraction import conv_forward, conv_input
 from treadle.ops.elementwise import add
 from treadle.ops.movement import reshape
@@ -64,7 +64,7 @@ def _operands(
     name: str, input: Any, weight: Any, rank: int, channels: str
 ) -> tuple[Node, Node, bool]:
     """The nodes, the input with a batch; and whether the batch was added."""
-    x, w = real_node(name, input), real_node(name, weight, "a weight")
+    x, w = node_of(name, input), node_of(name, weight)
     axes, ndim = _AXES[rank], rank + 2
     check_rank(name, x, (ndim, ndim - 1), f"(N, C, {axes}) or (C, {axes})")
     check_rank(f"{name} weight", w, (ndim,), f"({channels}, {_WINDOW[rank]})")
@@ -79,7 +79,7 @@ def _operands(
 
 def _biased(name: str, out: Node, bias: Tensor | None, single: bool) -> Tensor:
     if bias is not None:
-        b = real_node(name, bias, "a bias")
+        b = node_of(name, bias)
         if b.shape != out.shape[1:2] or b.dtype is not out.dtype:
             raise located(ShapeError(
                 f"{name}: got a bias {b.type} for {out.shape[1]} output channels of dtype "
@@ -98,7 +98,12 @@ def _convolve(
     strides = per_axis(name, "stride", stride, rank)
     dilations = per_axis(name, "dilation", dilation, rank)
     sides = _sides(name, padding, w.shape[2:], strides, dilations)
-    out = conv_forward(x, w, stride=strides, padding=sides, dilation=dilations, groups=groups)
+    if x.dtype.is_floating_point:
+        out = conv_forward(x, w, stride=strides, padding=sides, dilation=dilations, groups=groups)
+    else:
+        from treadle.nn.functional.tap_convolution import by_taps  # rare
+
+        out = by_taps(wrap(x), wrap(w), strides, sides, dilations, groups).node
     return _biased(name, out, bias, single)
 
 
@@ -189,6 +194,11 @@ def _transpose(
             f"{paddings}; the output would have the size {size}; use less padding or a larger "
             f"kernel"
         ))  # fmt: skip
+    if not x.dtype.is_floating_point:
+        from treadle.nn.functional.tap_convolution import transposed_by_taps  # rare
+
+        taps = transposed_by_taps(wrap(x), wrap(w), strides, paddings, extra, dilations, groups)
+        return _biased(name, taps.node, bias, single)
     # What output_padding adds takes the place of padding: so the forward convolution of the result
     # has exactly the pixels of the input.
     sides = tuple((p, p - min(more, p)) for p, more in zip(paddings, extra, strict=True))

@@ -110,11 +110,12 @@ def _dropped(
     name: str, input: Tensor, p: float, training: bool, inplace: bool, shape: Shape
 ) -> Tensor:
     """Zeros with probability p, decided once for each place of ``shape``."""
-    node = real_node(name, input)
+    node_of(name, input)
     if not 0 <= p <= 1:
         raise located(ValueError(f"{name}: got p={p}; a probability is from 0 to 1"))
     if not training or p == 0:
         return input
+    node = real_node(name, input)
     dropped = draw_bernoulli(shape, p)
     dropped = dropped if dropped.shape == node.shape else expand(dropped, shape=node.shape)
     scaled = e.mul(node, e.full_like(node, 1 / (1 - p) if p < 1 else 0.0))
@@ -180,11 +181,12 @@ _LOWEST_SELU = -1.7580993408473766
 def _alpha_dropped(
     name: str, input: Tensor, p: float, training: bool, inplace: bool, shape: Shape
 ) -> Tensor:
-    node = real_node(name, input)
+    node_of(name, input)
     if not 0 <= p <= 1:
         raise located(ValueError(f"{name}: got p={p}; a probability is from 0 to 1"))
     if not training or p == 0:
         return input
+    node = real_node(name, input)
     kept = 1 - p
     scale = (kept + _LOWEST_SELU**2 * kept * p) ** -0.5 if kept else 0.0
     dropped = draw_bernoulli(shape, p)

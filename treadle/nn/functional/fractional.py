@@ -9,6 +9,7 @@ from treadle.ir.node import located
 from treadle.nn.functional.common import check_rank, node_of
 from treadle.nn.functional.pooling import largest_of_parts
 from treadle.random.sampling import rand
+from treadle.tensor.creation import zeros
 from treadle.tensor.joining import stack
 from treadle.tensor.tensor import Tensor
 
@@ -62,7 +63,7 @@ def _fractional(
     x = input if input.ndim == rank + 2 else input.unsqueeze(0)
     count = x.shape[0] * x.shape[1]
     drawn = rand(*x.shape[:2], rank, dtype=dtypes.float32) if samples is None else samples
-    numbers = drawn.reshape(count, rank).tolist()
+    numbers = drawn.reshape(-1, rank)[:count].tolist()
     found = []
     for plane, row in zip(x.reshape(count, *sizes).unbind(0), numbers, strict=True):
         if rank == 2:
@@ -73,6 +74,9 @@ def _fractional(
         ]
         found.append(largest_of_parts(plane, parts))
     shape = (*input.shape[: input.ndim - rank], *outs)
+    if not found:
+        empty = zeros(shape, dtype=input.dtype)
+        return (empty, empty.long()) if return_indices else empty
     values, places = (stack(list(items)).reshape(shape) for items in zip(*found, strict=True))
     return (values, places) if return_indices else values
 

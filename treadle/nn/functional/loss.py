@@ -31,7 +31,7 @@ from treadle.tensor.arithmetic import cast
 from treadle.tensor.autocast import in_float32
 from treadle.tensor.composed import composed
 from treadle.tensor.function import Function
-from treadle.tensor.handle import wrap
+from treadle.tensor.handle import Handle, wrap
 from treadle.tensor.reduction import log_softmax
 from treadle.tensor.tensor import Tensor
 
@@ -252,6 +252,9 @@ def l1_loss(
     """``|input - target|``, times ``weight``, by whose sum the mean is then divided."""
     reduction = old_reduction(reduction, size_average, reduce)
     check_reduction("l1_loss", reduction)
+    if any(isinstance(x, Handle) and x.dtype.is_complex for x in (input, target)):
+        losses = a.abs(a.sub(input, target)).node
+        return _weighed("l1_loss", losses, weight, reduction, losses)
     x, y, source = _operands("l1_loss", input, target)
     return _weighed("l1_loss", e.abs_(e.sub(x, y)), weight, reduction, source)
 

@@ -11,8 +11,8 @@ from treadle.ir.node import located
 from treadle.nn.functional.activation import logsigmoid, softplus
 from treadle.nn.functional.common import (
     check_reduction,
+    number_node,
     old_reduction,
-    real_node,
     reduced,
     widened,
 )
@@ -27,8 +27,8 @@ from treadle.tensor.tensor import Tensor
 
 
 def _wide(name: str, *tensors: Tensor) -> list[Tensor]:
-    """Floating-point tensors, in f32 where they have 16 bits."""
-    return [wrap(widened(real_node(name, x))) for x in tensors]
+    """Numbers as floats, in f32 where they have 16 bits."""
+    return [wrap(widened(number_node(name, x))) for x in tensors]
 
 
 def _finished(losses: Tensor, reduction: str, source: Tensor) -> Tensor:
@@ -49,7 +49,8 @@ def pairwise_distance(
     """``norm(x1 - x2 + eps, p)`` along the last dimension."""
     x, y = _wide("pairwise_distance", x1, x2)
     distance = r.norm(a.add(a.sub(x, y), eps), p, -1, keepdim)
-    return distance.to(a.common_dtype("pairwise_distance", x1, x2))
+    dtype = a.common_dtype("pairwise_distance", x1, x2)
+    return distance.to(dtype) if dtype.is_floating_point else distance
 
 
 @in_float32
@@ -149,13 +150,13 @@ def triplet_margin_with_distance_loss(
 
 
 def _rows(name: str, input: Tensor) -> Tensor:
-    """(N, C) from that or (C,)."""
+    """(N, C) from that or (C,), or from () for one class."""
     (x,) = _wide(name, input)
-    if x.ndim not in (1, 2) or not x.shape[-1]:
+    if x.ndim > 2 or (x.ndim and not x.shape[-1]):
         raise located(ShapeError(
             f"{name}: got an input of shape {tuple(x.shape)}; it is (N, C) or (C,)"
         ))  # fmt: skip
-    return x.reshape(-1, x.shape[-1])
+    return x.reshape(-1, x.shape[-1] if x.ndim else 1)
 
 
 @in_float32
@@ -278,7 +279,7 @@ def gaussian_nll_loss(
 ) -> Tensor:  # fmt: skip
     """``(log(v) + (input - target)^2 / v) / 2`` with v = max(var, eps).
 
-    ``var`` is a number, has the input's shape, a last size of 1, or no last dimension. The bound
+    ``var`` is a number, has the input's shape, with sizes of 1, or no last dimension. The bound
     does not count for the gradient. ``full`` adds ``log(2 pi) / 2``.
     """
     name = "gaussian_nll_loss"
@@ -292,10 +293,12 @@ def gaussian_nll_loss(
         if tuple(v.shape) != shape:
             if tuple(v.shape) == shape[:-1]:
                 v = v.unsqueeze(-1)
-            elif tuple(v.shape) != (*shape[:-1], 1):
+            elif v.ndim != len(shape) or any(
+                n not in (1, m) for n, m in zip(v.shape, shape, strict=True)
+            ):
                 raise located(ShapeError(
                     f"{name}: got an input of shape {shape} and a var of shape {tuple(v.shape)}; "
-                    f"the var has the input's shape, a last size of 1, or no last dimension"
+                    f"the var has the input's shape, with sizes of 1, or no last dimension"
                 ))  # fmt: skip
     v = v.clone()
     with no_grad():

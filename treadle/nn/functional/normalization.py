@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from treadle.base.errors import DTypeError, ShapeError
 from treadle.base.shapes import Shape, prod
 from treadle.ir.node import Node, located
-from treadle.nn.functional.common import along_channels, real_node, widened
+from treadle.nn.functional.common import along_channels, node_of, number_node, real_node, widened
 from treadle.ops import elementwise as e
 from treadle.ops.movement import expand, reshape
 from treadle.ops.project import results
@@ -29,7 +29,7 @@ def _vector(name: str, what: str, value: Tensor | None, shape: Shape, x: Node) -
     """A weight, a bias or a statistic of that shape, in the dtype that is computed in."""
     if value is None:
         return None
-    node = real_node(name, value, f"a {what}")
+    node = number_node(name, value) if x.dtype.is_complex else real_node(name, value, f"a {what}")
     wide = widened(x).dtype
     if node.shape != shape:
         raise located(ShapeError(
@@ -61,6 +61,8 @@ def batch_norm(
     the running ones.
     """
     source = real_node("batch_norm", input)
+    if source.shape == (0,):
+        return input.clone()
     if len(source.shape) < 2:
         raise located(ShapeError(
             f"batch_norm: got an input of shape {source.shape}; it must be (N, C, ...)"
@@ -80,7 +82,7 @@ def batch_norm(
                 f"more than one; use a larger batch, or .eval()"
             ))  # fmt: skip
         mean, variance = map(wrap, results(moments(source, axes=axes)))
-        if running_mean is not None and running_var is not None:
+        if count and running_mean is not None and running_var is not None:
             unbiased = count / max(count - 1, 1)
             _move(running_mean, mean, momentum, 1.0)
             _move(running_var, variance, momentum, unbiased)
@@ -173,11 +175,11 @@ def rms_norm(
 
     Without ``eps`` it is the distance from 1 to the next number of the dtype computed in.
     """
-    source = real_node("rms_norm", input)
+    source = number_node("rms_norm", input)
     last, axes = _last_axes("rms_norm", source, normalized_shape)
     x = widened(source)
     if eps is None:
-        eps = 2.0**-23 if x.dtype.bits == 32 else 2.0**-52
+        eps = 2.0**-23 if x.dtype.to_real().bits == 32 else 2.0**-52
     scale = _vector("rms_norm", "weight", weight, last, source)
     total = reduce_sum(e.mul(x, x), axes=axes)
     mean_square = e.div(total, e.full_like(total, prod(last)))
@@ -260,7 +262,8 @@ def local_response_norm(
 
     Channels outside count as zeros (Krizhevsky et al., 2012).
     """
-    source = real_node("local_response_norm", input)
+    source = node_of("local_response_norm", input)
+    source = source if not source.type.size else number_node("local_response_norm", input)
     shape = source.shape
     if len(shape) < 3 or size < 1:
         raise located(ShapeError(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+from treadle.base import dtypes
 from treadle.base.lazy_numpy import np
 from treadle.base.shapes import prod
 from treadle.ir.node import Node, located
@@ -99,14 +100,17 @@ def avg_pool2d(
     count_include_pad: bool = True, divisor_override: int | None = None,
 ) -> Tensor:  # fmt: skip
     """The mean of every window: its sum divided by how many elements count, padding among them
-    unless ``count_include_pad`` is False, or by ``divisor_override``.
+    unless ``count_include_pad`` is False, or by ``divisor_override``. Of integers it is cut to one.
     """
-    source = real_node("avg_pool2d", input)
+    source = node_of("avg_pool2d", input)
+    if source.dtype.kind not in "iu":
+        real_node("avg_pool2d", input)
     check_rank("avg_pool2d", source, (4, 3), _IMAGES)
     w = _Windows("avg_pool2d", source, kernel_size, stride, padding, 1, ceil_mode)
     if divisor_override == 0:
         raise located(ValueError("avg_pool2d: got divisor_override 0; it must not be 0"))
-    total = window_sum(widened(source), window=w.window, stride=w.stride, padding=w.sides)
+    wide = widened(source) if source.dtype.is_floating_point else cast(source, dtypes.float64)
+    total = window_sum(wide, window=w.window, stride=w.stride, padding=w.sides)
     rows, columns = (
         _counts(w.size[i], w.window[i], w.stride[i], *w.sides[i], count_include_pad)
         for i in range(2)
