@@ -41,7 +41,9 @@ def run(options: Options) -> list[Row]:
             rows.append(Row(what, found[_OURS], found.get(_THEIRS), bound=onnx, note=note))
     if over:
         mean = exp(sum(map(log, over)) / len(over))
-        rows.append(Row("times ONNX Runtime's, geometric mean", mean, unit="ratio", bound=1 / _GOAL))
+        rows.append(
+            Row("times ONNX Runtime's, geometric mean", mean, unit="ratio", bound=1 / _GOAL)
+        )
     if not options.models.nets or "resnet50" in options.models.nets:
         rows.append(_first_answer(options.rounds))
     return rows

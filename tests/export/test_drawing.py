@@ -25,7 +25,9 @@ class Layer(nn.Module):
         super().__init__()
         self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
         self.norm = nn.LayerNorm(width)
-        self.wide = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.wide = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
 
     def forward(self, x):
         """(N, T, width) to the same."""
@@ -144,7 +146,7 @@ def _check(text):
         assert all(b[0] <= t[0] and t[2] <= b[2] and b[1] <= t[1] and t[3] <= b[3] for b in touched)
         assert len(touched) <= 1
     for r in (*boxes, *texts):
-        assert 0 <= r[0] and r[2] <= width and 0 <= r[1] and r[3] <= height
+        assert r[0] >= 0 and r[2] <= width and r[1] >= 0 and r[3] <= height
     return boxes
 
 

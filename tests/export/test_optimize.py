@@ -43,7 +43,9 @@ def test_batch_norm_goes_into_convolutions():
     assert "sqrt" not in ops and "div" not in ops
     folded = program.weights["0.weight.folded"]
     conv, norm = model[0], model[1]
-    scale = np.float64(norm.weight.detach()) / np.sqrt(np.float32(norm.running_var) + np.float32(1e-5))
+    scale = np.float64(norm.weight.detach()) / np.sqrt(
+        np.float32(norm.running_var) + np.float32(1e-5)
+    )
     expected = np.float64(conv.weight.detach()) * scale[:, None, None, None]
     np.testing.assert_allclose(np.asarray(folded), expected, rtol=3e-7)
     with treadle.no_grad():

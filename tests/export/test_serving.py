@@ -41,7 +41,7 @@ def _in_threads(count, work):
     def guarded(number):
         try:
             work(number)
-        except BaseException as error:  # noqa: BLE001 - told to the test
+        except BaseException as error:
             raised.append(error)
 
     threads = [threading.Thread(target=guarded, args=(i,)) for i in range(count)]

@@ -15,8 +15,7 @@ from rich.table import Table
 
 import treadle
 from treadle.base.errors import MissingExtraError, TreadleError
-from treadle.export import ExportedProgram, load, save
-from treadle.export import drawing
+from treadle.export import ExportedProgram, drawing, load, save
 from treadle.export.parts import costs
 from treadle.ir.graph import Graph, Input, Ref, filled, type_text
 from treadle.ir.size import Size

@@ -158,15 +158,11 @@ def rows(kernels: Sequence[Item], across: int = _ACROSS) -> list[list[Item]]:
             for i, k in enumerate(layer):
                 at[k.number] = float(i)
     return [
-        layer[start : start + across]
-        for layer in layers
-        for start in range(0, len(layer), across)
+        layer[start : start + across] for layer in layers for start in range(0, len(layer), across)
     ]
 
 
-def _ranks(
-    kernels: Sequence[Item], readers: dict[int, list[int]], across: int
-) -> dict[int, int]:
+def _ranks(kernels: Sequence[Item], readers: dict[int, list[int]], across: int) -> dict[int, int]:
     """Each kernel below all that it reads, and as close to its first reader as that allows."""
     if not readers:  # nothing is known of who reads what: in the order in which they ran
         return {k.number: position // across for position, k in enumerate(kernels)}

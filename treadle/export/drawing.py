@@ -278,9 +278,8 @@ def html(program: ExportedProgram, title: str, sizes: Mapping[str, int] | None =
             found.append(f"<p>optimised at export: {escape(kind)}, {count}</p>")
         found.append(_svg(*drawing.top()))
         found += [_section(drawing, part) for part in parts_of(graph) if part.inside]
-        found.append(
-            f"<details><summary>the graph as text</summary><pre>{escape(str(graph))}</pre></details>"
-        )
+        text = f"<summary>the graph as text</summary><pre>{escape(str(graph))}</pre>"
+        found.append(f"<details>{text}</details>")
     return (
         "<!doctype html>\n<html><head><meta charset='utf-8'>"
         f"<title>{escape(title)}</title><style>{_PAGE}</style></head><body>\n"

@@ -115,12 +115,12 @@ class _Edit:
     def add_weight(self, name: str, array: Array) -> str:
         """A new weight; the one of this name, if it is the same. Its name."""
         made: Tensor = as_tensor(array.copy())
-        for number in count():
-            full = f"{name}.{number}" if number else name
-            known = self.weights.setdefault(full, made)
+        names = (f"{name}.{number}" if number else name for number in count())
+        while True:
+            free = next(names)
+            known = self.weights.setdefault(free, made)
             if known is made or _is_same(array_of(known.node), array):
-                return full
-        raise AssertionError  # count() has no end
+                return free
 
     def finished(self) -> Graph:
         """The graph as it was rewritten, without what nobody needs any more."""
@@ -249,10 +249,11 @@ def _fold(edit: _Edit, chain: _Affine, arrays: Mapping[int, Array]) -> None:
             scale, shift = -scale, numbers - shift
     spread = (-1, *(1,) * (weight.ndim - 1))
     name = _name(edit, operation.inputs[1])
-    folded = edit.add_weight(f"{name}.folded", (weight * scale.reshape(spread)).astype(weight.dtype))
+    scaled = (weight * scale.reshape(spread)).astype(weight.dtype)
+    folded = edit.add_weight(f"{name}.folded", scaled)
     bias = shift.astype(weight.dtype).reshape(spread[:-1])
     edit.operations[chain.convolution] = operation._replace(inputs=(operation.inputs[0], folded))
-    last = edit.graph.operations[chain.last - edit.graph.first]
+    last: Any = edit.graph.operations[chain.last - edit.graph.first]
     expand: Value = (chain.last, "shift")
     edit.operations[expand] = Operation(
         "expand", (edit.add_weight(f"{name}.shift", bias),),  # type: ignore[arg-type]

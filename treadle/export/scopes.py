@@ -1,8 +1,8 @@
 """Which layer records what, while a function is captured.
 
 Modules are wrapped meanwhile, and sites know the path of the innermost one that runs, as
-``encoder.0.linear``. So are ``backward`` and ``Optimizer.step``: what is recorded between their begin
-and their end is theirs, ``backward.encoder.0.linear``. A drawing collapses by it.
+``encoder.0.linear``. So are ``backward`` and ``Optimizer.step``: what is recorded between their
+begin and their end is theirs, ``backward.encoder.0.linear``. A drawing collapses by it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from treadle.tensor.tensor import Tensor
 _FOREIGN = re.compile(r"[^\w.-]")  # what a scope in a program file may not have
 
 
-class _Marked(tuple):  # type: ignore[type-arg]
+class _Marked(tuple):
     """A site that knows its scope."""
 
     scope: str
