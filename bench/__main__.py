@@ -81,6 +81,11 @@ def _arguments() -> argparse.Namespace:
         "--onednn", metavar="PYTHON", default="",
         help="interpreter of an environment with oneDNN (onednn-cpu-gomp)",
     )  # fmt: skip
+    parser.add_argument(
+        "--one-thread", action="store_true",
+        help="models and functions on one thread and by CPU time, which says most on a machine "
+        "that has other work",
+    )  # fmt: skip
     models = parser.add_argument_group("of models")
     models.add_argument(
         "--only", action="append", default=[], choices=[*PROGRAMS], metavar="PROGRAM",
@@ -89,10 +94,6 @@ def _arguments() -> argparse.Namespace:
     models.add_argument(
         "--check", action="store_true", help="compare the losses of 20 steps with PyTorch's instead"
     )
-    models.add_argument(
-        "--one-thread", action="store_true",
-        help="on one thread and by CPU time, which says most on a machine that has other work",
-    )  # fmt: skip
     models.add_argument(
         "--beside", action="append", default=[], choices=report.PEERS, metavar="PEER",
         help=f"compare with this only (may be given again); there are {', '.join(report.PEERS)}",
@@ -141,7 +142,7 @@ def main() -> int:
             tuple(arguments.only), arguments.check, arguments.one_thread, arguments.profile,
             tuple(arguments.beside), tuple(arguments.net), arguments.ort,
         )  # fmt: skip
-        of_functions = FunctionOptions(tuple(arguments.size), arguments.named)
+        of_functions = FunctionOptions(tuple(arguments.size), arguments.named, arguments.one_thread)
         options = Options(arguments.rounds, torch, jax, onednn, of_models, of_functions)
         for name in arguments.names or BENCHMARKS:
             results[name] = BENCHMARKS[name][0](options)

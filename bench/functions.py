@@ -7,6 +7,7 @@ alone, so nothing is fused.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +29,9 @@ def _nodes(result: Any) -> list[Any]:
     return [part.node for part in result if isinstance(part, treadle.Tensor)]
 
 
-def _ours(functions: Functions, name: str, n: int) -> Callable[[], dict[str, float]]:
+def _ours(
+    functions: Functions, name: str, n: int, is_alone: bool
+) -> Callable[[], dict[str, float]]:
     call = functions.call(name, n)
 
     def once() -> None:
@@ -36,20 +39,26 @@ def _ours(functions: Functions, name: str, n: int) -> Callable[[], dict[str, flo
 
     for _ in range(3):
         once()
-    return lambda: {"seconds": seconds_per_call(once)}
+    clock = time.thread_time if is_alone else time.perf_counter
+    return lambda: {"seconds": seconds_per_call(once, clock)}
 
 
 def run(options: Options) -> list[Row]:
     """A row for each function and size; without PyTorch its time alone."""
     functions, rows = Functions(treadle), []
+    is_alone = options.functions.is_alone
+    if is_alone:
+        treadle.set_num_threads(1)
     for n in options.functions.sizes or SIZES:
         for name in CASES:
             if options.functions.only and options.functions.only not in name:
                 continue
-            measures = [_ours(functions, name, n)]
+            measures = [_ours(functions, name, n, is_alone)]
             if options.torch:
                 measures.append(
-                    lambda name=name, n=n: options.torch.ask("function", name=name, n=n)
+                    lambda name=name, n=n: options.torch.ask(
+                        "function", name=name, n=n, is_alone=is_alone
+                    )
                 )
             found = [part["seconds"] for part in in_turn(min(options.rounds, _ROUNDS), measures)]
             theirs = found[1] if options.torch else None

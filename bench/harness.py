@@ -61,6 +61,7 @@ class FunctionOptions(NamedTuple):
 
     sizes: tuple[int, ...] = ()  # all where it names none
     only: str = ""  # those with this in their name
+    is_alone: bool = False  # one thread, and its CPU time
 
 
 class ModelOptions(NamedTuple):

@@ -60,8 +60,11 @@ def _gradient(case: dict[str, Any]) -> Callable[[], object]:
 _functions = Functions(torch)
 
 
-def function(name: str, n: int) -> dict[str, float]:
-    return {"seconds": seconds_per_call(_functions.call(name, n))}
+def function(name: str, n: int, is_alone: bool) -> dict[str, float]:
+    if is_alone:
+        torch.set_num_threads(1)
+    clock = time.thread_time if is_alone else time.perf_counter
+    return {"seconds": seconds_per_call(_functions.call(name, n), clock)}
 
 
 _kernels: dict[str, Callable[[], object]] = {}

@@ -162,7 +162,8 @@ class Sweep:
             for dtype in (*dtypes, MISTAKES)
         ]  # fmt: skip
         self.rows: list[dict[str, Any]] = []
-        self._keep = not (only or limit)
+        self._keep, self.limit = not only, limit
+        self._commit = commit()
         if self._keep and not fresh and STATE.exists():
             self.rows = [json.loads(line) for line in STATE.read_text().splitlines()]
         elif self._keep:
@@ -181,7 +182,7 @@ class Sweep:
                 unit = self._queue.get_nowait()
             except queue.Empty:
                 return
-            row = summary(unit, process.run(unit))
+            row = {**summary(unit, process.run(unit)), "commit": self._commit}
             with self._lock:
                 self.rows.append(row)
                 if self._keep:
@@ -309,14 +310,18 @@ def _section(title: str, kind: str, sweep: Sweep, found: list[Total]) -> str:
 """
 
 
-def report(sweep: Sweep, seconds: float) -> str:
+def report(sweep: Sweep) -> str:
     """The page in Markdown."""
     found = totals(sweep.rows)
+    parts = Counter(row["commit"] for row in sweep.rows)
+    commits = ", ".join(f"{n:,} at commit {name}" for name, n in parts.items())
+    limited = f"**Of each the first {sweep.limit} samples were run.**\n" if sweep.limit else ""
+    spent = sum(row["seconds"] for row in sweep.rows)
     return f"""# PyTorch's samples
 
-Written by `make sweep-torch` on {datetime.date.today()}, commit {commit()}, in
-{seconds / 60:.0f} minutes, on {machine()}.
-
+Written by `make sweep-torch` on {datetime.date.today()}, on {machine()}: {len(sweep.rows):,} pairs
+of an entry and a dtype ({commits}), in {spent / 60:.0f} minutes of two processes' time.
+{limited}
 Every sample input of PyTorch's tables `op_db` and `module_db` is run by PyTorch and by Treadle, in
 float32, float64, complex64, complex128, int64 and bool where PyTorch takes them. A sample *passed*
 where results agree in number, shape, dtype and value and, where PyTorch differentiates, the
@@ -364,13 +369,13 @@ def main() -> int:
     parser.add_argument("--fresh", action="store_true", help="forget a sweep that was stopped")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "sweep-torch.md")
     options = parser.parse_args()
-    console, begin = Console(highlight=False), time.monotonic()
+    console = Console(highlight=False)
     sweep = Sweep(options.only, options.samples, options.fresh)
     sweep.run(console)
-    if options.only or options.samples:
+    if options.only:
         tell(sweep, console)
         return 0
-    options.out.write_text(report(sweep, time.monotonic() - begin))
+    options.out.write_text(report(sweep))
     sweep.finished()
     found = totals(sweep.rows)
     low = sum(x.share < 0.97 for x in found)

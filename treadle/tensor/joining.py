@@ -315,10 +315,11 @@ def triu(input: Tensor, diagonal: int = 0) -> Tensor:
 def _triangle(name: str, input: Tensor, diagonal: int, compare: Any) -> Tensor:
     matrix = needs_dims(name, input, 2)[-2:]
     node = input.node
-    rows = iota(shape=matrix, axis=0, dtype=dtypes.int64)
-    columns = iota(shape=matrix, axis=1, dtype=dtypes.int64)
+    rows = iota(shape=(matrix[0], 1), axis=0, dtype=dtypes.int64)
+    columns = iota(shape=(1, matrix[1]), axis=1, dtype=dtypes.int64)
     limit = e.add(rows, e.full_like(rows, whole(name, diagonal, "diagonal")))
-    kept = stretch(compare(columns, limit), node.shape)
+    kept = compare(stretch(columns, matrix), stretch(limit, matrix))
+    kept = stretch(kept, node.shape)
     return wrap(e.where(kept, node, e.full_like(node, 0)))
 
 

@@ -252,7 +252,8 @@ _OWN_THREADS = """
 int {name}_threads_start(treadle_threads *threads, int count);
 void {name}_threads_stop(treadle_threads *threads);
 """
-_STATE = """/* Fills in the state: memory of yours, at a multiple of 64 bytes, that all calls share.{more} */
+_STATE = """\
+/* Fills in the state: memory of yours, at a multiple of 64 bytes, that all calls share.{more} */
 int {name}_init(void *state{given});
 """
 _BESIDE = """
