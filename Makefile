@@ -3,13 +3,14 @@
 # once and needs no network.
 
 VENV  ?= .venv
+VENV_TORCH ?= .venv-torch
 SEED  ?= 0
 ARGS  ?=
 PY    := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench sweep-files sweep-program-files sweep-bits sweep-programs wheel doctor clean
+.PHONY: help demo test check bench sweep-files sweep-program-files sweep-bits sweep-programs sweep-torch wheel doctor clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +40,9 @@ sweep-programs: $(VENV)/.ready-test  ## run whole programs beside PyTorch (TORCH
 sweep-files: $(VENV)/.ready-test  ## load 100,000 damaged files, each of which must load or be refused
 	$(PY) -m tools.sweep_files $(ARGS)
 
+sweep-torch: $(VENV_TORCH)/.ready  ## compare with PyTorch on the samples of its own tests (20 minutes)
+	$(VENV_TORCH)/bin/python -m tools.sweep_torch $(ARGS)
+
 doctor: $(VENV)/.ready-test  ## say what this machine and this installation have
 	@$(VENV)/bin/treadle doctor
 
@@ -47,12 +51,22 @@ wheel: $(PY)  ## build the wheel into dist/
 	@ls -l dist/*.whl
 
 clean:  ## remove the environment and everything built
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_TORCH) dist build .pytest_cache .mypy_cache .ruff_cache
 	find treadle tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.ready-%: pyproject.toml | $(PY)
 	@echo "Installing Treadle with its extras [$*] into $(VENV) (once; this needs the network) ..."
 	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch '$@'
+
+# PyTorch, for comparison only, in an environment of its own.
+$(VENV_TORCH)/.ready: pyproject.toml
+	@$(MAKE) --no-print-directory VENV='$(VENV_TORCH)' '$(VENV_TORCH)/bin/python'
+	@echo "Installing PyTorch (CPU) and Treadle into $(VENV_TORCH) (once; this needs the network) ..."
+	@$(VENV_TORCH)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    --extra-index-url https://download.pytorch.org/whl/cpu 'torch==2.13.*' expecttest pytest
+	@$(VENV_TORCH)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    --editable '.[test,linalg]'
 	@touch '$@'
 
 # The first Python that is new enough and can make environments. Where none can, the text names the

@@ -18,15 +18,19 @@ from bench import (
     compiling,
     control,
     demo,
+    functions,
     importing,
+    inference,
     kernels,
     loader,
     memory,
     recording,
+    serving,
     step,
     threads,
 )
 from bench.harness import (
+    FunctionOptions,
     ModelOptions,
     Options,
     Peer,
@@ -37,14 +41,18 @@ from bench.harness import (
 )
 from bench.models import report
 from bench.models.catalog import PROGRAMS
+from bench.models.nets import NETS
 
 BENCHMARKS: dict[str, tuple[Callable[[Options], list[Row]], str]] = {
     "recording": (recording.run, "2,000 operations on 4x4, their gradient, and reading it"),
     "step": (step.run, "a LeNet training step at batch 64"),
     "gemm": (partial(kernels.run, only="gemm"), "matrix products beside oneDNN and PyTorch"),
     "conv": (partial(kernels.run, only="conv"), "convolutions beside PyTorch"),
+    "functions": (functions.run, "every kind of function beside PyTorch, at 1 to 10M elements"),
     "loops": (partial(kernels.run, only="loop"), "loops beside PyTorch and JAX"),
     "models": (report.run, "whole models beside PyTorch, JAX and ONNX Runtime"),
+    "inference": (inference.run, "program files beside ONNX Runtime and PyTorch"),
+    "serving": (serving.run, "a program file asked from many threads"),
     "import": (importing.run, "import treadle, less bare Python"),
     "memory": (memory.run, "10,000 steps whose summed loss nobody reads"),
     "compile": (compiling.run, "compiling kernels, and loading them from the cache"),
@@ -94,9 +102,19 @@ def _arguments() -> argparse.Namespace:
         help="say where the time of a step goes instead",
     )  # fmt: skip
     models.add_argument(
+        "--net", action="append", default=[], choices=[*NETS], metavar="NET",
+        help=f"of the inferences, this one (may be given again); there are {', '.join(NETS)}",
+    )  # fmt: skip
+    models.add_argument(
         "--ort", metavar="PYTHON", default="",
         help="interpreter that has ONNX Runtime, with PyTorch and onnxscript to export the models",
     )  # fmt: skip
+    of_functions = parser.add_argument_group("of functions")
+    of_functions.add_argument(
+        "--size", action="append", default=[], type=int, metavar="N",
+        help="this number of elements (may be given again)",
+    )  # fmt: skip
+    of_functions.add_argument("--named", default="", help="functions with this in their name")
     options = parser.parse_args()
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:
@@ -121,9 +139,10 @@ def main() -> int:
             print(facts["text"], flush=True)
         of_models = ModelOptions(
             tuple(arguments.only), arguments.check, arguments.one_thread, arguments.profile,
-            tuple(arguments.beside), arguments.ort,
+            tuple(arguments.beside), tuple(arguments.net), arguments.ort,
         )  # fmt: skip
-        options = Options(arguments.rounds, torch, jax, onednn, of_models)
+        of_functions = FunctionOptions(tuple(arguments.size), arguments.named)
+        options = Options(arguments.rounds, torch, jax, onednn, of_models, of_functions)
         for name in arguments.names or BENCHMARKS:
             results[name] = BENCHMARKS[name][0](options)
             if not arguments.json:

@@ -53,6 +53,14 @@ class Options(NamedTuple):
     jax: Peer
     onednn: Peer
     models: ModelOptions
+    functions: FunctionOptions
+
+
+class FunctionOptions(NamedTuple):
+    """What it said of functions."""
+
+    sizes: tuple[int, ...] = ()  # all where it names none
+    only: str = ""  # those with this in their name
 
 
 class ModelOptions(NamedTuple):
@@ -63,6 +71,7 @@ class ModelOptions(NamedTuple):
     is_alone: bool = False  # one thread, and its CPU time
     profile: str = ""  # the program whose time is to be split
     beside: tuple[str, ...] = ()  # peers; all that are there where it names none
+    nets: tuple[str, ...] = ()  # of the inferences; all where there is none
     onnx: str = ""  # an interpreter that has ONNX Runtime and can export from PyTorch
 
 

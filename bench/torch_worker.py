@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from function_table import Functions
 from timing import seconds_per_call
 from torch.nn import functional as F
 from workloads import build, out_size
@@ -54,6 +55,13 @@ def _gradient(case: dict[str, Any]) -> Callable[[], object]:
     return lambda: torch.ops.aten.convolution_backward(
         g, x, w, None, stride, padding, ones, False, [0] * dims, case["groups"], mask
     )
+
+
+_functions = Functions(torch)
+
+
+def function(name: str, n: int) -> dict[str, float]:
+    return {"seconds": seconds_per_call(_functions.call(name, n))}
 
 
 _kernels: dict[str, Callable[[], object]] = {}
@@ -136,7 +144,7 @@ def version() -> str:
 def main() -> None:
     torch.set_num_threads(int(sys.argv[1]))
     tasks: dict[str, Callable[..., Any]] = {
-        f.__name__: f for f in (recording, kernel, step, memory, version)
+        f.__name__: f for f in (recording, kernel, function, step, memory, version)
     }
     for line in sys.stdin:
         request = json.loads(line)

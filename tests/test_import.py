@@ -25,7 +25,8 @@ LAZY_PACKAGES = (
     "pickle", "platform", "subprocess", "tempfile",
 )  # fmt: skip
 LAZY_ROOMS = (
-    "autograd", "backends", "cuda", "data", "io", "nn", "optim", "profiler", "random", "special",
+    "autograd", "backends", "cuda", "data", "io", "nn", "optim", "profiler", "random", "signal",
+    "special",
     "testing", "train", "utils", "vision",
 )  # fmt: skip
 # by ``tensor/later.py``

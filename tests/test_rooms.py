@@ -23,7 +23,8 @@ SOURCES = [*MODULES, *(p for folder in ("tests", "bench", "tools", "examples")
 # A room may import those before it. `treadle/__init__.py` and `cli` may import any.
 ROOMS = (
     "base", "ir", "ops", "autodiff", "codegen", "compiler", "runtime", "tensor", "autograd",
-    "random", "linalg", "fft", "func", "special", "distributions", "nn", "optim", "amp", "data",
+    "random", "linalg", "fft", "func", "special", "signal", "distributions", "nn", "optim",
+    "amp", "data",
     "io", "export", "train", "graph", "interop", "vision", "distributed", "profiler", "testing",
     "cli", "utils",
 )  # fmt: skip

@@ -245,8 +245,8 @@ def totals(rows: list[dict[str, Any]]) -> list[Total]:
     for name, several in sorted(by_entry.items()):
         samples = [row for row in several if row["dtype"] != MISTAKES]
         mistakes = [row for row in several if row["dtype"] == MISTAKES]
-        count = {word: sum(row.get(word, 0) for row in samples)
-                 for word in ("passed", "failed", "refused", "forms tried", "forms wrong")}  # fmt: skip
+        words = ("passed", "failed", "refused", "forms tried", "forms wrong")
+        count = {word: sum(row.get(word, 0) for row in samples) for word in words}
         raised = sum(row.get("passed", 0) for row in mistakes)
         not_raised = sum(row.get("failed", 0) for row in mistakes)
         notes = [f"{row['dtype']}: {note}" for row in samples for note in row["notes"]]

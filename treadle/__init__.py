@@ -151,6 +151,7 @@ if TYPE_CHECKING:
         optim,
         profiler,
         random,
+        signal,
         special,
         testing,
         train,
@@ -295,8 +296,8 @@ newaxis = None
 
 _ROOMS = frozenset({
     "amp", "array_api", "autograd", "backends", "cuda", "data", "distributions", "export", "fft",
-    "func", "io", "linalg", "nn", "optim", "profiler", "random", "special", "testing", "train",
-    "utils", "vision",
+    "func", "io", "linalg", "nn", "optim", "profiler", "random", "signal", "special", "testing",
+    "train", "utils", "vision",
 })  # fmt: skip
 _OF_ROOMS = {
     "amp": "GradScaler autocast clear_autocast_cache get_autocast_cpu_dtype get_autocast_dtype "

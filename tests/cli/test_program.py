@@ -49,6 +49,19 @@ def test_inspect_says_what_is_inside(place):
     assert re.search(r"conv_forward +1 +23,040 ", told)
 
 
+def test_inspect_draws(place):
+    drawn, page = place / "net.svg", place / "net.html"
+    status, told = typed("inspect", place / "p.treadle", "--svg", drawn, "--html", page)
+    assert status == 0 and f"drawn to {drawn}" in told.replace("\n", "")
+    assert drawn.read_text("utf-8").startswith("<svg")
+    assert page.read_text("utf-8").startswith("<!doctype html>")
+
+
+def test_inspect_says_what_export_did(place):
+    status, told = typed("inspect", FILE.with_name("v2.treadle"))
+    assert status == 0 and "optimised at export: fold_batch_norm, 1" in told
+
+
 @pytest.mark.parametrize("source", ["x.npy", "x=x.npy", "x.csv"])
 def test_run_writes_what_the_program_gives(place, source, monkeypatch):
     monkeypatch.chdir(place)
@@ -96,6 +109,8 @@ def test_train_goes_on_and_saves(place):
         (("train", "p.treadle", "-d", "x.npy"), "got nothing for y i64[N]"),
         (("train", "p.treadle", "-d", "data.npz", "--batch-size", "999"), "got 256 examples for"),
         (("inspect", "p.treadle", "--size", "N"), "got --size N; expected NAME=NUMBER"),
+        (("inspect", "p.treadle", "--size", "M=3"), "the open sizes of the file are: N"),
+        (("inspect", "p.treadle", "--svg", "no/net.svg"), "No such file or directory"),
     ],
 )
 def test_mistakes_are_told_in_a_line(place, monkeypatch, arguments, message):

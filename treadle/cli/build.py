@@ -41,9 +41,10 @@ def _run(
         def says(text: str) -> None:
             status.update(text)
 
+        program = load(path)
         built = build(
-            load(path), target, name=_name(path) if name is None else name,
-            entries=graphs or None, sizes=given_sizes(sizes), threads=threads,
+            program, target, name=_name(path) if name is None else name,
+            entries=graphs or None, sizes=given_sizes(sizes, program), threads=threads,
             weights_inside=weights == "inside", says=says,
         )  # fmt: skip
         says("writing")

@@ -136,11 +136,17 @@ def inspect(
     size: Annotated[
         list[str] | None, typer.Option(help="NAME=NUMBER: count with this open size.")
     ] = None,
+    svg: Annotated[
+        Path | None, typer.Option(help="Draw the layers of every graph into this file.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Draw them as a page whose layers open by a click.")
+    ] = None,
 ) -> None:
     """Say what a program file holds: inputs, outputs, weights, optimizers, operations, flops."""
     from treadle.cli import program as task
 
-    raise typer.Exit(task.inspect(file, text, size or []))
+    raise typer.Exit(task.inspect(file, text, size or [], svg, html))
 
 
 @app.command()

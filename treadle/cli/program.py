@@ -16,7 +16,8 @@ from rich.table import Table
 import treadle
 from treadle.base.errors import MissingExtraError, TreadleError
 from treadle.export import ExportedProgram, load, save
-from treadle.export.bind import bind
+from treadle.export import drawing
+from treadle.export.parts import costs
 from treadle.ir.graph import Graph, Input, Ref, filled, type_text
 from treadle.ir.size import Size
 from treadle.tensor.handle import Handle
@@ -287,18 +288,30 @@ def _loss(graph: Graph, result: Any) -> float:
 # --- treadle inspect ------------------------------------------------------------------------------
 
 
-def inspect(path: Path, shows_text: bool, sizes: list[str]) -> int:
-    """Prints what a program file holds; the exit status."""
-    return guarded(_inspect, path, shows_text, sizes)
+def inspect(
+    path: Path, shows_text: bool, sizes: list[str], svg: Path | None, html: Path | None
+) -> int:
+    """Prints what a program file holds, or draws it; the exit status."""
+    return guarded(_inspect, path, shows_text, sizes, svg, html)
 
 
-def _inspect(path: Path, shows_text: bool, sizes: list[str]) -> None:
+def _inspect(
+    path: Path, shows_text: bool, sizes: list[str], svg: Path | None, html: Path | None
+) -> None:
     program = load(path)
     console = Console(highlight=False)
+    given = given_sizes(sizes, program)
+    if svg is not None:
+        svg.write_text(drawing.svg(program, given), "utf-8")
+        console.print(f"drawn to {svg}", markup=False, soft_wrap=True)
+    if html is not None:
+        html.write_text(drawing.html(program, path.name, given), "utf-8")
+        console.print(f"drawn to {html}", markup=False, soft_wrap=True)
+    if svg is not None or html is not None:
+        return
     if shows_text:
         console.print(str(program), markup=False, soft_wrap=True)
         return
-    given = given_sizes(sizes)
     count = sum(w.numel() for w in program.weights.values())
     nbytes = sum(w.nbytes for w in program.weights.values())
     console.print(
@@ -311,13 +324,18 @@ def _inspect(path: Path, shows_text: bool, sizes: list[str]) -> None:
         _describe(console, program, graph, given)
 
 
-def given_sizes(sizes: Sequence[str]) -> dict[str, int]:
+def given_sizes(sizes: Sequence[str], program: ExportedProgram) -> dict[str, int]:
     """Sizes from texts such as ``N=16``."""
     found = {}
+    known = program.range_constraints
     for told in sizes:
         name, _, value = told.partition("=")
         if not value.isdigit():
             raise TaskError(f"got --size {told}; expected NAME=NUMBER")
+        if name not in known:
+            raise TaskError(
+                f"got --size {told}; the open sizes of the file are: {', '.join(known) or 'none'}"
+            )
         found[name] = int(value)
     return found
 
@@ -334,6 +352,8 @@ def _describe(
         console.print(f"  returns {name} {kind}".rstrip(), markup=False)
     if graph.updates:
         console.print(f"  updates {len(graph.updates)} weights", markup=False)
+    for kind, times in program.optimizations.get(graph.name, {}).items():
+        console.print(f"  optimised at export: {kind}, {times}", markup=False)
     for name, (least, most) in graph.sizes.items():
         console.print(
             f"  {name} is from {least} to {most}; counted here for {sizes[name]}", markup=False
@@ -376,15 +396,12 @@ def _type_of(graph: Graph, value: int) -> str:
 
 def _costs(graph: Graph, sizes: Mapping[str, int]) -> dict[str, tuple[int, int, int]]:
     """Of each kind of operation: how often it is there, its operations, its bytes."""
-    bound = bind(graph, sizes)
     found: dict[str, tuple[int, int, int]] = {}
-    if bound.template is None:
-        return found
-    for operation, spec in zip(graph.operations, bound.template.specs, strict=True):
-        sig = spec.sig
-        cost = sig.op.cost(sig.inputs, sig.type, sig.attrs)
+    for operation, (more_flops, more_bytes) in zip(
+        graph.operations, costs(graph, sizes), strict=True
+    ):
         times, flops, nbytes = found.get(operation.op, (0, 0, 0))
-        found[operation.op] = times + 1, flops + int(cost.flops), nbytes + int(cost.bytes)
+        found[operation.op] = times + 1, flops + more_flops, nbytes + more_bytes
     return found
 
 

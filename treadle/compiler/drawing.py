@@ -6,9 +6,10 @@ its share of the step's time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from html import escape
 from textwrap import wrap
+from typing import Protocol, TypeVar
 
 from treadle.base.record import Record
 from treadle.compiler.kernels import KernelUse
@@ -110,7 +111,7 @@ def place(kernels: Sequence[KernelUse], top: float) -> tuple[list[Box], float]:
     """A box for each kernel, and where the last row ends."""
     boxes: list[Box] = []
     middle: dict[int, float] = {}
-    for row in _rows(kernels):
+    for row in rows(kernels):
         height = max(_height(k) for k in row)
         for column, kernel in enumerate(row):
             x = _MARGIN + column * (_WIDTH + _GAP)
@@ -120,14 +121,29 @@ def place(kernels: Sequence[KernelUse], top: float) -> tuple[list[Box], float]:
     return boxes, top
 
 
-def _rows(kernels: Sequence[KernelUse]) -> list[list[KernelUse]]:
-    """Kernels by rows, ordered so that arrows cross little."""
+class Numbered(Protocol):
+    """What stands in rows: it has a number, and reads others by theirs."""
+
+    @property
+    def number(self) -> int:
+        """Its own, rising in the order in which they are given."""
+
+    @property
+    def reads(self) -> Collection[int]:
+        """Of those it reads."""
+
+
+Item = TypeVar("Item", bound=Numbered)
+
+
+def rows(kernels: Sequence[Item], across: int = _ACROSS) -> list[list[Item]]:
+    """Kernels (or the like) by rows of at most ``across``, ordered so that arrows cross little."""
     readers: dict[int, list[int]] = {}
     for k in kernels:
         for r in k.reads:
             readers.setdefault(r, []).append(k.number)
-    ranks = _ranks(kernels, readers)
-    layers: list[list[KernelUse]] = [[] for _ in range(1 + max(ranks.values(), default=-1))]
+    ranks = _ranks(kernels, readers, across)
+    layers: list[list[Item]] = [[] for _ in range(1 + max(ranks.values(), default=-1))]
     for k in kernels:
         layers[ranks[k.number]].append(k)
     at = {k.number: float(i) for layer in layers for i, k in enumerate(layer)}
@@ -142,16 +158,18 @@ def _rows(kernels: Sequence[KernelUse]) -> list[list[KernelUse]]:
             for i, k in enumerate(layer):
                 at[k.number] = float(i)
     return [
-        layer[start : start + _ACROSS]
+        layer[start : start + across]
         for layer in layers
-        for start in range(0, len(layer), _ACROSS)
+        for start in range(0, len(layer), across)
     ]
 
 
-def _ranks(kernels: Sequence[KernelUse], readers: dict[int, list[int]]) -> dict[int, int]:
+def _ranks(
+    kernels: Sequence[Item], readers: dict[int, list[int]], across: int
+) -> dict[int, int]:
     """Each kernel below all that it reads, and as close to its first reader as that allows."""
     if not readers:  # nothing is known of who reads what: in the order in which they ran
-        return {k.number: position // _ACROSS for position, k in enumerate(kernels)}
+        return {k.number: position // across for position, k in enumerate(kernels)}
     ranks: dict[int, int] = {}
     for k in kernels:
         ranks[k.number] = 1 + max((ranks[r] for r in k.reads if r in ranks), default=-1)
@@ -257,4 +275,4 @@ def _text(x: float, y: float, text: str, kind: str) -> str:
     return f'<text class="{kind}" x="{x:.0f}" y="{y:.0f}">{escape(text)}</text>'
 
 
-__all__ = ["Box", "draw", "place"]
+__all__ = ["Box", "draw", "place", "rows"]

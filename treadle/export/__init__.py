@@ -23,14 +23,33 @@ A training step is exported as it is written; calling the program goes on traini
 True
 """
 
-from treadle.export.bind import GraphError
-from treadle.export.capture import ExportError
-from treadle.export.exporting import export
-from treadle.export.program import ExportedProgram, Steps
-from treadle.export.program_file import ProgramFileError, load, save
-from treadle.export.sizes import Dim, dims
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from treadle.export.bind import GraphError
+    from treadle.export.capture import ExportError
+    from treadle.export.exporting import export
+    from treadle.export.program import ExportedProgram, Steps
+    from treadle.export.program_file import ProgramFileError, load, save
+    from treadle.export.sizes import Dim, dims
 
 __all__ = [
     "Dim", "ExportError", "ExportedProgram", "GraphError", "ProgramFileError", "Steps", "dims",
     "export", "load", "save",
 ]  # fmt: skip
+_HOMES = {
+    "bind": ("GraphError",), "capture": ("ExportError",), "exporting": ("export",),
+    "program": ("ExportedProgram", "Steps"), "program_file": ("ProgramFileError", "load", "save"),
+    "sizes": ("Dim", "dims"),
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Whoever only runs a file loads nothing of what makes one."""
+    from importlib import import_module
+
+    for home, names in _HOMES.items():
+        if name in names:
+            value = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,7 +18,7 @@ from treadle.base.errors import TreadleError
 from treadle.base.record import Record
 from treadle.compiler.tier0 import evaluate, value_of
 from treadle.export.bodies import plain
-from treadle.export.scopes import Scopes, scope_of
+from treadle.export.scopes import Scopes
 from treadle.export.state import Snapshot, State, nodes_by_identity
 from treadle.ir.call import write_out
 from treadle.ir.graph import Graph, Input, Number, Operation, Ref, Weight
@@ -134,7 +134,7 @@ def capture(
         tracer = Tracer(state)
         recorder.state = recording = Recording()
         recording.grad_enabled, recording.tracer = outside.grad_enabled, tracer
-        with Scopes(state):
+        with Scopes(state) as scopes:
             result = function(*handed[0], **handed[1])
         write_out(recording)
         _check_settings(state, settings)
@@ -146,7 +146,7 @@ def capture(
                 f"({more}); call it once before exporting, so that all of it is there"
             )
         changed = {k: n for k, n in after.items() if n is not before[k]}
-        builder = _Builder(name, inputs, known, gradients, tracer, apart)
+        builder = _Builder(name, inputs, known, gradients, tracer, scopes, apart)
         return builder.build(handed, result, changed)
     finally:
         recorder.state = outside
@@ -263,13 +263,14 @@ class _Builder:
 
     def __init__(
         self, name: str, inputs: _Inputs, known: Mapping[Node, str],
-        gradients: Mapping[Node, str], tracer: Tracer, apart: bool,
+        gradients: Mapping[Node, str], tracer: Tracer, scopes: Scopes, apart: bool,
     ) -> None:  # fmt: skip
         self.name = name
         self.inputs = inputs
         self.known = known
         self.gradients = gradients
         self.tracer = tracer
+        self.scopes = scopes
         self.apart = apart
         self.weights: dict[Node, str] = {}
         self.numbers: dict[Any, Number] = {}  # by a Scalar, or by who reads it and where
@@ -290,7 +291,7 @@ class _Builder:
             Operation(
                 n.op.name, tuple([self._place(places, n, i) for i in range(len(n.inputs))]),
                 plain(n.attrs), tuple([(t.dtype, t.shape) for t in n.sig.types]),
-                describe_site(n.site) if n.site else "", scope_of(n.site),
+                describe_site(n.site) if n.site else "", self.scopes.of(n),
             )
             for n in self.order
         ]  # fmt: skip

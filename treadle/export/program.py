@@ -5,21 +5,22 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from treadle import optim
 from treadle.base.errors import ShapeError
 from treadle.compiler.tier0 import force
 from treadle.export.bind import Bound, GraphError, bind, call, scalars_of
 from treadle.ir.graph import Graph, Input, Ref, filled, type_text
 from treadle.ir.node import Node, located
 from treadle.ir.size import Size
-from treadle.nn.module import Module
-from treadle.optim.optimizer import Optimizer
 from treadle.tensor.creation import as_tensor, zeros
 from treadle.tensor.grad_mode import no_grad
 from treadle.tensor.handle import Handle, commit, wrap
 from treadle.tensor.tensor import Tensor
+
+if TYPE_CHECKING:
+    from treadle.nn.module import Module
+    from treadle.optim.optimizer import Optimizer
 
 _MOST_BOUND = 64  # combinations of sizes that are kept ready
 
@@ -32,6 +33,9 @@ class Steps:
     """
 
     def __init__(self, kind: str, settings: Mapping[str, Any], steps: int) -> None:
+        from treadle import optim
+        from treadle.optim.optimizer import Optimizer
+
         known = getattr(optim, kind, None)
         if not (isinstance(known, type) and issubclass(known, Optimizer)):
             raise GraphError(f"got the optimizer {kind!r}; there is none of this name")
@@ -146,6 +150,8 @@ class ExportedProgram:
 
     def module(self) -> Module:
         """The program as a module, whose parameters are its weights."""
+        from treadle.export.program_module import ProgramModule
+
         return ProgramModule(self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -209,26 +215,6 @@ class ExportedProgram:
         told = "; ".join(f"{g.name}: {len(g.operations)} operations" for g in self.graphs.values())
         count = sum(w.numel() for w in self.weights.values())
         return f"<ExportedProgram {told}; {len(self.weights)} weights of {count:,} numbers>"
-
-
-class ProgramModule(Module):
-    """A program as a module: its weights are the module's, ``forward`` runs the first graph.
-
-    No gradient flows through it: what it computes is fixed, and a step that trains it is a graph of
-    its own.
-    """
-
-    def __init__(self, program: ExportedProgram) -> None:
-        super().__init__()
-        self.program = program
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs the first graph."""
-        return self.program(*args, **kwargs)
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """The program's weights by name."""
-        return self.program.state_dict
 
 
 def _match(graph: Graph, told: Any, got: Any, path: str, found: dict[int, Any]) -> None:
@@ -306,4 +292,4 @@ def _sizes(graph: Graph, tensors: Sequence[Tensor]) -> dict[str, int]:
     return {name: found[name] for name in graph.sizes}
 
 
-__all__ = ["ExportedProgram", "ProgramModule", "Steps"]
+__all__ = ["ExportedProgram", "Steps"]

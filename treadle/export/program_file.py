@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from importlib.metadata import version
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -18,7 +17,6 @@ from treadle.base import dtypes
 from treadle.base.errors import TreadleError
 from treadle.export.bind import GraphError
 from treadle.export.program import ExportedProgram, Steps
-from treadle.io.atomic import Path, replacing
 from treadle.ir.graph import Graph, type_text, value_text
 from treadle.ir.graph_syntax import GraphSyntaxError, fail, parse_graph, parse_type, parse_value
 from treadle.ir.size import Size
@@ -27,6 +25,9 @@ from treadle.runtime.memory import wrap as wrap_memory
 from treadle.tensor.handle import wrap
 from treadle.tensor.storage import array_of, node_from_memory
 from treadle.tensor.tensor import Tensor
+
+if TYPE_CHECKING:
+    from treadle.io.atomic import Path
 
 VERSION = 2
 ALIGNMENT = 64
@@ -50,6 +51,8 @@ def save(program: ExportedProgram, path: Path) -> None:
 
     Its weights, and the counts and settings of its optimizers, are saved as they are now.
     """
+    from treadle.io.atomic import replacing
+
     with replacing(path) as temporary, open(temporary, "wb") as file:
         write(program, file)
 
@@ -76,6 +79,8 @@ def write(program: ExportedProgram, file: BinaryIO) -> None:
 
 def _text(program: ExportedProgram, arrays: Any) -> tuple[str, list[int], int]:
     """Everything after the first line, where the weights lie, and how many bytes they take."""
+    from importlib.metadata import version
+
     producer = f"treadle {version('treadle')}"
     lines = [f'producer "{producer}" numerics {NUMERICS}']
     used = {o.op for g in program.graphs.values() for o in g.operations}

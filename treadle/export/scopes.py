@@ -1,7 +1,8 @@
 """Which layer records what, while a function is captured.
 
-Modules, ``backward`` and ``Optimizer.step`` are wrapped meanwhile, and sites know the path of the
-innermost one that runs: ``encoder.0.linear``, ``backward``, ``step``. A drawing collapses by it.
+Modules are wrapped meanwhile, and sites know the path of the innermost one that runs, as
+``encoder.0.linear``. So are ``backward`` and ``Optimizer.step``: what is recorded between their begin
+and their end is theirs, ``backward.encoder.0.linear``. A drawing collapses by it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from types import TracebackType
 from typing import Any
 
 from treadle.export.state import State
-from treadle.ir.node import Marks, Site
+from treadle.ir import node as ir_node
+from treadle.ir.node import Marks, Node, Site
 from treadle.nn.module import Module
 from treadle.optim.optimizer import Optimizer
 from treadle.tensor.tensor import Tensor
@@ -24,11 +26,6 @@ class _Marked(tuple):  # type: ignore[type-arg]
     """A site that knows its scope."""
 
     scope: str
-
-
-def scope_of(site: Site | None) -> str:
-    """The scope in which something was recorded: empty outside all modules."""
-    return getattr(site, "scope", "")
 
 
 class Scopes:
@@ -45,6 +42,7 @@ class Scopes:
             for path, module in root.named_modules(prefix=name)
         }
         self._stack = [""]
+        self._spans: list[tuple[int, int, str]] = []  # orders of nodes
         self._thread = get_ident()
         self._replaced: list[tuple[type, str, Any]] = []
         self._mark = Marks.mark
@@ -53,7 +51,8 @@ class Scopes:
         for kind, name in ((Module, "__call__"), (Tensor, "backward"), (Optimizer, "step")):
             original = vars(kind)[name]
             self._replaced.append((kind, name, original))
-            setattr(kind, name, self._wrapped(original, "" if kind is Module else name))
+            wrapped = self._module(original) if kind is Module else self._span(original, name)
+            setattr(kind, name, wrapped)
         Marks.mark = self._marked
         return self
 
@@ -65,11 +64,30 @@ class Scopes:
         for owner, name, original in reversed(self._replaced):
             setattr(owner, name, original)
 
-    def _wrapped(self, original: Any, name: str) -> Any:
+    def of(self, n: Node) -> str:
+        """The scope in which a node was recorded: empty outside all of them."""
+        layer: str = getattr(n.site, "scope", "")
+        for begin, end, name in self._spans:
+            if begin < n.order < end:
+                return f"{name}.{layer}" if layer else name
+        return layer
+
+    def _span(self, original: Any, name: str) -> Any:
+        def call(subject: Any, *args: Any, **kwargs: Any) -> Any:
+            begin = ir_node._next_order()
+            try:
+                return original(subject, *args, **kwargs)
+            finally:
+                if get_ident() == self._thread:
+                    self._spans.append((begin, ir_node._next_order(), name))
+
+        return call
+
+    def _module(self, original: Any) -> Any:
         def call(subject: Any, *args: Any, **kwargs: Any) -> Any:
             if get_ident() != self._thread:
                 return original(subject, *args, **kwargs)
-            self._stack.append(name or self._path(subject))
+            self._stack.append(self._path(subject))
             try:
                 return original(subject, *args, **kwargs)
             finally:
@@ -91,4 +109,4 @@ class Scopes:
         return marked
 
 
-__all__ = ["Scopes", "scope_of"]
+__all__ = ["Scopes"]

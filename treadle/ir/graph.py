@@ -154,7 +154,7 @@ def _lines(graph: Graph) -> Iterator[str]:
     for n in graph.numbers:
         told = value_text(n.value) if n.rule == "literal" else f"{n.rule} {_rule_text(n)}"
         lines.append(f"number {told} {n.dtype.short}[]")
-    lines += map(_operation_text, graph.operations)
+    lines += map(operation_text, graph.operations)
     yield from (f"%{value} = {line}" for value, line in enumerate(lines))
     yield from (f"update {json.dumps(name)} %{value}" for name, value in graph.updates.items())
     yield f"arguments {value_text(graph.arguments)}"
@@ -169,7 +169,8 @@ def _rule_text(n: Number) -> str:
     return value_text(n.value) if n.rule == "ratio" else str(n.value)
 
 
-def _operation_text(operation: Operation) -> str:
+def operation_text(operation: Operation) -> str:
+    """The line of an operation, without the number of its value."""
     parts = [f"%{i}" for i in operation.inputs]
     parts += [f"{name}={value_text(value)}" for name, value in operation.attrs.items()]
     text = f"{operation.op}({', '.join(parts)})"
@@ -181,6 +182,6 @@ def _operation_text(operation: Operation) -> str:
 
 
 __all__ = [
-    "Dims", "Graph", "Input", "Number", "Operation", "Ref", "Weight", "filled", "refs", "type_text",
-    "value_text",
+    "Dims", "Graph", "Input", "Number", "Operation", "Ref", "Weight", "filled", "operation_text",
+    "refs", "type_text", "value_text",
 ]  # fmt: skip

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from treadle.base.shapes import prod
 from treadle.nn import functional as F
 from treadle.nn.functional.common import old_reduction
+from treadle.nn.linear import Linear
 from treadle.nn.module import Module
 from treadle.tensor.tensor import Tensor
 
@@ -59,6 +63,40 @@ class CrossEntropyLoss(WeightedLoss):
         """The loss of scores ``input``."""
         return F.cross_entropy(
             input, target, self.weight, ignore_index=self.ignore_index, reduction=self.reduction,
+            label_smoothing=self.label_smoothing,
+        )  # fmt: skip
+
+
+class LinearCrossEntropyLoss(WeightedLoss):
+    """``CrossEntropyLoss`` of ``linear(input)``, a projection to the classes that belongs to it.
+
+    ``out_features`` (d1, ...) are further dimensions of the logits (N, C, d1, ...). ``options``
+    are PyTorch's, about its memory, and change nothing.
+
+    >>> import treadle
+    >>> loss = LinearCrossEntropyLoss(3, 5)
+    >>> loss(treadle.zeros(2, 3), treadle.tensor([0, 4])).shape, loss.linear.weight.shape
+    (treadle.Size([]), treadle.Size([5, 3]))
+    """
+
+    def __init__(
+        self, in_features: int, num_classes: int, *, out_features: tuple[int, ...] = (),
+        bias: bool = False, device: Any = None, dtype: Any = None, reduction: str = "mean",
+        weight: Tensor | None = None, ignore_index: int | None = None,
+        label_smoothing: float = 0.0, options: Any = None,
+    ) -> None:  # fmt: skip
+        super().__init__(weight, reduction=reduction)
+        self.num_classes, self.out_features = num_classes, tuple(out_features)
+        self.ignore_index, self.label_smoothing = ignore_index, label_smoothing
+        self.linear = Linear(in_features, num_classes * prod(out_features), bias, device, dtype)
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """The loss of the inputs (N, in_features) or (in_features,)."""
+        shape, bias = (self.num_classes, *self.out_features), self.linear.bias
+        return F.linear_cross_entropy(
+            input, self.linear.weight.reshape(*shape, -1), target,
+            linear_bias=None if bias is None else bias.reshape(shape), weight=self.weight,
+            reduction=self.reduction, ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
         )  # fmt: skip
 
@@ -168,5 +206,5 @@ class KLDivLoss(Loss):
 
 __all__ = [
     "BCELoss", "BCEWithLogitsLoss", "CrossEntropyLoss", "HuberLoss", "KLDivLoss", "L1Loss",
-    "MSELoss", "NLLLoss", "SmoothL1Loss",
+    "LinearCrossEntropyLoss", "MSELoss", "NLLLoss", "SmoothL1Loss",
 ]  # fmt: skip

@@ -253,7 +253,7 @@ def randint_like(
 
 def normal(
     mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None,
-    dtype: Any = None, device: Any = None, requires_grad: bool = False,
+    dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
     """Normal numbers; ``mean`` and ``std`` are tensors that broadcast, or numbers with ``size``."""
     given = [x for x in (mean, std) if isinstance(x, Handle)]

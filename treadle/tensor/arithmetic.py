@@ -428,7 +428,13 @@ def _function(op: Op, real: bool = True) -> Callable[[Tensor], Tensor]:
 exp, expm1, log, log1p = map(_function, (e.exp, e.expm1, e.log, e.log1p))
 sin, cos, tanh, sigmoid, erf = map(_function, (e.sin, e.cos, e.tanh, e.sigmoid, e.erf))
 sqrt = _function(e.sqrt)
-sign = _function(e.sign, real=False)
+_sign = _function(e.sign, real=False)
+
+
+def sign(input: Tensor) -> Tensor:
+    """-1, 0 or 1, elementwise; x / |x| of complex numbers; a mask as it is."""
+    is_mask = isinstance(input, Handle) and input.node.dtype.kind == "b"
+    return wrap(input.node) if is_mask else _sign(input)
 
 
 def _rounding(op: Op) -> Callable[[Tensor], Tensor]:

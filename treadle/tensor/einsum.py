@@ -269,7 +269,9 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     left, right = ([d % max(len(s), 1) for d in p] for p, s in zip(pairs, (x, y), strict=True))
     known = all(d < len(s) for p, s in ((left, x), (right, y)) for d in p)
     fits = known and len(left) == len(right)
-    if not fits or any(x[i] != y[j] and 1 not in (x[i], y[j]) for i, j in zip(left, right)):
+    if not fits or any(
+        x[i] != y[j] and 1 not in (x[i], y[j]) for i, j in zip(left, right, strict=True)
+    ):
         raise located(ShapeError(
             f"tensordot: got shapes {x} and {y} and dims={dims}; it must name as many dimensions "
             f"of both, of equal sizes or 1"

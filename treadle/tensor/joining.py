@@ -381,7 +381,7 @@ def pad(
             node = _cropped(node, axis, before, after)
     grown = {axis: (max(a, 0), max(b, 0)) for axis, (a, b) in pairs.items() if a > 0 or b > 0}
     if mode == "replicate":
-        grown = {axis: widening for axis, widening in pairs.items() if any(widening)}
+        grown = {axis: (a, b) for axis, (a, b) in pairs.items() if a or b}
     if mode != "constant":
         for axis, widening in grown.items():
             node = _continued(node, axis, widening, mode)

@@ -76,7 +76,7 @@ FUNCTIONS = {
         "BFloat16Tensor BoolTensor ByteTensor CharTensor DoubleTensor FloatTensor HalfTensor "
         "IntTensor LongTensor ShortTensor channels_last channels_last_3d clamp_max clamp_min clone "
         "contiguous_format detach fill greater greater_equal less less_equal memory_format "
-        "not_equal preserve_format rsub set_default_tensor_type unsafe_chunk unsafe_split "
+        "not_equal preserve_format rsub set_default_tensor_type strided unsafe_chunk unsafe_split "
         "unsafe_split_with_sizes"
     ),
     "treadle.tensor.statistics": "aminmax cdist corrcoef cov dist nanmean nansum renorm trace",

@@ -90,8 +90,9 @@ def _along(name: str, input: Any, dim: int, index: Any) -> tuple[Node, int, Node
 
 
 def _write_slices(
-    write: Callable[..., Node], name: str, input: Any, dim: int, index: Any, source: Any, alpha: float = 1
-) -> Node:
+    write: Callable[..., Node], name: str, input: Any, dim: int, index: Any, source: Any,
+    alpha: float = 1,
+) -> Node:  # fmt: skip
     """``input`` with slices along ``dim`` added or replaced."""
     node, axis, at = _along(name, input, dim, index)
     given = _source_of(name, node, source)

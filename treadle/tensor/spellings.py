@@ -94,6 +94,7 @@ class memory_format:
 
 
 contiguous_format, preserve_format = map(memory_format, ("contiguous_format", "preserve_format"))
+strided = memory_format("strided")  # PyTorch's layout of dense tensors, the only one here
 channels_last, channels_last_3d = map(memory_format, ("channels_last", "channels_last_3d"))
 
 
@@ -239,5 +240,5 @@ __all__ = [
     "HalfTensor", "IntTensor", "LongTensor", "ShortTensor", "channels_last", "channels_last_3d",
     "clamp_max", "clamp_min", "clone", "contiguous_format", "detach", "fill", "greater",
     "greater_equal", "less", "less_equal", "memory_format", "not_equal", "preserve_format", "rsub",
-    "set_default_tensor_type", "unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes",
+    "set_default_tensor_type", "strided", "unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes",
 ]  # fmt: skip

@@ -18,5 +18,6 @@ from treadle.nn.functional.pooling import *  # noqa: F403
 from treadle.nn.functional.upsampling import *  # noqa: F403
 from treadle.nn.functional.volume_pooling import *  # noqa: F403
 from treadle.tensor.contraction import linear as linear
+from treadle.tensor.further import pdist as pdist
 from treadle.tensor.joining import pad as pad
 from treadle.tensor.selection import one_hot as one_hot

@@ -8,7 +8,7 @@ from typing import Any
 from treadle.base.dtypes import DType, promote_types
 from treadle.base.errors import ShapeError
 from treadle.ir.node import located
-from treadle.nn.functional.common import of_any_number, real_node, rounded_once, widened
+from treadle.nn.functional.common import node_of, of_any_number, real_node, rounded_once, widened
 from treadle.random.sampling import rand_like
 from treadle.tensor import arithmetic as a
 from treadle.tensor import reduction
@@ -51,7 +51,7 @@ def hardtanh(
         raise located(ValueError(
             f"hardtanh: got min_val {min_val} and max_val {max_val}; min_val must not be larger"
         ))  # fmt: skip
-    if not input.dtype.is_inexact:
+    if not node_of("hardtanh", input).dtype.is_inexact:
         min_val, max_val = int(min_val), int(max_val)
     low = a.where(a.le(input, min_val), min_val, input)
     return _finished(input, a.where(a.ge(low, max_val), max_val, low), inplace)

@@ -150,6 +150,7 @@ def reduced(node: Node, reduction: str, source: Node, count: int | None = None) 
 
 
 __all__ = [
-    "Pair", "along_channels", "check_rank", "check_reduction", "node_of", "number_node", "of_any_number",
-    "old_reduction", "pair", "real_node", "reduced", "rounded_once", "total", "widened",
+    "Pair", "along_channels", "check_rank", "check_reduction", "node_of", "number_node",
+    "of_any_number", "old_reduction", "pair", "real_node", "reduced", "rounded_once", "total",
+    "widened",
 ]  # fmt: skip

@@ -197,8 +197,8 @@ def _transpose(
     if not x.dtype.is_floating_point:
         from treadle.nn.functional.tap_convolution import transposed_by_taps  # rare
 
-        out = transposed_by_taps(wrap(x), wrap(w), strides, paddings, extra, dilations, groups)
-        return _biased(name, out.node, bias, single)
+        taps = transposed_by_taps(wrap(x), wrap(w), strides, paddings, extra, dilations, groups)
+        return _biased(name, taps.node, bias, single)
     # What output_padding adds takes the place of padding: so the forward convolution of the result
     # has exactly the pixels of the input.
     sides = tuple((p, p - min(more, p)) for p, more in zip(paddings, extra, strict=True))

@@ -33,6 +33,9 @@ def ctc_loss(
     these are the target. ``targets`` are (N, S), or one after the other in a vector. The mean is of
     each loss divided by its target's length. A target that no alignment gives has an infinite loss,
     or none with ``zero_infinity``. Evaluates targets and lengths.
+
+    The gradient is PyTorch's: of ``log_probs`` that are a ``log_softmax``, with the part that flows
+    through their normalisation already in it.
     """
     check_reduction("ctc_loss", reduction)
     node = real_node("ctc_loss", log_probs)
@@ -54,7 +57,7 @@ def ctc_loss(
             f"{times} times and {classes} classes; lengths are at most the times, and blank is a "
             f"class"
         ))  # fmt: skip
-    losses = _losses(logs, labels, ends, sizes, blank)
+    losses = a.add(_losses(logs, labels, ends, sizes, blank), _softmax_part(logs, ends))
     if zero_infinity:
         losses = a.where(a.isinf(losses), 0.0, losses)
     if reduction == "mean":
@@ -64,6 +67,14 @@ def ctc_loss(
     elif is_one:
         losses = losses.squeeze(0)
     return losses.to(log_probs.dtype)
+
+
+def _softmax_part(logs: Tensor, ends: Any) -> Tensor:
+    """Zeros (N,) whose gradient is the probabilities of every example's times."""
+    counted = np.arange(logs.shape[0])[:, None] < ends
+    shares = a.mul(a.exp(a.clamp(logs, max=0.0)), tensor(counted).unsqueeze(-1))
+    total = r.sum(shares, (0, 2))
+    return a.sub(total, total.detach())
 
 
 def _lengths(given: Any, count: int, name: str) -> Any:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import partial, reduce
+from itertools import product
 
 from treadle.base.errors import ShapeError
+from treadle.base.shapes import prod
 from treadle.ir.node import located
 from treadle.nn.functional.common import check_rank, node_of, real_node, rounded_once
 from treadle.tensor import arithmetic as a
@@ -52,9 +54,10 @@ def grid_sample(
 ) -> Tensor:  # fmt: skip
     """The images (N, C, H, W) read at the places ``grid`` (N, OH, OW, 2): (N, C, OH, OW).
 
+    Or volumes (N, C, D, H, W) at (N, OD, OH, OW, 3), whose places are (x, y, z).
     Places are (x, y) as in ``affine_grid``. ``mode`` "bilinear" weighs the four pixels around a
-    place, "bicubic" the sixteen, "nearest" takes the nearest. Outside the image there are zeros, its border, or its
-    reflection, by ``padding_mode``.
+    place, "bicubic" the sixteen, "nearest" takes the nearest. Outside the image there are zeros,
+    its border, or its reflection, by ``padding_mode``.
 
     >>> import treadle
     >>> image = treadle.arange(4.0).reshape(1, 1, 2, 2)
@@ -62,11 +65,18 @@ def grid_sample(
     1.5
     """
     node, places = real_node("grid_sample", input), node_of("grid_sample", grid)
-    check_rank("grid_sample", node, (4,), "(N, C, H, W)")
-    if len(places.shape) != 4 or (places.shape[0], places.shape[3]) != (node.shape[0], 2):
+    rank = len(node.shape) - 2
+    check_rank("grid_sample", node, (4, 5), "(N, C, H, W) or (N, C, D, H, W)")
+    if len(places.shape) != rank + 2 or (places.shape[0], places.shape[-1]) != (
+        node.shape[0], rank,
+    ):  # fmt: skip
         raise located(ShapeError(
             f"grid_sample: got an input of shape {node.shape} and a grid of shape {places.shape}; "
-            f"they are (N, C, H, W) and (N, OH, OW, 2)"
+            f"they are (N, C, H, W) and (N, OH, OW, 2), or (N, C, D, H, W) and (N, OD, OH, OW, 3)"
+        ))  # fmt: skip
+    if mode == "bicubic" and rank == 3:
+        raise located(ValueError(
+            f"grid_sample: got mode 'bicubic' for volumes of shape {node.shape}; it is for images"
         ))  # fmt: skip
     if mode not in _MODES or padding_mode not in _PADDINGS:
         raise located(ValueError(
@@ -78,30 +88,28 @@ def grid_sample(
 
 @rounded_once
 def _sampled(input: Tensor, grid: Tensor, mode: str, padding: str, align: bool) -> Tensor:
-    height, width = input.shape[-2:]
-    x, y = (
-        _in_pixels(at, size, align)
-        for at, size in zip(grid.to(input.dtype).unbind(-1), (width, height), strict=True)
-    )
-    inside_x, inside_y = (
-        partial(_inside, size=size, padding=padding, align=align) for size in (width, height)
-    )
-    read = partial(_pixels, input)
+    sizes = tuple(input.shape[2:])
+    # The grid names x first, which is the last dimension.
+    at = [
+        _in_pixels(place, size, align)
+        for place, size in zip(grid.to(input.dtype).unbind(-1)[::-1], sizes, strict=True)
+    ]
+    inside = [partial(_inside, size=size, padding=padding, align=align) for size in sizes]
     if mode != "bicubic":
-        x, y = inside_x(x), inside_y(y)
+        at = [bounded(place) for bounded, place in zip(inside, at, strict=True)]
     if mode == "nearest":
-        return read(a.round(x), a.round(y))
-    left, top = a.floor(x), a.floor(y)
-    right, below = a.sub(x, left), a.sub(y, top)  # how far from them
+        return _pixels(input, [a.round(place) for place in at])
+    first = [a.floor(place) for place in at]
     shares = _cubic if mode == "bicubic" else _linear
+    weights = [shares(a.sub(place, low)) for place, low in zip(at, first, strict=True)]
     total: Tensor | None = None
-    for dy, share_y in shares(below):
-        for dx, share_x in shares(right):
-            column, row = a.add(left, dx), a.add(top, dy)
-            if mode == "bicubic":
-                column, row = inside_x(column), inside_y(row)
-            part = a.mul(read(column, row), a.mul(share_x, share_y).unsqueeze(1))
-            total = part if total is None else a.add(total, part)
+    for corner in product(*weights):
+        places = [a.add(low, step) for low, (step, _) in zip(first, corner, strict=True)]
+        if mode == "bicubic":
+            places = [bounded(place) for bounded, place in zip(inside, places, strict=True)]
+        share = reduce(a.mul, [part for _, part in reversed(corner)])
+        part = a.mul(_pixels(input, places), share.unsqueeze(1))
+        total = part if total is None else a.add(total, part)
     return total  # type: ignore[return-value]
 
 
@@ -150,16 +158,19 @@ def _inside(place: Tensor, size: int, padding: str, align: bool) -> Tensor:
     return place if padding == "zeros" else a.clamp(place, 0, size - 1)
 
 
-def _pixels(input: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """The pixels at whole places (N, OH, OW), zeros outside: (N, C, OH, OW)."""
-    n, channels, height, width = input.shape
-    inside = a.logical_and(
-        a.logical_and(a.ge(x, 0), a.lt(x, width)), a.logical_and(a.ge(y, 0), a.lt(y, height))
-    )
-    column, row = (a.where(inside, z, 0.0).detach().long() for z in (x, y))
-    flat = a.add(a.mul(row, width), column).reshape(n, 1, -1).expand(n, channels, -1)
-    found = gather(input.reshape(n, channels, height * width), 2, flat)
-    found = found.reshape(n, channels, *x.shape[1:])
+def _pixels(input: Tensor, places: Sequence[Tensor]) -> Tensor:
+    """The pixels at whole places (N, ...) along each dimension, zeros outside: (N, C, ...)."""
+    n, channels, *sizes = input.shape
+    inside = reduce(a.logical_and, (
+        a.logical_and(a.ge(place, 0), a.lt(place, size))
+        for place, size in zip(places, sizes, strict=True)
+    ))  # fmt: skip
+    flat: Tensor | int = 0
+    for place, size in zip(places, sizes, strict=True):
+        flat = a.add(a.mul(flat, size), a.where(inside, place, 0.0).detach().long())
+    flat = flat.reshape(n, 1, -1).expand(n, channels, -1)  # type: ignore[union-attr]
+    found = gather(input.reshape(n, channels, prod(sizes)), 2, flat)
+    found = found.reshape(n, channels, *inside.shape[1:])
     return a.where(inside.unsqueeze(1), found, a.mul(found, 0))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from treadle.base.errors import DTypeError, ShapeError
 from treadle.base.shapes import Shape, prod
 from treadle.ir.node import Node, located
-from treadle.nn.functional.common import along_channels, number_node, real_node, widened
+from treadle.nn.functional.common import along_channels, node_of, number_node, real_node, widened
 from treadle.ops import elementwise as e
 from treadle.ops.movement import expand, reshape
 from treadle.ops.project import results
@@ -262,7 +262,8 @@ def local_response_norm(
 
     Channels outside count as zeros (Krizhevsky et al., 2012).
     """
-    source = number_node("local_response_norm", input)
+    source = node_of("local_response_norm", input)
+    source = source if not source.type.size else number_node("local_response_norm", input)
     shape = source.shape
     if len(shape) < 3 or size < 1:
         raise located(ShapeError(

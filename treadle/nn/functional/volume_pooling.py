@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from treadle.base import dtypes
 from treadle.base.shapes import prod
 from treadle.ir.node import located
 from treadle.nn.functional.common import check_rank, node_of, rounded_once
@@ -18,6 +19,7 @@ from treadle.nn.functional.pooling import (
 )
 from treadle.tensor import arithmetic as a
 from treadle.tensor.autocast import in_float32
+from treadle.tensor.creation import ones_like
 from treadle.tensor.selection import gather
 from treadle.tensor.tensor import Tensor
 
@@ -88,7 +90,19 @@ def avg_pool3d(
     check_rank(name, node_of(name, input), (5, 4), _VOLUMES)
     k, p = _three(name, "kernel_size", kernel_size), _three(name, "padding", padding)
     s = k if stride is None else _three(name, "stride", stride)
-    return _averaged(input, k, s, p, (ceil_mode, count_include_pad), divisor_override)
+    modes = (ceil_mode, count_include_pad)
+    if divisor_override == 0:
+        raise located(ValueError(f"{name}: got divisor_override 0; it must not be 0"))
+    if input.dtype.is_inexact or input.dtype is dtypes.bool_:
+        return _averaged(input, k, s, p, modes, divisor_override)
+    # Means of integers are cut to integers once, from whole sums.
+    total = _averaged(input.double(), k, s, p, modes, 1)
+    count: Any = divisor_override
+    if count is None:
+        ones = ones_like(input, dtype=dtypes.float64)
+        shares = (_averaged(ones, k, s, p, modes, divisor) for divisor in (1, None))
+        count = a.round(a.div(*shares))
+    return a.trunc(a.div(total, count)).to(input.dtype)
 
 
 @rounded_once
