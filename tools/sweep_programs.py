@@ -22,10 +22,10 @@ from bench.harness import ROOT, Peer, environment, find_torch, show
 from tools import program_corpus as corpus
 from treadle.base.flags import flags
 
-_WARM_SECONDS = 2.0
+_WARM_SECONDS = 1.0
 _WARM_STEPS = 10
-_ROUND_SECONDS = 0.3
-_ROUNDS = 9
+_ROUND_SECONDS = 0.2
+_ROUNDS = 7
 _STOCK = {"BENCH_FRAMEWORK": "torch", "KINETO_LOG_LEVEL": "9", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 
 

@@ -22,7 +22,7 @@ from treadle.base.errors import DTypeError, IndexRangeError, ShapeError
 from treadle.base.lazy_numpy import np
 from treadle.base.record import Record
 from treadle.base.shapes import Shape, broadcast_shapes, prod
-from treadle.ir.node import Node, located, recorder
+from treadle.ir.node import Node, located
 from treadle.ir.op import Op
 from treadle.ops import elementwise as e
 from treadle.ops import indexing as pick
@@ -32,7 +32,7 @@ from treadle.tensor.arithmetic import add, cast, mul, stretch
 from treadle.tensor.composed import recorded_call
 from treadle.tensor.handle import Handle, ViewStep, view_of, wrap
 from treadle.tensor.movement import unshared
-from treadle.tensor.storage import array_of, node_from_array
+from treadle.tensor.storage import array_of, node_from_array, settle
 
 if TYPE_CHECKING:
     from treadle.tensor.tensor import Tensor
@@ -354,7 +354,7 @@ def get_item(input: Tensor, key: Any) -> Tensor:
     input, selection = parse(input, key)
     if not selection.indices:
         view = _viewed(input, _steps(selection, input.node.shape))
-        _settle(view, input)
+        settle(view.node, input.node)
         return view
     places = places_of(selection)
     node = _merged(_slice_of(input, selection).node, places)
@@ -406,15 +406,6 @@ def _viewed(input: Tensor, steps: tuple[ViewStep, ...]) -> Tensor:
     for step, attrs in steps:
         input = view_of(input, step, **attrs)
     return input
-
-
-def _settle(view: Tensor, input: Tensor) -> None:
-    """A view whose place a tensor decided (``data[i : i + 8]``) is evaluated at once where nothing
-    else is pending: so what reads it is the same graph at every step, wherever the view lies."""
-    state = recorder.state
-    is_alone = len(state.pending) <= 2 and state.outer is None and state.tracer is None
-    if is_alone and not view.node.needs_grad and input.node.value is not None:
-        array_of(view.node)
 
 
 def _slice_of(input: Tensor, selection: Selection) -> Tensor:

@@ -9,7 +9,7 @@ from treadle.base.dtypes import DType
 from treadle.base.lazy_numpy import np
 from treadle.compiler.device import Owners, array_at, get_device
 from treadle.compiler.tier0 import value_of
-from treadle.ir.node import Node, from_value, type_of, user_site
+from treadle.ir.node import Node, from_value, recorder, type_of, user_site
 from treadle.ops.source import buffer
 
 
@@ -46,3 +46,13 @@ def array_of(node: Node) -> np.ndarray[Any, Any]:
     array = array_at(*value_of(node))
     array.flags.writeable = False
     return array
+
+
+def settle(view: Node, source: Node) -> None:
+    """Evaluates a view of ``source`` whose place a tensor decided (``data[i : i + 8]``), where
+    nothing else is pending: what reads it is then the same graph at every step, wherever the view
+    lies."""
+    state = recorder.state
+    is_alone = len(state.pending) <= 2 and state.outer is None and state.tracer is None
+    if is_alone and not view.needs_grad and source.value is not None:
+        value_of(view)
