@@ -74,7 +74,7 @@ class Needs:
                 if number >= 0:
                     outside[number] = outside.get(number, 0) + count + 1
         also = outside.get
-        items, residuals = self.scanned.items, set()
+        items, open_ = self.scanned.items, []  # what gradients may still be asked for: its pieces
         for s in self.stretches:
             uses = s.segment.uses
             number = start = s.start
@@ -85,7 +85,7 @@ class Needs:
                     if getrefcount(item) > expected or item.keep:
                         self._hold(number, (position, 0, -1))
                     if item.needs_grad and not item.spent:
-                        residuals.update(self._residuals(s, number - start, 1))
+                        open_.append((s, number - start, 1))
                     number += 1
                     continue
                 size = len(item.template.specs)
@@ -96,11 +96,11 @@ class Needs:
                     if getrefcount(n) > expected or n.keep:
                         self._hold(v, self._target(v))
                     if not whole and n.needs_grad and not n.spent:
-                        residuals.update(self._residuals(s, v - start, 1))
+                        open_.append((s, v - start, 1))
                 if whole and item.template.needs_grad and not item.spent:
-                    residuals.update(self._residuals(s, number - start, size))
+                    open_.append((s, number - start, size))
                 number += size
-        for number in sorted(residuals.difference(self.held)):
+        for number in sorted(self._residuals_of(open_).difference(self.held)):
             self._hold(number, self._target(number))
 
     def _hold(self, number: int, target: Target) -> None:
@@ -109,15 +109,20 @@ class Needs:
         position = self._owner[number]
         self.wanted[position].add(number - self.stretches[position].start)
 
-    def _residuals(self, s: Stretch, first: int, count: int) -> list[int]:
-        """The values of this graph that a gradient of these pieces may still read."""
-        found = []
-        for number in range(first, first + count):
-            sig, inputs, needs_grad = s.segment.pieces[number]
-            for r in sig.residuals if needs_grad else ():
-                i = number if r == "out" else inputs[r]  # type: ignore[index]
-                found.append(s.start + i if i >= 0 else s.numbers[~i])
-        return [number for number in found if number >= 0]
+    def _residuals_of(self, open_: Sequence[tuple[Stretch, int, int]]) -> set[int]:
+        """The values of this graph that a gradient may still read on its way from held ones
+        through ``open_`` pieces: of each stretch the first, and how many go together."""
+        leading, residuals = set(self.held), set()
+        for s, first, count in reversed(open_):
+            if leading.isdisjoint(range(s.start + first, s.start + first + count)):
+                continue
+            for number in range(first, first + count):
+                sig, inputs, needs_grad = s.segment.pieces[number]
+                read = [s.start + i if i >= 0 else s.numbers[~i] for i in inputs]
+                leading.update(read)
+                for r in sig.residuals if needs_grad else ():
+                    residuals.add(s.start + number if r == "out" else read[r])  # type: ignore[index]
+        return {number for number in residuals if number >= 0}
 
     def _target(self, number: int) -> Target:
         position, index = self.scanned.position_of(number)
