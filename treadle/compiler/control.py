@@ -222,7 +222,6 @@ _Told = tuple[_Part, _Part | None, int, int, list[Any], list[Any], int]
 def _scan(sig: Signature, rows: _Rows, part: Any) -> _Told:
     attrs = sig.attrs
     body, length, carries, scanned = (attrs[k] for k in ("body", "length", "carries", "scanned"))
-    ring = length + 1 if attrs["keep"] else 2
     first_in = rows.outputs
 
     def step(row: int, kind: Type) -> int:
@@ -235,9 +234,10 @@ def _scan(sig: Signature, rows: _Rows, part: Any) -> _Told:
     before, after = [], []
     for i, kind in enumerate(body.args):
         if i < carries:
-            args.append(rows.place(Place(i, kind.nbytes, 0, ring)))
-            results.append(rows.place(Place(i, kind.nbytes, 1, ring)))
-            before.append((i, rows.place(Place(first_in + i)), kind.nbytes))
+            row, ring = (i, length + 1) if attrs["keep"] else (rows.work(2 * kind.nbytes), 2)
+            args.append(rows.place(Place(row, kind.nbytes, 0, ring)))
+            results.append(rows.place(Place(row, kind.nbytes, 1, ring)))
+            before.append((row, rows.place(Place(first_in + i)), kind.nbytes))
             after.append((carries + i, args[i], kind.nbytes))
         elif i < carries + scanned:
             args.append(step(first_in + i, kind))

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from treadle.base import dtypes
 from treadle.base.errors import ShapeError
 from treadle.base.lazy_numpy import np
-from treadle.ir.body import Body
+from treadle.ir.body import Body, interned
 from treadle.ir.call import Spec
 from treadle.ir.node import Node, Type, signature_of, type_of
 from treadle.ir.op import Cost, ErrorSample, Joint, Nested, Op, Sample
@@ -102,8 +102,8 @@ def _scan_infer(types: Sequence[Type], attrs: dict[str, Any]) -> Any:
             f"scan: got a body that makes {list(made[:carries])} of the carries "
             f"{list(body.args[:carries])}; they must stay what they are"
         )
-    ring = length + 1 if attrs["keep"] else 2
-    rings = [_stacked(kind, ring) for kind in made[:carries]]
+    places = length + 1 if attrs["keep"] else 0
+    rings = [_stacked(kind, places) for kind in made[:carries]]
     return _types([*rings, *made[:carries], *[_stacked(k, length) for k in made[carries:]]])
 
 
@@ -120,12 +120,9 @@ def _scan_reference(*arrays: Any, **attrs: Any) -> Any:
         ys.append(made[carries:])
     if attrs["reverse"]:
         ys.reverse()
-    if not attrs["keep"]:
-        ring = [kept[0], kept[min(1, length)]]
-        for i, values in enumerate(kept):
-            ring[i % 2] = values
-        kept = ring
     stacks = [np.stack(values) for values in zip(*kept, strict=True)]
+    if not attrs["keep"]:
+        stacks = [x[:0] for x in stacks]
     outs = [*stacks, *carry]
     for k, kind in enumerate(body.types[carries:]):
         empty = np.zeros((0, *kind.shape), kind.dtype.numpy)
@@ -140,7 +137,7 @@ def _sample_body(results: tuple[int, ...], *specs: tuple[Op, tuple[int, ...]]) -
         Spec(signature_of(op, (kind,) * len(inputs), {}), inputs, False, 0) for op, inputs in specs
     ]
     lowest = min(min(inputs) for _, inputs in specs)
-    return Body((kind,) * ~lowest + (kind,), tuple(made), results)
+    return interned((kind,) * ~lowest + (kind,), tuple(made), results)
 
 
 def _define(name: str, infer: Any, reference: Any, cost: Any, **rest: Any) -> Op:
@@ -180,8 +177,8 @@ scan: Op = _define(
     "scan", _scan_infer, _scan_reference,
     lambda kinds, out, attrs: _whole_cost([attrs["body"]], attrs["length"], kinds, out),
     samples=_scan_samples, errors=_scan_errors,
-    doc="(carry, y) = body(carry, x, captured) for the slices x of the scanned operands: rings of "
-    "the carries (all of them, where they are kept), the last carries, the ys stacked",
+    doc="(carry, y) = body(carry, x, captured) for the slices x of the scanned operands: the carries "
+    "stacked (none, where they are not kept), the last carries, the ys stacked",
 )  # fmt: skip
 
 
@@ -213,7 +210,7 @@ def _while_samples() -> Iterable[Sample]:
     kind, flag = type_of(dtypes.float32, ()), type_of(dtypes.bool_, ())
     grown = Spec(signature_of(mul, (kind, kind), {}), (~0, ~1), False, 0)
     below = Spec(signature_of(lt, (kind, kind), {}), (~0, ~2), False, 0)
-    body, test = Body((kind,) * 3, (grown,), (0,)), Body((kind,) * 3, (below,), (0,))
+    body, test = interned((kind,) * 3, (grown,), (0,)), interned((kind,) * 3, (below,), (0,))
     if body.types != (kind,) or test.types != (flag,):
         raise ShapeError("the sample of while_loop is no loop")
     for start in (1.0, 50.0, 200.0):

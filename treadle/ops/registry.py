@@ -36,19 +36,24 @@ def get(name: str) -> Op:
         raise KeyError(f"there is no op {name!r}; there are {', '.join(sorted(OPS))}") from None
 
 
+def import_families() -> None:
+    """Imports every family of ops: then ``OPS`` has them all."""
+    from importlib import import_module
+    from pkgutil import iter_modules
+
+    from treadle import ops
+
+    for module in iter_modules(ops.__path__):
+        import_module(f"{ops.__name__}.{module.name}")
+
+
 def find(name: str) -> Op | None:
     """The record of that name, from whichever family; None where there is none.
 
     Families that nobody has used yet are imported when a name is not known.
     """
     if name not in OPS:
-        from importlib import import_module
-        from pkgutil import iter_modules
-
-        from treadle import ops
-
-        for module in iter_modules(ops.__path__):
-            import_module(f"{ops.__name__}.{module.name}")
+        import_families()
     return OPS.get(name)
 
 

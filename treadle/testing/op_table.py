@@ -21,23 +21,20 @@ from treadle.base.dtypes import DType
 from treadle.ir.node import Node
 from treadle.ir.op import Forward, Joint, NoBatching, NoGradient, Op, Sample, Stacked
 from treadle.ops.project import results
-from treadle.ops.registry import OPS
+from treadle.ops.registry import OPS, import_families
 from treadle.tensor.handle import wrap
 from treadle.tensor.storage import array_of, node_from_array
 from treadle.testing.gradients import check_grads
 from treadle.testing.layouts import strided_node as strided
 
-_FAMILIES = ("bundle", "checks", "complex", "contraction", "decompositions", "elementwise", "fft",
-             "functions", "host_elementwise", "indexing", "linalg", "movement", "project", "random",
-             "reduce", "scan", "scattering", "sort", "source", "strided", "window")  # fmt: skip
 # Relative error of one op against the reference, which computes in f64 (f32 for 16-bit inputs).
 TOLERANCE = {"f64": 1e-12, "f32": 2e-6, "f16": 2e-3, "bf16": 1.6e-2}
 
 
 def all_ops() -> list[Op]:
     """Every registered op, all families imported."""
-    for family in _FAMILIES:
-        importlib.import_module(f"treadle.ops.{family}")
+    import_families()
+    importlib.import_module("treadle.autodiff.bodies")  # the rules of control flow
     return [OPS[name] for name in sorted(OPS)]
 
 
