@@ -177,8 +177,8 @@ scan: Op = _define(
     "scan", _scan_infer, _scan_reference,
     lambda kinds, out, attrs: _whole_cost([attrs["body"]], attrs["length"], kinds, out),
     samples=_scan_samples, errors=_scan_errors,
-    doc="(carry, y) = body(carry, x, captured) for the slices x of the scanned operands: the carries "
-    "stacked (none, where they are not kept), the last carries, the ys stacked",
+    doc="(carry, y) = body(carry, x, captured) for the slices x of the scanned operands: the "
+    "carries stacked (none, where they are not kept), the last carries, the ys stacked",
 )  # fmt: skip
 
 
